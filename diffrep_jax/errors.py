@@ -1,0 +1,19 @@
+"""The one exception for bad input: its text names the value, the place and the remedy."""
+
+
+class UserError(Exception):
+    """A mistake that a user can mend. `launch/main.py` prints it as one line and exits with code 2."""
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.split()))  # one line, whatever a library put into it
+
+
+def unknown(kind: str, value: object, known, place: str = "") -> UserError:
+    """An error for a name that is not one of `known`, with the closest one suggested."""
+    import difflib
+
+    known = sorted(str(k) for k in known)
+    near = difflib.get_close_matches(str(value), known, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    where = f" in {place}" if place else ""
+    return UserError(f"Unknown {kind} '{value}'{where}.{hint} Known: {', '.join(known)}.")
