@@ -1,0 +1,33 @@
+"""Data sets by name, and batches from them: images leave as NHWC in [-1, 1] under the key "image"."""
+
+import os
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+
+from diffrep_jax.data import datasets
+from diffrep_jax.data.datasets import ImageDataset
+from diffrep_jax.data.pipeline import ordered_batches, train_batches
+from diffrep_jax.errors import unknown
+
+__all__ = ["ImageDataset", "dataset_names", "open_dataset", "ordered_batches", "train_batches"]
+
+
+def dataset_names() -> tuple[str, ...]:
+    """The data sets that there are: one for each file in datasets/ whose name has no leading underscore."""
+    return tuple(sorted(m.name for m in iter_modules(datasets.__path__) if not m.name.startswith("_")))
+
+
+def open_dataset(
+    name: str, *, split: str, image_size: int, channels: int, data_dir: str | os.PathLike | None = None
+) -> ImageDataset:
+    """The data set `name`, read at [image_size, image_size, channels].
+
+    data_dir: an LMDB, or a folder that holds one; when None, the environment variable DIFFREP_DATA.
+    Raises UserError on an unknown name or split, and when there are no data where they are looked for.
+    """
+    if name not in dataset_names():
+        raise unknown("data set", name, dataset_names())
+    data_dir = data_dir or os.environ.get("DIFFREP_DATA")
+    directory = Path(data_dir).expanduser() if data_dir else None
+    return import_module(f"{datasets.__name__}.{name}").Dataset(directory, split, image_size, channels)

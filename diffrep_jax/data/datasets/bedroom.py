@@ -1,0 +1,14 @@
+"""LSUN bedroom (Yu et al. 2015): 3,033,042 images, as the DiffAE project's LMDB (keys 256-%07d)."""
+
+from diffrep_jax.data.datasets._lmdb_images import LmdbImages
+
+
+class Bedroom(LmdbImages):
+    """Trained on whole, as published: "test" is the training images too, fit for previews, not for claims."""
+
+    file_names = ("bedroom.lmdb", "bedroom256.lmdb", "bedroom128.lmdb", "bedroom64.lmdb")
+    published = 3_033_042
+    ranges = {"all": (0, 3_033_042), "train": (0, 3_033_042), "test": (0, 3_033_042)}
+
+
+Dataset = Bedroom

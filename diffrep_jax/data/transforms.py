@@ -1,0 +1,119 @@
+"""Images as uint8 [h, w, c] arrays: decode, crop, resize, flip; and uint8 0..255 <-> float32 in [-1, 1]."""
+
+import io
+import pathlib
+
+import numpy as np
+
+from diffrep_jax.errors import UserError
+
+
+def decode(data: bytes, channels: int = 3, place: str = "The image") -> np.ndarray:
+    """An encoded image (JPEG, PNG, WebP, ...) as uint8 [h, w, channels], upright as its EXIF rotation says.
+
+    Transparency is laid on white. channels: 1 (luma) or 3 (grey is repeated). place: what the error names.
+    Raises UserError when the bytes do not decode, also when they are cut short.
+    """
+    from PIL import Image
+
+    try:
+        pixels = _decode_jpeg(data)
+        image = _decode_pillow(data) if pixels is None else Image.fromarray(pixels)
+    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ...
+        raise UserError(f"{place} does not decode ({error}): write it again as JPEG, PNG or WebP.") from error
+    if channels == 1:
+        return np.asarray(image.convert("L"))[:, :, None]
+    return np.asarray(image.convert("RGB"))
+
+
+def _decode_jpeg(data: bytes) -> np.ndarray | None:
+    """RGB pixels by simplejpeg, equal to Pillow's and twice as fast; None where it is not up to the file."""
+    # simplejpeg knows nothing of EXIF; the marker stands before the image data.
+    if not data.startswith(b"\xff\xd8") or b"Exif\0\0" in data[:65536]:
+        return None
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    try:
+        # CMYK is inverted in Adobe's files: Pillow knows.
+        if simplejpeg.decode_jpeg_header(data)[2] not in ("YCbCr", "Gray", "RGB"):
+            return None
+        return simplejpeg.decode_jpeg(data, colorspace="RGB")
+    except ValueError:
+        return None  # Pillow has the last word, and the better message
+
+
+def _decode_pillow(data: bytes):
+    """A Pillow image of 8 bits a channel, opaque and upright."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    if image.mode == "F":
+        raise ValueError("it holds floats, whose range is unknown")
+    if image.mode.startswith("I"):
+        # 16-bit grey: Pillow's own conversion clips at 255. White is 65535 = 257 * 255.
+        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image
+
+
+def crop(
+    image: np.ndarray, top: int, left: int, height: int, width: int, place: str = "The image"
+) -> np.ndarray:
+    """The box of uint8 [h, w, c] as [height, width, c]. Raises UserError when it is not inside the image."""
+    h, w = image.shape[:2]
+    if top + height > h or left + width > w:
+        raise UserError(
+            f"{place} has {w}x{h} pixels, too few for the crop of {width}x{height} at {left},{top}: "
+            "store it at its published size."
+        )
+    return image[top : top + height, left : left + width]
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [h, w, c] -> [size, size, c]: the short side to `size` (bilinear, antialiased), then the centre.
+
+    Sizes and offsets are rounded as torchvision's Resize and CenterCrop do, which published numbers rest on.
+    """
+    from PIL import Image
+
+    h, w, channels = image.shape
+    if (h, w) == (size, size):
+        return image
+    short = min(h, w)
+    new_h, new_w = size * h // short, size * w // short
+    picture = Image.fromarray(image[:, :, 0] if channels == 1 else image)
+    if (new_h, new_w) != (h, w):
+        picture = picture.resize((new_w, new_h), Image.Resampling.BILINEAR)
+    top, left = round((new_h - size) / 2), round((new_w - size) / 2)
+    pixels = np.asarray(picture)[top : top + size, left : left + size]
+    return pixels.reshape(size, size, channels)
+
+
+def flip(image: np.ndarray) -> np.ndarray:
+    """Left and right exchanged; [..., w, c]."""
+    return image[..., ::-1, :]
+
+
+def to_float(pixels: np.ndarray) -> np.ndarray:
+    """uint8 0..255 -> float32 in [-1, 1], both ends met exactly."""
+    return np.asarray(pixels, np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """float in [-1, 1] -> uint8 0..255, rounded and clipped; undoes `to_float`."""
+    return np.clip(np.rint((np.asarray(images, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def load_image(path: pathlib.Path, size: int, channels: int) -> np.ndarray:
+    """An image file, centre-cropped and resized to uint8 [size, size, channels].
+
+    Raises UserError where the file is missing or does not decode.
+    """
+    if not path.is_file():
+        raise UserError(f"No image file {path}; give a path to one, or an index into the split.")
+    return resize(decode(path.read_bytes(), channels, f"The image {path}"), size)
