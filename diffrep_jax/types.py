@@ -1,13 +1,17 @@
-"""Array aliases and the dimension key: b batch, h height, w width, c channels, d code, k attributes."""
+"""Array aliases and the dimension key: b batch, h height, w width, c channels, d code, k attributes.
 
-from typing import Any
+The second argument says type and shape, as a docstring would; nothing checks it at run time.
+"""
 
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from typing import Annotated, Any
 
-Image = Float[Array, "b h w c"]  # in [-1, 1] unless a docstring says otherwise
-Pixels = UInt8[Array, "b h w c"]  # in 0..255
-Code = Float[Array, "b d"]
-Time = Float[Array, "b"]
-Scalar = Float[Array, ""]
-Keys = PRNGKeyArray  # [b], one key per example
+from jax import Array
+
+__all__ = ["Array", "Code", "Image", "Keys", "PyTree", "Scalar", "Time"]
+
+Image = Annotated[Array, "float b h w c, in [-1, 1] unless a docstring says otherwise"]
+Code = Annotated[Array, "float b d"]
+Time = Annotated[Array, "float b"]
+Scalar = Annotated[Array, "float"]
+Keys = Annotated[Array, "random keys b, one an example"]
 PyTree = Any

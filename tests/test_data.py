@@ -87,9 +87,7 @@ def test_one_path_opens_twice_also_by_a_link_and_from_many_threads(tmp_path):
     train, test = LmdbSource(path), LmdbSource(tmp_path / "link.lmdb")
     read = []
     threads = [
-        threading.Thread(target=lambda s=s: read.extend(s[i] for i in range(50)))
-        for s in (train, test)
-        for _ in "ab"
+        threading.Thread(target=lambda s=s: read.extend(s[i] for i in range(50))) for s in (train, test) for _ in "ab"
     ]
     for thread in threads:
         thread.start()
@@ -198,9 +196,7 @@ def test_decode_gives_pillows_pixels():
             data = encode(image, **options)
             opened = Image.open(io.BytesIO(data))
             np.testing.assert_array_equal(transforms.decode(data), np.asarray(opened.convert("RGB")))
-            np.testing.assert_array_equal(
-                transforms.decode(data, 1)[:, :, 0], np.asarray(opened.convert("L"))
-            )
+            np.testing.assert_array_equal(transforms.decode(data, 1)[:, :, 0], np.asarray(opened.convert("L")))
 
 
 def test_decode_of_simplejpeg_equals_pillows_and_leaves_it_the_hard_files(monkeypatch):
@@ -291,9 +287,7 @@ def test_resize_is_pillows_bilinear_and_a_centre_crop(shape, size, scaled, box):
 
 def test_crop_takes_the_box_or_says_that_it_does_not_fit():
     expected = Image.fromarray(PIXELS).crop((5, 2, 25, 12))
-    np.testing.assert_array_equal(
-        transforms.crop(PIXELS, top=2, left=5, height=10, width=20), np.asarray(expected)
-    )
+    np.testing.assert_array_equal(transforms.crop(PIXELS, top=2, left=5, height=10, width=20), np.asarray(expected))
     with pytest.raises(UserError, match="40x30 pixels, too few for the crop of 20x10 at 5,21"):
         transforms.crop(PIXELS, top=21, left=5, height=10, width=20)
 
@@ -482,10 +476,6 @@ def test_ordered_batches_of_a_part():
 
 
 def test_importing_the_package_is_light():
-    script = (
-        "import sys, diffrep_jax.data; print(*{'grain', 'jax', 'lmdb', 'PIL', 'sklearn'} & set(sys.modules))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
+    script = "import sys, diffrep_jax.data; print(*{'grain', 'jax', 'lmdb', 'PIL', 'sklearn'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr + done.stdout

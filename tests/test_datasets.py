@@ -41,9 +41,7 @@ def write_lmdb(path, pattern, values, length=True, subdir=True):
         lmdb.open(str(path), map_size=1 << 27, subdir=subdir) as environment,
         environment.begin(write=True) as txn,
     ):
-        txn.cursor().putmulti(
-            [((pattern % i).encode(), value) for i, value in enumerate(values)], append=True
-        )
+        txn.cursor().putmulti([((pattern % i).encode(), value) for i, value in enumerate(values)], append=True)
         if length:
             txn.put(b"length", str(len(values)).encode())
     return path
@@ -132,9 +130,7 @@ def test_celeba_is_cropped_and_resized_as_published(tmp_path, form, subdir, leng
 
 def test_celeba_of_square_images_is_taken_as_cropped_and_other_sizes_are_refused(tmp_path):
     square, narrow = encoded(scene(0, 64, 64), "PNG"), encoded(scene(0, 100, 150), "PNG")
-    dataset = request(
-        "celeba", write_lmdb(tmp_path / "celeba64.lmdb", "64-%05d", [square, narrow] * 6), "train", 64
-    )
+    dataset = request("celeba", write_lmdb(tmp_path / "celeba64.lmdb", "64-%05d", [square, narrow] * 6), "train", 64)
     np.testing.assert_array_equal(dataset[0]["image"], np.asarray(scene(0, 64, 64)))
     with pytest.raises(UserError, match="Entry '64-00001' of '.*celeba64.lmdb' has 100x150 pixels"):
         dataset[1]
@@ -153,9 +149,7 @@ def test_the_others_are_resized_whole(tmp_path, name, form):
 
 def test_any_prefix_opens(tmp_path):
     write_lmdb(tmp_path / "celebahq.lmdb", "128-%05d", [encoded(scene(i, 20, 20), "PNG") for i in range(3)])
-    np.testing.assert_array_equal(
-        request("celebahq", tmp_path, "all", 20)[2]["image"], np.asarray(scene(2, 20, 20))
-    )
+    np.testing.assert_array_equal(request("celebahq", tmp_path, "all", 20)[2]["image"], np.asarray(scene(2, 20, 20)))
 
 
 def test_one_channel_is_the_luma(tmp_path):
@@ -294,9 +288,7 @@ def test_no_data_directory(monkeypatch, variable):
     monkeypatch.delenv("DIFFREP_DATA", raising=False)
     if variable is not None:
         monkeypatch.setenv("DIFFREP_DATA", variable)
-    with pytest.raises(
-        UserError, match="'ffhq' needs its images: .*ffhq.lmdb with --data_dir or DIFFREP_DATA"
-    ):
+    with pytest.raises(UserError, match="'ffhq' needs its images: .*ffhq.lmdb with --data_dir or DIFFREP_DATA"):
         request("ffhq")
 
 

@@ -97,6 +97,4 @@ def _check_sizes(dataset, seed, batch_size, start_step, workers, process_index, 
             f"process_index is {process_index}: use 0 to {process_count - 1}, as there are {process_count}."
         )
     if batch_size % process_count:
-        raise UserError(
-            f"batch_size {batch_size} does not divide among {process_count} processes: use a multiple."
-        )
+        raise UserError(f"batch_size {batch_size} does not divide among {process_count} processes: use a multiple.")

@@ -111,9 +111,7 @@ class LmdbSource:
         with _environment(self._file).begin() as txn:
             value = txn.get(key)
         if value is None:
-            raise UserError(
-                f"The LMDB '{self.path}' has no key '{_text(key)}': it is incomplete; write it again."
-            )
+            raise UserError(f"The LMDB '{self.path}' has no key '{_text(key)}': it is incomplete; write it again.")
         return value
 
 
@@ -184,9 +182,7 @@ def _inode(file: str) -> tuple[int, int]:
     try:
         status = os.stat(file)
     except OSError as error:
-        raise UserError(
-            f"The LMDB file '{file}' cannot be read ({error.strerror}): is its disk mounted?"
-        ) from error
+        raise UserError(f"The LMDB file '{file}' cannot be read ({error.strerror}): is its disk mounted?") from error
     return status.st_dev, status.st_ino
 
 
@@ -203,6 +199,4 @@ def _open(file: str) -> Any:
             raise UserError(
                 f"'{file}' is open elsewhere in this process: close that lmdb environment first."
             ) from error
-        raise UserError(
-            f"'{file}' does not open as an LMDB ({error}): is it one, complete and readable?"
-        ) from error
+        raise UserError(f"'{file}' does not open as an LMDB ({error}): is it one, complete and readable?") from error

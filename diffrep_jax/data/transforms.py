@@ -61,9 +61,7 @@ def _decode_pillow(data: bytes):
     return image
 
 
-def crop(
-    image: np.ndarray, top: int, left: int, height: int, width: int, place: str = "The image"
-) -> np.ndarray:
+def crop(image: np.ndarray, top: int, left: int, height: int, width: int, place: str = "The image") -> np.ndarray:
     """The box of uint8 [h, w, c] as [height, width, c]. Raises UserError when it is not inside the image."""
     h, w = image.shape[:2]
     if top + height > h or left + width > w:

@@ -14,8 +14,8 @@ from diffrep_jax.types import Array
 
 
 def c_noise(t: Array) -> Array:
-    """The time as the network sees it, 250 log t (the offset keeps t = 0 finite, as in DDBM's code)."""
-    return 250 * jnp.log(t + 1e-44)
+    """The time as the network sees it, 250 log t, finite also at t = 0 (DDBM adds 1e-44, which XLA flushes to 0)."""
+    return 250 * jnp.log(jnp.maximum(t, 1e-37))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Churn: before each ODE step, an SDE step over the first part of the interval (DDBM, algorithm 1; DBAE's setting 0.33)."""
+"""Churn: before each ODE step, an SDE step over the first part of the interval (DDBM, algorithm 1; DBAE: 0.33)."""
 
 import dataclasses
 
@@ -26,9 +26,7 @@ class Churn:
     def last(self, problem: Problem, x: Image, t: Array, t_next: Array, noise: Image | None) -> Image:
         return self.inner.last(problem, *self._churn(problem, x, t, t_next, noise), t_next, None)
 
-    def _churn(
-        self, problem: Problem, x: Image, t: Array, t_next: Array, noise: Image | None
-    ) -> tuple[Image, Array]:
+    def _churn(self, problem: Problem, x: Image, t: Array, t_next: Array, noise: Image | None) -> tuple[Image, Array]:
         dt = self.churn_step_ratio * (t_next - t)
         rate = jnp.sqrt(problem.process.g2(t) * jnp.abs(dt))
         return x + dt * problem.sde_drift(x, t) + rate * noise, t + dt

@@ -18,9 +18,7 @@ class LmdbImages:
     file_names: ClassVar[tuple[str, ...]]  # looked for in data_dir, in this order
     published: ClassVar[int]  # number of images in the complete data set
     ranges: ClassVar[dict[str, Range]]  # of each split, in the complete data set
-    crop: ClassVar[tuple[int, int, int, int] | None] = (
-        None  # top, left, height, width; square images are past it
-    )
+    crop: ClassVar[tuple[int, int, int, int] | None] = None  # top, left, height, width; square images are past it
 
     name: ClassVar[str]
     splits: ClassVar[tuple[str, ...]]
