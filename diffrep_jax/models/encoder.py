@@ -1,0 +1,61 @@
+"""The encoder x_0 -> z: DiffAE's half U-Net without time (Preechakul et al. 2022), as DBAE uses it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from diffrep_jax.models import layers
+from diffrep_jax.models.layers import Attention, Conv, Dense, GroupNorm
+from diffrep_jax.types import Array, Image
+
+
+class EncoderBlock(nn.Module):
+    """GN, SiLU, [half the size], one conv; plus the skip. Unconditioned blocks have no second half."""
+
+    features: int
+    down: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Image) -> Image:
+        h = jax.nn.silu(GroupNorm(name="norm")(x)).astype(self.dtype)
+        if self.down:
+            h, x = layers.downsample(h), layers.downsample(x)
+        h = Conv(self.features, dtype=self.dtype, name="conv")(h)
+        if x.shape[-1] != self.features:
+            x = Conv(self.features, 1, dtype=self.dtype, name="skip")(x)
+        return x + h
+
+
+class HalfUNet(nn.Module):
+    """Images [b, h, w, c] -> features [b, features], float32; the attributes are those of the U-Net.
+
+    `attention` names the image sizes that have (one-headed) attention after each block.
+    """
+
+    features: int
+    width: int
+    mult: tuple[int, ...]
+    blocks: int
+    attention: tuple[int, ...]
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Image) -> Array:
+        residual = nn.remat(EncoderBlock) if self.remat else EncoderBlock
+        h = Conv(self.width * self.mult[0], dtype=self.dtype, name="conv_in")(x)
+        for level, mult in enumerate(self.mult):
+            if level > 0:
+                h = residual(h.shape[-1], True, self.dtype, name=f"down{level}_resample")(h)
+            for i in range(self.blocks):
+                h = residual(self.width * mult, False, self.dtype, name=f"down{level}_block{i}")(h)
+                if h.shape[1] in self.attention:
+                    h = Attention(1, dtype=self.dtype, name=f"down{level}_attention{i}")(h)
+        h = residual(h.shape[-1], False, self.dtype, name="middle_block0")(h)
+        h = Attention(1, dtype=self.dtype, name="middle_attention")(h)
+        h = residual(h.shape[-1], False, self.dtype, name="middle_block1")(h)
+        h = jax.nn.silu(GroupNorm(name="norm_out")(h)).mean((1, 2))
+        return Dense(self.features, name="out")(h)

@@ -1,0 +1,143 @@
+"""The layers that all networks share: convolution, dense, group norm, attention, resampling, time embedding, dropout.
+
+Images are NHWC. Parameters are float32; `dtype` is the type of the computation. Group norm and softmax compute in
+float32. Initialisation is PyTorch's default (uniform, bound 1/sqrt(fan_in), for weights and biases), and epsilons are
+PyTorch's, since the published recipes were tuned on them.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from diffrep_jax.models.initialization import constant, uniform_fan_in
+from diffrep_jax.types import Array, Image, Keys, Time
+
+
+class Conv(nn.Module):
+    """A convolution with bias and zero padding (size - 1) / 2: [b, h, w, c] -> [b, h/stride, w/stride, features]."""
+
+    features: int
+    size: int = 3
+    stride: int = 1
+    zero_init: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Image) -> Image:
+        fan_in = self.size**2 * x.shape[-1]
+        init = constant(0) if self.zero_init else uniform_fan_in(fan_in)
+        kernel = self.param("kernel", init, (self.size, self.size, x.shape[-1], self.features))
+        bias = self.param("bias", init, (self.features,))
+        return conv(x.astype(self.dtype), kernel.astype(self.dtype), self.stride) + bias.astype(self.dtype)
+
+
+class Dense(nn.Module):
+    """A linear layer with bias on the last axis."""
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        init = uniform_fan_in(x.shape[-1])
+        kernel = self.param("kernel", init, (x.shape[-1], self.features))
+        bias = self.param("bias", init, (self.features,))
+        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+
+
+class GroupNorm(nn.Module):
+    """Group norm over 32 channel groups (fewer where the channels do not divide), epsilon 1e-5, in float32.
+
+    `scale_shift` [b, 2c] (the scale first) modulates the normalised values by (1 + scale) and shift: ADM's AdaGN.
+    """
+
+    groups: int = 32
+
+    @nn.compact
+    def __call__(self, x: Image, scale_shift: Array | None = None) -> Image:
+        channels = x.shape[-1]
+        scale = self.param("scale", constant(1), (channels,))
+        bias = self.param("bias", constant(0), (channels,))
+        h = group_norm(x.astype(jnp.float32), scale, bias, math.gcd(self.groups, channels))
+        if scale_shift is not None:
+            gain, shift = jnp.split(scale_shift.astype(jnp.float32)[:, None, None], 2, axis=-1)
+            h = h * (1 + gain) + shift
+        return h
+
+
+class Attention(nn.Module):
+    """Residual self-attention over all positions; heads are split before q, k and v (channel = head, q|k|v, dim)."""
+
+    heads: int
+    zero_init: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Image) -> Image:
+        b, h, w, c = x.shape
+        qkv = Conv(3 * c, 1, dtype=self.dtype, name="qkv")(GroupNorm(name="norm")(x))
+        q, k, v = jnp.moveaxis(qkv.reshape(b, h * w, self.heads, 3, c // self.heads), 3, 0)
+        out = attention(q, k, v).reshape(b, h, w, c)
+        return x + Conv(c, 1, zero_init=self.zero_init, dtype=self.dtype, name="proj")(out)
+
+
+def conv(x: Image, kernel: Array, stride: int = 1) -> Image:
+    """The convolution itself, kernel [size, size, in, out] of odd size, zero padding (size - 1) / 2."""
+    pad = (kernel.shape[0] - 1) // 2
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), [(pad, pad)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def group_norm(x: Image, scale: Array, bias: Array, groups: int, epsilon: float = 1e-5) -> Image:
+    """Normalise each image's channel groups: sums over h and w first, then over the group."""
+    b, h, w, c = x.shape
+    per_group = h * w * (c // groups)
+
+    def group_mean(sums: Array) -> Array:
+        totals = sums.reshape(b, groups, -1).sum(-1) / per_group
+        return jnp.repeat(totals, c // groups, axis=-1)[:, None, None]
+
+    centred = x - group_mean(x.sum((1, 2)))
+    variance = group_mean((centred**2).sum((1, 2)))
+    return centred * (jax.lax.rsqrt(variance + epsilon) * scale) + bias
+
+
+def attention(q: Array, k: Array, v: Array) -> Array:
+    """softmax(q k^T / sqrt(dim)) v for [b, t, heads, dim], the softmax in float32."""
+    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k / math.sqrt(q.shape[-1])).astype(jnp.float32)
+    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits).astype(v.dtype), v)
+
+
+def upsample(x: Image) -> Image:
+    """Nearest neighbour, twice the size."""
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
+def downsample(x: Image) -> Image:
+    """The mean of 2 x 2 blocks, half the size."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def time_embedding(t: Time, width: int) -> Array:
+    """Sinusoids [b, width] of a time: cosines, then sines, of frequencies 10000^(-i / half)."""
+    half = width // 2
+    angles = t[:, None].astype(jnp.float32) * jnp.exp(-math.log(10000) * jnp.arange(half) / half)
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def dropout(x: Image, rate: float, keys: Keys | None) -> Image:
+    """Inverted dropout, drawn from each example's own key: the same mask in any batch. None: no dropout."""
+    if keys is None or rate == 0:
+        return x
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)
+
+
+def fold_in(keys: Keys | None, number: int) -> Keys | None:
+    """New keys for the sub-computation `number` of each example."""
+    return None if keys is None else jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
