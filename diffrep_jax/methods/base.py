@@ -1,0 +1,120 @@
+"""What tasks may ask of a method, and how a method is found: by the file name, `methods/<name>.py`'s `Method`.
+
+`variables` is {"params": ..., "batch_stats": ...}; everything here is pure. Randomness comes as one key an example, so
+that a result depends neither on the batch around it nor on how the batch is split over micro-batches or devices.
+"""
+
+import dataclasses
+import importlib
+import pathlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax.core import FrozenDict
+
+from diffrep_jax.errors import UserError, unknown
+from diffrep_jax.samplers.drift import Denoiser, Problem
+from diffrep_jax.samplers.driver import Noise, Stepper, sample
+from diffrep_jax.types import Array, Code, Image, Keys, PyTree, Scalar
+
+
+class Method(Protocol):
+    """A frozen dataclass whose fields are the config's `method` section."""
+
+    image_size: int
+    channels: int
+
+    def init(self, rng: Array, batch: dict[str, Array]) -> PyTree:
+        """The variables; only the shapes of `batch` matter."""
+        ...
+
+    def loss(
+        self, variables: PyTree, batch: dict[str, Array], keys: Keys, train: bool
+    ) -> tuple[Scalar, dict[str, Scalar], PyTree]:
+        """(mean loss, metrics, new batch_stats); `keys` [b]."""
+        ...
+
+    def param_labels(self, params: PyTree) -> PyTree:
+        """A label a parameter: "train" or "frozen"."""
+        ...
+
+
+class AutoEncoder:
+    """A method with a code: image -> z -> x_T -> image. Subclasses say the first four, decoding follows."""
+
+    process: Any
+    image_size: int
+    channels: int
+    latent_dim: int
+
+    def encode(self, variables: PyTree, x0: Image, noise: Code | None = None) -> Code:
+        """x0 -> z [b, d]. `noise` [b, d] is for a stochastic encoder only; None takes its mean."""
+        raise NotImplementedError
+
+    def endpoint(self, variables: PyTree, z: Code, keys: Keys) -> Image:
+        """z -> x_T, where decoding starts."""
+        raise NotImplementedError
+
+    def denoiser(self, variables: PyTree, z: Code, xT: Image) -> Denoiser:
+        """The closure D(x_t, t), unclipped; x_T and z need not belong together."""
+        raise NotImplementedError
+
+    def decode(
+        self,
+        variables: PyTree,
+        z: Code,
+        xT: Image,
+        sampler: Stepper,
+        nodes: Array,
+        noise: Noise | None = None,
+        path: bool = False,
+    ) -> Any:
+        """(z, x_T) -> x_0 in [-1, 1], the denoiser clipped as in the papers; with `path` also all states."""
+        denoiser = self.denoiser(variables, z, xT)
+        problem = Problem(self.process, lambda x, t: jnp.clip(denoiser(x, t), -1, 1), xT)
+        out = sample(sampler, problem, xT, nodes, noise, path)
+        return (jnp.clip(out[0], -1, 1), out[1]) if path else jnp.clip(out, -1, 1)
+
+
+def names() -> list[str]:
+    """The methods that a config may name: the files that end in `Method = ...`."""
+    folder = pathlib.Path(__file__).parent
+    return sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "base"))
+
+
+def build(config: Any) -> Any:
+    """The method of a config's `method` section: its `name`, the other entries are the constructor's arguments.
+
+    Raises UserError where the name or a field is unknown, or a field is missing.
+    """
+    fields = dict(config)
+    name = fields.pop("name", None)
+    if name not in names():
+        raise unknown("method", name, names(), "config.method.name")
+    cls = importlib.import_module(f"diffrep_jax.methods.{name}").Method
+    known = {f.name for f in dataclasses.fields(cls)}
+    for field in fields:
+        if field not in known:
+            raise unknown("field", field, known, f"config.method of {name}")
+    missing = [f.name for f in dataclasses.fields(cls) if f.name not in fields and f.default is dataclasses.MISSING]
+    if missing:
+        raise UserError(f"config.method of {name} lacks {', '.join(missing)}; add it to the config.")
+    return cls(**fields)
+
+
+def split_keys(keys: Keys, number: int) -> list[Keys]:
+    """`number` independent sets of keys from one key an example: each [b]."""
+    split: Callable[[Array], Array] = lambda key: jax.random.split(key, number)  # noqa: E731
+    return list(jnp.moveaxis(jax.vmap(split)(keys), 1, 0))
+
+
+def freeze(value: Any) -> Any:
+    """A config section as a hashable constant: mappings to FrozenDict, lists to tuples.
+
+    Methods are compared by their fields, so that what is compiled for one serves all equal ones.
+    """
+    if hasattr(value, "items"):  # a dict or a ConfigDict
+        return FrozenDict({name: freeze(item) for name, item in value.items()})
+    return tuple(freeze(item) for item in value) if isinstance(value, list | tuple) else value

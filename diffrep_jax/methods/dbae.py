@@ -1,0 +1,179 @@
+"""DBAE: Diffusion Bridge AutoEncoders for unsupervised representation learning (Kim et al., ICLR 2025, 2405.17111).
+
+    z   = Enc(x_0)                                  the code; all information about x_0 passes through it
+    x_T = Gen(z)                                    the endpoint, made from the code alone
+    x_t = a(t) x_T + b(t) x_0 + c(t) eps            a diffusion bridge from x_0 to x_T          (DDBM, eq. 7-8)
+    D   = c_skip x_t + c_out F(c_in x_t, c_noise; x_T, z)
+    loss = E_t,eps [ 1/c_out^2 |D - x_0|^2 ],  t ~ U(t_min, T)        one loss trains Enc, Gen and F together
+
+Reconstruction solves the bridge from x_T back to t = 0 with D in place of x_0.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from diffrep_jax.errors import UserError, unknown
+from diffrep_jax.methods.base import AutoEncoder, freeze, split_keys
+from diffrep_jax.models.encoder import HalfUNet
+from diffrep_jax.models.generator import Generator, base_and_doublings
+from diffrep_jax.models.initialization import initialize
+from diffrep_jax.models.unet import UNet
+from diffrep_jax.processes.base import diffuse, per_image
+from diffrep_jax.processes.bridge import VEBridge, VPBridge
+from diffrep_jax.processes.preconditioning import Karras, Plain, c_noise
+from diffrep_jax.samplers.drift import Denoiser
+from diffrep_jax.types import Array, Code, Image, Keys, PyTree, Scalar, Time
+
+BRIDGES = {"ve": VEBridge, "vp": VPBridge, "ve_simple": VEBridge, "vp_simple": VPBridge}
+
+
+@dataclasses.dataclass(frozen=True)
+class DBAE(AutoEncoder):
+    """The fields are the config's `method` section.
+
+    Attributes:
+      image_size, channels: of the images, which are square, in [-1, 1].
+      latent_dim: d, the size of z.
+      bridge: "vp", "ve", or either with "_simple": no preconditioning, uniform weight.
+      stochastic_encoder: z = mu + sigma noise instead of a deterministic code.
+      sigma_data, sigma_data_end, cov_xy: standard deviations of x_0 and x_T and their covariance, for `Karras`.
+      dtype: "float32" or "bfloat16", the type of the networks' computation.
+      remat: recompute residual blocks in the backward pass.
+      unet, encoder, generator: the networks' own arguments (models/).
+    """
+
+    image_size: int
+    channels: int
+    latent_dim: int
+    bridge: str
+    stochastic_encoder: bool
+    sigma_data: float
+    sigma_data_end: float
+    cov_xy: float
+    dtype: str
+    remat: bool
+    unet: Mapping[str, Any]
+    encoder: Mapping[str, Any]
+    generator: Mapping[str, Any]
+
+    def __post_init__(self):
+        for name in ("unet", "encoder", "generator"):
+            object.__setattr__(self, name, freeze(getattr(self, name)))
+        if self.bridge not in BRIDGES:
+            raise unknown("bridge", self.bridge, BRIDGES, "config.method.bridge")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise unknown("dtype", self.dtype, ("float32", "bfloat16"), "config.method.dtype")
+        try:
+            base_and_doublings(self.image_size)
+        except ValueError as error:
+            raise UserError(f"{error}; choose another config.data.image_size.") from None
+        for name, mult in (("unet", self.unet["mult"]), ("encoder", self.encoder["mult"])):
+            if self.image_size % 2 ** (len(mult) - 1):
+                raise UserError(
+                    f"image_size {self.image_size} cannot be halved {len(mult) - 1} times, as the {len(mult)} levels "
+                    f"of config.method.{name}.mult ask; choose fewer levels or another size."
+                )
+
+    # The process and the networks that the fields describe.
+
+    @property
+    def process(self) -> VEBridge | VPBridge:
+        return BRIDGES[self.bridge]()
+
+    @property
+    def preconditioning(self) -> Karras | Plain:
+        if self.bridge.endswith("_simple"):
+            return Plain()
+        return Karras(self.sigma_data, self.sigma_data_end, self.cov_xy)
+
+    @property
+    def _unet(self) -> UNet:
+        return UNet(self.channels, **self.unet, remat=self.remat, dtype=jnp.dtype(self.dtype))
+
+    @property
+    def _encoder(self) -> HalfUNet:
+        features = self.latent_dim * (2 if self.stochastic_encoder else 1)
+        return HalfUNet(features, **self.encoder, remat=self.remat, dtype=jnp.dtype(self.dtype))
+
+    @property
+    def _generator(self) -> Generator:
+        return Generator(self.image_size, self.channels, **self.generator, dtype=jnp.dtype(self.dtype))
+
+    def init(self, rng: Array, batch: dict[str, Array]) -> PyTree:
+        image = jnp.zeros_like(batch["image"], jnp.float32)
+        z, t = jnp.zeros((image.shape[0], self.latent_dim)), jnp.ones(image.shape[0])
+        r_unet, r_encoder, r_generator = jax.random.split(rng, 3)
+        generator = initialize(self._generator, r_generator, z, train=False)
+        params = {
+            "unet": initialize(self._unet, r_unet, image, t, image, z)["params"],
+            "encoder": initialize(self._encoder, r_encoder, image)["params"],
+            "generator": generator["params"],
+        }
+        return {"params": params, "batch_stats": {"generator": generator["batch_stats"]}}
+
+    # z, x_T and D
+
+    def encode(self, variables: PyTree, x0: Image, noise: Code | None = None) -> Code:
+        out = self._encoder.apply({"params": variables["params"]["encoder"]}, x0)
+        if not self.stochastic_encoder:
+            return out
+        mu, log_sigma = jnp.split(5 * jnp.tanh(out / 5), 2, axis=-1)
+        return mu if noise is None else mu + (jnp.exp(log_sigma) + 0.01) * noise
+
+    def endpoint(self, variables: PyTree, z: Code, keys: Keys | None = None) -> Image:
+        return self._generator.apply(self._generator_variables(variables), z, train=False)
+
+    def denoiser(self, variables: PyTree, z: Code, xT: Image) -> Denoiser:
+        def denoise(x: Image, t: Array) -> Image:
+            return self._denoise(variables, x, jnp.broadcast_to(t, x.shape[:1]), xT, z)
+
+        return denoise
+
+    def _denoise(self, variables: PyTree, x: Image, t: Time, xT: Image, z: Code, keys: Keys | None = None) -> Image:
+        c_skip, c_out, c_in = (per_image(k, x) for k in self.preconditioning.scalings(*self.process.coefficients(t)))
+        unet = {"params": variables["params"]["unet"]}
+        return c_skip * x + c_out * self._unet.apply(unet, c_in * x, c_noise(t), xT, z, keys)
+
+    def _generator_variables(self, variables: PyTree) -> PyTree:
+        return {kind: variables[kind]["generator"] for kind in ("params", "batch_stats")}
+
+    # Training
+
+    def loss(
+        self, variables: PyTree, batch: dict[str, Array], keys: Keys, train: bool
+    ) -> tuple[Scalar, dict[str, Scalar], PyTree]:
+        x0 = batch["image"]
+        k_t, k_eps, k_code, k_dropout = split_keys(keys, 4)
+        t = self._sample_times(k_t)
+        eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(k_eps)
+        code_noise = jax.vmap(lambda key: jax.random.normal(key, (self.latent_dim,)))(k_code)
+
+        z = self.encode(variables, x0, code_noise)
+        xT, new = self._generator.apply(self._generator_variables(variables), z, train=train, mutable=["batch_stats"])
+        mse = self._errors(variables, x0, xT, z, t, eps, k_dropout if train else None)
+        weighted = self.preconditioning.weight(*self.process.coefficients(t)) * mse
+        metrics = {"loss": weighted.mean(), "mse": mse.mean()}
+        return weighted.mean(), metrics, {"generator": new["batch_stats"]}
+
+    def _errors(
+        self, variables: PyTree, x0: Image, xT: Image, z: Code, t: Time, eps: Image, keys: Keys | None
+    ) -> Array:
+        """|D(x_t, t) - x_0|^2 of each example, the mean over its pixels: [b]."""
+        xt = diffuse(self.process, x0, xT, eps, t)
+        return ((self._denoise(variables, xt, t, xT, z, keys) - x0) ** 2).mean((1, 2, 3))
+
+    def _sample_times(self, keys: Keys) -> Time:
+        """t ~ U(t_min, T), kept off T itself, where x_t carries nothing of x_0."""
+        low, high = self.process.t_min, self.process.t_max
+        t = jax.vmap(lambda key: jax.random.uniform(key, minval=low, maxval=high))(keys)
+        return jnp.minimum(t, high * (1 - 1e-6))
+
+    def param_labels(self, params: PyTree) -> PyTree:
+        return jax.tree.map(lambda _: "train", params)
+
+
+Method = DBAE
