@@ -1,0 +1,9 @@
+"""TODO"""
+
+from ml_collections import ConfigDict
+
+from configs._dbae import dbae_config
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    return dbae_config(variant, "celeba", image_size=64, total_steps=1020000, split="train")

@@ -1,0 +1,124 @@
+"""The training loop: dispatch a step, read the metrics of the one before, ask the hooks. Resumes by itself.
+
+Batch and randomness are functions of (seed, step), so a run that was stopped and started again is the same run.
+"""
+
+import itertools
+import logging
+import pathlib
+import time
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import jax
+
+from diffrep_jax import config as configs
+from diffrep_jax import data
+from diffrep_jax.train import checkpoint, optimizer, sharding
+from diffrep_jax.train.monitor import Monitor
+from diffrep_jax.train.runtime import StopSignal
+from diffrep_jax.train.state import TrainState, abstract_state, create_state
+from diffrep_jax.train.step import compile_step, make_train_step
+from diffrep_jax.train.writer import Writer
+
+log = logging.getLogger(__name__)
+
+
+class Hook(Protocol):
+    """Something that is done with the state every now and then."""
+
+    def due(self, step: int) -> bool: ...
+
+    def __call__(self, step: int, state: TrainState, writer: Writer) -> None: ...
+
+
+def train(
+    method: Any, config: Any, workdir: pathlib.Path, data_dir: pathlib.Path | None, hooks: Iterable[Hook] = ()
+) -> TrainState:
+    """Train to `config.train.total_steps` from the newest checkpoint in `workdir`, or from scratch.
+
+    Raises UserError for bad settings and where the loss stops being finite; SystemExit(143) on SIGTERM, once saved.
+    """
+    settings = config.train
+    mesh = sharding.make_mesh(**config.mesh)
+    microbatch = settings.batch_size if settings.microbatch_size == -1 else settings.microbatch_size
+    sharding.check_batch(settings.batch_size, microbatch, mesh)
+    dataset = data.open_dataset(
+        config.data.name,
+        split=config.data.split,
+        image_size=config.data.image_size,
+        channels=config.data.channels,
+        data_dir=data_dir,
+    )
+    optim = optimizer.build(config.optim, method)
+    step_function = make_train_step(
+        method,
+        optim,
+        ema_decay=config.optim.ema_decay,
+        seed=config.seed,
+        microbatches=settings.batch_size // microbatch,
+    )
+    with checkpoint.opened(workdir, settings.keep_last, settings.keep_every) as checkpoints:
+        state = _start(method, optim, mesh, config.seed, checkpoints)
+        start = int(state.step)
+        log.info("%s: %d training images, %s", config.data.name, len(dataset), _describe(mesh, start, settings))
+        batches = data.train_batches(
+            dataset,
+            seed=config.seed,
+            batch_size=settings.batch_size,
+            start_step=start,
+            flip=config.data.flip,
+            workers=config.data.workers,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        first = sharding.put_batch(next(batches), mesh)
+        if jax.process_index() == 0:
+            configs.save(config, workdir)  # only now: whatever is wrong has been refused before
+        compiled = _compile(step_function, state, first, mesh)
+        placed = (sharding.put_batch(batch, mesh) for batch in batches)
+        with (
+            StopSignal() as stop,
+            Writer(workdir, start_step=start, active=jax.process_index() == 0) as writer,
+            Monitor(settings, start, writer) as monitor,
+        ):
+            steps = zip(range(start + 1, settings.total_steps + 1), itertools.chain([first], placed), strict=False)
+            for step, batch in steps:
+                state, metrics = compiled(state, batch)
+                monitor.record(step, metrics)
+                leave = stop.received or monitor.out_of_time()
+                if leave or step == settings.total_steps or step % settings.checkpoint_every == 0:
+                    monitor.check()  # never save a state whose loss is not finite
+                    checkpoints.save(step, state)
+                if leave:
+                    why = "SIGTERM" if stop.received else f"train.max_minutes={settings.max_minutes}"
+                    log.info("Stopped by %s; saved at step %d. The same command goes on from there.", why, step)
+                    break
+                for hook in hooks:
+                    if hook.due(step):
+                        with monitor.paused():
+                            hook(step, state, writer)
+    if stop.received:
+        raise SystemExit(143)
+    return state
+
+
+def _start(method: Any, optim: Any, mesh: Any, seed: int, checkpoints: checkpoint.Checkpoints) -> TrainState:
+    latest = checkpoints.latest_step()
+    if latest is None:
+        return create_state(method, optim, mesh, seed)
+    log.info("Going on from the checkpoint of step %d.", latest)
+    return checkpoints.restore(abstract_state(method, optim, mesh))
+
+
+def _describe(mesh: Any, start: int, settings: Any) -> str:
+    devices = f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
+    return f"batch {settings.batch_size} on {devices}, steps {start} to {settings.total_steps}"
+
+
+def _compile(step_function: Any, state: TrainState, batch: Any, mesh: Any) -> Any:
+    began = time.perf_counter()
+    log.info("Compiling the training step (cached for the next start) ...")
+    compiled = compile_step(step_function, state, batch, mesh)
+    log.info("Compiled in %.1f s.", time.perf_counter() - began)
+    return compiled

@@ -1,0 +1,90 @@
+"""What a run tells while it trains: a line a log interval, a bar on a terminal, a stop where the loss is not finite."""
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from diffrep_jax.errors import UserError
+from diffrep_jax.train.writer import Writer
+
+log = logging.getLogger(__name__)
+
+
+class Monitor:
+    """Reads metrics one step late, stops on a loss that is not finite, logs lines, shows a bar on a terminal."""
+
+    def __init__(self, settings: Any, start: int, writer: Writer):
+        self._settings, self._writer = settings, writer
+        self._pending: tuple[int, dict[str, jax.Array]] | None = None
+        self._step = self._logged = start
+        self._began = self._since = time.perf_counter()
+        show = jax.process_index() == 0
+        # disable=None hides the bar where stderr is not a terminal
+        self._bar = tqdm(
+            total=settings.total_steps,
+            initial=start,
+            unit="step",
+            disable=None if show else True,
+            leave=False,
+        )
+
+    def out_of_time(self) -> bool:
+        """Whether `train.max_minutes` (0: no limit) have passed since the first step, hooks included."""
+        minutes = (time.perf_counter() - self._began) / 60
+        return 0 < self._settings.max_minutes <= minutes
+
+    def record(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Take the metrics of a step that was just dispatched; look at those of the step before."""
+        self.check()
+        self._pending = (step, metrics)
+
+    def check(self) -> None:
+        """Read what is pending; raises UserError where it is not finite."""
+        if self._pending is None:
+            return
+        (step, arrays), self._pending = self._pending, None
+        metrics = {name: float(value) for name, value in arrays.items()}
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(metrics[name]):
+                raise UserError(
+                    f"{name} is {metrics[name]} at step {step}; nothing after the last checkpoint was saved. "
+                    "Lower config.optim.lr (or use config.method.dtype=float32) and start again to go on from it."
+                )
+        self._step = step
+        self._bar.update(1)
+        if step % self._settings.log_every == 0 or step == self._settings.total_steps:
+            self._log(metrics)
+
+    def _log(self, metrics: dict[str, float]) -> None:
+        seconds = (time.perf_counter() - self._since) / (self._step - self._logged)
+        metrics = metrics | {"images_per_second": self._settings.batch_size / seconds}
+        self._writer.scalars(self._step, metrics)
+        eta = tqdm.format_interval((self._settings.total_steps - self._step) * seconds)
+        log.info(
+            "step %d/%d  loss %.5f  mse %.5f  %.1f images/s  ETA %s",
+            *(self._step, self._settings.total_steps, metrics["loss"], metrics["mse"]),
+            *(metrics["images_per_second"], eta),
+        )
+        self._logged = self._step
+        self._since = time.perf_counter()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time inside this context does not count as training time."""
+        began = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - began
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self._bar.close()
+        if kind is None:
+            self.check()

@@ -1,0 +1,43 @@
+"""The process around a run: JAX's compile cache, several hosts, and a polite end on SIGTERM."""
+
+import os
+import pathlib
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+
+def set_up(multihost: bool = False) -> None:
+    """Call once, before the first array: turns the persistent compile cache on and joins the other hosts.
+
+    The cache lies in JAX_COMPILATION_CACHE_DIR, by default in ~/.cache/diffrep_jax.
+    """
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "diffrep_jax"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    if multihost:
+        jax.distributed.initialize()
+
+
+class StopSignal:
+    """Inside the context, notes SIGTERM (a cluster's preemption) instead of dying, so that the loop can save."""
+
+    def __init__(self) -> None:
+        self.received = False
+
+    def __enter__(self) -> "StopSignal":
+        self._handles = threading.current_thread() is threading.main_thread()  # Python allows no other
+        if self._handles:
+            self._previous = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._handles:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = True

@@ -1,0 +1,82 @@
+"""The mesh and who holds what: batches are split over data x fsdp, parameters over fsdp (ZeRO-3 by GSPMD)."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+
+from diffrep_jax.errors import UserError
+from diffrep_jax.types import PyTree
+
+AXES = ("data", "fsdp")
+MIN_SHARDED = 1024  # elements; splitting smaller leaves costs more in messages than it saves in memory
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of the devices (default: all), data x fsdp; one of the two may be -1, "what is left".
+
+    Raises UserError where the sizes do not make up the number of devices.
+    """
+    grid = np.asarray(jax.devices() if devices is None else devices)
+    sizes = [data, fsdp]
+    if sizes.count(-1) == 1:
+        sizes[sizes.index(-1)] = max(grid.size // max(-data * fsdp, 1), 1)
+    if min(sizes) < 1 or math.prod(sizes) != grid.size:
+        raise UserError(
+            f"mesh data={data} x fsdp={fsdp} does not make up the {grid.size} device(s) here; "
+            f"choose a config.mesh.fsdp that divides {grid.size} and config.mesh.data=-1."
+        )
+    return Mesh(grid.reshape(sizes), AXES)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The leading axis over all devices."""
+    return NamedSharding(mesh, PartitionSpec(AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def parameter_spec(mesh: Mesh | AbstractMesh, shape: tuple[int, ...]) -> PartitionSpec:
+    """The fsdp rule: the largest axis that divides by the fsdp size is split, small leaves are not."""
+    fsdp = mesh.shape["fsdp"]
+    axes = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
+    if fsdp == 1 or not axes or math.prod(shape) < MIN_SHARDED:
+        return PartitionSpec()
+    largest = max(axes, key=lambda axis: shape[axis])
+    return PartitionSpec(*[None] * largest, "fsdp")
+
+
+def state_shardings(mesh: Mesh, shapes: PyTree) -> PyTree:
+    """The fsdp rule for every leaf of a tree of arrays or ShapeDtypeStructs."""
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, parameter_spec(mesh, leaf.shape)), shapes)
+
+
+def check_batch(batch_size: int, microbatch_size: int, mesh: Mesh) -> None:
+    """Raise UserError unless micro-batches divide the batch and devices divide a micro-batch."""
+    if batch_size < 1 or microbatch_size < 1:
+        raise UserError(f"train.batch_size {batch_size} and train.microbatch_size {microbatch_size} must be >= 1.")
+    if batch_size % microbatch_size:
+        raise UserError(
+            f"train.batch_size {batch_size} does not divide by train.microbatch_size {microbatch_size}; "
+            "choose a divisor (-1: no micro-batches)."
+        )
+    if microbatch_size % mesh.size:
+        raise UserError(
+            f"train.microbatch_size {microbatch_size} does not divide by the mesh of {mesh.size} devices "
+            f"({dict(mesh.shape)}); choose a multiple of {mesh.size} (train.batch_size if microbatch_size is -1)."
+        )
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's slice of the global batch -> global arrays, split over all devices."""
+    sharding = batch_sharding(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
+
+
+def mesh_of(tree: PyTree) -> Mesh:
+    """The mesh that the arrays of a tree lie on."""
+    return jax.tree.leaves(tree)[0].sharding.mesh

@@ -1,0 +1,66 @@
+"""What a training run carries from step to step, and how it is made on a mesh."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh
+
+from diffrep_jax.train.sharding import state_shardings
+from diffrep_jax.types import Array, PyTree
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that a checkpoint holds. `ema` averages the parameters and the buffers measured with them."""
+
+    step: Array  # int32, the number of updates made
+    params: PyTree
+    batch_stats: PyTree
+    ema: PyTree  # {"params": ..., "batch_stats": ...}
+    opt_state: PyTree
+
+    @property
+    def variables(self) -> PyTree:
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def _from_variables(variables: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
+    copy = jax.tree.map(jnp.copy, variables)
+    opt_state = optimizer.init(variables["params"])
+    return TrainState(jnp.zeros((), jnp.int32), variables["params"], variables["batch_stats"], copy, opt_state)
+
+
+def example_batch(method: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes that `Method.init` needs."""
+    shape = (1, method.image_size, method.image_size, method.channels)
+    return {"image": jax.ShapeDtypeStruct(shape, jnp.float32)}
+
+
+def abstract_variables(method: Any, mesh: Mesh) -> PyTree:
+    """Shapes, types and shardings of the method's variables: nothing is computed."""
+    return _placed(jax.eval_shape(lambda: method.init(jax.random.key(0), example_batch(method))), mesh)
+
+
+def abstract_state(method: Any, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """The same for the whole state."""
+    variables = abstract_variables(method, mesh)
+    return _placed(jax.eval_shape(lambda v: _from_variables(v, optimizer), variables), mesh)
+
+
+def _placed(shapes: PyTree, mesh: Mesh) -> PyTree:
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        state_shardings(mesh, shapes),
+    )
+
+
+def create_state(method: Any, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int) -> TrainState:
+    """A fresh state; the same values for a seed on any backend and mesh."""
+    variables = method.init(jax.random.key(seed), example_batch(method))
+    variables = jax.device_put(variables, state_shardings(mesh, variables))
+    shardings = state_shardings(mesh, jax.eval_shape(lambda v: _from_variables(v, optimizer), variables))
+    return jax.jit(lambda v: _from_variables(v, optimizer), out_shardings=shardings)(variables)

@@ -1,0 +1,91 @@
+"""One training step as one jitted call: loss, gradients over micro-batches, update, EMA."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from diffrep_jax.train.sharding import batch_sharding, replicated
+from diffrep_jax.train.state import TrainState
+from diffrep_jax.types import Array, Keys, PyTree
+
+Step = Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]
+
+
+def example_keys(seed: int, step: Array, batch_size: int) -> Keys:
+    """One key for each example of the global batch: f(seed, step, position in the batch), [b]."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(batch_size))
+
+
+def make_train_step(
+    method: Any,
+    optimizer: optax.GradientTransformation,
+    *,
+    ema_decay: float,
+    seed: int,
+    microbatches: int = 1,
+) -> Step:
+    """(state, batch) -> (state, metrics); pure.
+
+    The gradient is the mean over `microbatches` parts of the batch, one after the other. Parts see the batch
+    statistics that the part before left; all else is as for the whole batch, since randomness goes by example.
+    """
+
+    def gradient(params: PyTree, batch_stats: PyTree, batch: dict[str, Array], keys: Keys) -> Any:
+        def loss(params: PyTree) -> Any:
+            variables = {"params": params, "batch_stats": batch_stats}
+            value, metrics, batch_stats_ = method.loss(variables, batch, keys, train=True)
+            return value, (metrics, batch_stats_)
+
+        grads, (metrics, batch_stats) = jax.grad(loss, has_aux=True)(params)
+        return grads, metrics, batch_stats
+
+    def accumulate(state: TrainState, batch: dict[str, Array], keys: Keys) -> Any:
+        def part(carry: Any, inputs: Any) -> tuple[Any, None]:
+            batch_stats, total = carry
+            grads, metrics, batch_stats = gradient(state.params, batch_stats, *inputs)
+            return (batch_stats, jax.tree.map(jnp.add, total, (grads, metrics))), None
+
+        parts = jax.tree.map(lambda x: _interleave(x, microbatches), (batch, keys))
+        first = jax.tree.map(lambda x: x[0], parts)
+        shapes = jax.eval_shape(lambda *args: gradient(*args)[:2], state.params, state.batch_stats, *first)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        (batch_stats, total), _ = jax.lax.scan(part, (state.batch_stats, zeros), parts)
+        grads, metrics = jax.tree.map(lambda x: x / microbatches, total)
+        return grads, metrics, batch_stats
+
+    def step(state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, dict[str, Array]]:
+        keys = example_keys(seed, state.step, batch["image"].shape[0])
+        if microbatches == 1:
+            grads, metrics, batch_stats = gradient(state.params, state.batch_stats, batch, keys)
+        else:
+            grads, metrics, batch_stats = accumulate(state, batch, keys)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        current = {"params": params, "batch_stats": batch_stats}
+        ema = jax.tree.map(lambda old, new: old + (1 - ema_decay) * (new - old), state.ema, current)
+        new_state = TrainState(state.step + 1, params, batch_stats, ema, opt_state)
+        return new_state, metrics | {"grad_norm": optax.global_norm(grads)}
+
+    return step
+
+
+def _interleave(x: Array, parts: int) -> Array:
+    """[b, ...] -> [parts, b / parts, ...], part i the examples i, i + parts, ...: each stays on its device."""
+    return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+
+def compile_step(step: Step, state: TrainState, batch: dict[str, Any], mesh: Mesh) -> Any:
+    """The step compiled for these shapes and shardings, the state donated; also tells its cost and memory."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    jitted = jax.jit(
+        step,
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, replicated(mesh)),
+        donate_argnums=0,
+    )
+    return jitted.lower(state, batch).compile()

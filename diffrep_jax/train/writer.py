@@ -1,0 +1,60 @@
+"""Where a run's numbers and pictures go: `metrics.jsonl` (one dict a line) and TensorBoard."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+JSONL = "metrics.jsonl"
+
+
+class Writer:
+    """Writes on the first process only; lines of steps that a resumed run will do again are dropped."""
+
+    def __init__(self, workdir: pathlib.Path, *, start_step: int, active: bool = True):
+        self._path = pathlib.Path(workdir) / JSONL
+        self._board: Any = None
+        if active:
+            from tensorboardX import SummaryWriter
+
+            _drop_after(self._path, start_step)
+            self._board = SummaryWriter(str(pathlib.Path(workdir) / "tensorboard"), purge_step=start_step + 1)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        if self._board is None:
+            return
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        """A uint8 picture [h, w, c]."""
+        if self._board is not None:
+            self._board.add_image(name, image, step, dataformats="HWC")
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._board is not None:
+            self._board.close()
+
+
+def _drop_after(path: pathlib.Path, step: int) -> None:
+    """Keep the complete lines up to `step`."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError):
+            continue  # a line cut off by a kill
+    path.write_text("".join(kept))

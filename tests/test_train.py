@@ -1,0 +1,320 @@
+"""The training step and loop: resume is exact, micro-batches and devices change nothing, bad losses stop the run."""
+
+import dataclasses
+import json
+import pathlib
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from diffrep_jax import config as configs
+from diffrep_jax.errors import UserError
+from diffrep_jax.methods.base import build
+from diffrep_jax.models import layers
+from diffrep_jax.train import checkpoint, optimizer, sharding
+from diffrep_jax.train.loop import train
+from diffrep_jax.train.state import TrainState, abstract_state, create_state
+from diffrep_jax.train.step import example_keys, make_train_step
+from diffrep_jax.train.writer import Writer
+from tests.tiny import run_python, tiny_config
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    """A method without batch norm: mean |dropout(x) W - x|^2 plus noise drawn per example."""
+
+    image_size: int = 4
+    channels: int = 1
+
+    def init(self, rng, batch):
+        n = self.image_size**2
+        return {"params": {"w": jax.random.normal(rng, (n, n)) / n, "fixed": jnp.ones(3)}, "batch_stats": {}}
+
+    def loss(self, variables, batch, keys, train):
+        x = batch["image"].reshape(batch["image"].shape[0], -1)
+        noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys)
+        h = layers.dropout(x + 0.1 * noise, 0.3, keys) @ variables["params"]["w"]
+        loss = ((h - x) ** 2).mean() + 0 * variables["params"]["fixed"].sum()
+        return loss, {"loss": loss, "mse": loss}, {}
+
+    def param_labels(self, params):
+        return {"w": "train", "fixed": "frozen"}
+
+
+def linear_step(microbatches, batch, ema_decay=0.9, lr=0.1):
+    method = Linear()
+    optim = optax.multi_transform({"train": optax.sgd(lr), "frozen": optax.set_to_zero()}, method.param_labels)
+    state = create_state(method, optim, sharding.make_mesh(), 0)
+    step = make_train_step(method, optim, ema_decay=ema_decay, seed=3, microbatches=microbatches)
+    return state, *jax.jit(step)(state, {"image": batch})
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).uniform(-1, 1, (8, 4, 4, 1)).astype(np.float32)
+
+
+def test_radam_meets_the_golden_trajectory(x64):
+    golden = np.load(GOLDEN / "bridge.npz")
+    grads, params = golden["radam_lr1e-2_grads"], golden["radam_lr1e-2_params"]
+    method = Linear()
+    config = configs.ConfigDict({"name": "radam", "lr": 1e-2, "ema_decay": 0.9})
+    optim = optimizer.build(config, method)
+    current = {"w": jnp.asarray(params[0]), "fixed": jnp.ones(3)}
+    state = optim.init(current)
+    for grad, expected in zip(grads, params[1:], strict=True):
+        updates, state = optim.update({"w": jnp.asarray(grad), "fixed": jnp.ones(3)}, state, current)
+        current = optax.apply_updates(current, updates)
+        assert np.linalg.norm(current["w"] - expected) < 1e-9 * np.linalg.norm(expected)
+    np.testing.assert_array_equal(current["fixed"], np.ones(3))  # frozen
+
+
+@pytest.mark.parametrize("microbatches", [2, 4, 8])
+def test_microbatches_give_the_step_of_the_whole_batch(microbatches, images):
+    _, whole, whole_metrics = linear_step(1, images)
+    _, parts, parts_metrics = linear_step(microbatches, images)
+    np.testing.assert_allclose(parts.params["w"], whole.params["w"], rtol=1e-6, atol=1e-7)
+    assert parts_metrics["loss"] == pytest.approx(float(whole_metrics["loss"]), rel=1e-6)
+
+
+def test_the_step_is_gradient_descent_with_an_average(images):
+    """Against a finite difference of the loss and the definition of an exponential average."""
+    before, after, _ = linear_step(1, images, ema_decay=0.75, lr=0.5)
+    method, keys = Linear(), example_keys(3, jnp.zeros((), jnp.int32), 8)
+    direction = np.random.default_rng(1).standard_normal(before.params["w"].shape).astype(np.float32)
+
+    def loss(amount):
+        params = before.params | {"w": before.params["w"] + amount * direction}
+        return float(method.loss({"params": params, "batch_stats": {}}, {"image": images}, keys, True)[0])
+
+    slope = (loss(1e-2) - loss(-1e-2)) / 2e-2
+    moved = np.sum((after.params["w"] - before.params["w"]) * direction)
+    assert moved == pytest.approx(-0.5 * slope, rel=1e-3)
+    np.testing.assert_allclose(
+        after.ema["params"]["w"], 0.75 * before.params["w"] + 0.25 * after.params["w"], rtol=1e-6, atol=1e-8
+    )
+    assert int(after.step) == 1
+
+
+def test_keys_differ_by_seed_step_and_example():
+    zero = jnp.zeros((), jnp.int32)
+    keys = [example_keys(0, zero, 4), example_keys(1, zero, 4), example_keys(0, zero + 1, 4)]
+    drawn = np.asarray([jax.vmap(lambda k: jax.random.uniform(k))(k) for k in keys]).ravel()
+    assert len(set(drawn.tolist())) == 12
+    np.testing.assert_array_equal(  # an example's key does not depend on the batch size
+        jax.random.key_data(example_keys(0, zero, 6))[:4], jax.random.key_data(keys[0])
+    )
+
+
+@pytest.mark.slow
+def test_resumed_training_is_bitwise_the_uninterrupted_one(tmp_path):
+    """5 steps against 2 + resume + 3, with dropout, flips and an epoch boundary inside."""
+    whole = train(build(tiny_config().method), tiny_config(total_steps=5), tmp_path / "whole", None)
+    first = tiny_config(total_steps=2)
+    train(build(first.method), first, tmp_path / "parts", None)
+    second = tiny_config(total_steps=5)
+    resumed = train(build(second.method), second, tmp_path / "parts", None)
+    for path, leaf in jax.tree.leaves_with_path(whole):
+        twin = resumed
+        for key in path:
+            twin = (
+                getattr(twin, key.name) if hasattr(key, "name") else twin[getattr(key, "key", getattr(key, "idx", 0))]
+            )
+        np.testing.assert_array_equal(np.asarray(leaf), np.asarray(twin), err_msg=jax.tree_util.keystr(path))
+    lines = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
+
+
+DEVICES = """
+import jax, numpy as np
+from diffrep_jax.methods.base import build
+from diffrep_jax.train import optimizer, sharding
+from diffrep_jax.train.state import create_state
+from diffrep_jax.train.step import compile_step, make_train_step
+from tests.tiny import tiny_config
+config = tiny_config(batch_size=16)
+config.unlock(); config.method.unet.width = 32
+method = build(config.method)
+mesh = sharding.make_mesh(fsdp=FSDP)
+optim = optimizer.build(config.optim, method)
+state = create_state(method, optim, mesh, 0)
+images = np.random.default_rng(0).uniform(-1, 1, (16, 8, 8, 1)).astype(np.float32)
+batch = sharding.put_batch({"image": images}, mesh)
+compiled = compile_step(make_train_step(method, optim, ema_decay=0.9, seed=0, microbatches=2), state, batch, mesh)
+for _ in range(3):
+    state, metrics = compiled(state, batch)
+    print("loss", float(metrics["loss"]))
+leaves = jax.tree.leaves(state.params)
+total = sum(leaf.nbytes for leaf in leaves)
+print("share", max(sum(s.data.nbytes for leaf in leaves for s in leaf.addressable_shards if s.device == d)
+                   for d in jax.devices()) / total)
+"""
+
+
+@pytest.mark.slow
+def test_eight_devices_train_as_one_and_fsdp_divides_the_parameters():
+    outputs = {}
+    for devices, fsdp in ((1, 1), (8, 1), (8, 4)):
+        lines = run_python(DEVICES.replace("FSDP", str(fsdp)), devices=devices).split("\n")
+        losses = [float(line.split()[1]) for line in lines if line.startswith("loss")]
+        share = next(float(line.split()[1]) for line in lines if line.startswith("share"))
+        outputs[devices, fsdp] = (losses, share)
+    single, share = outputs[1, 1]
+    assert share == 1
+    for key in ((8, 1), (8, 4)):
+        np.testing.assert_allclose(outputs[key][0], single, rtol=2e-4)
+    assert outputs[8, 1][1] == 1
+    assert outputs[8, 4][1] < 0.25 * 1.1  # small leaves stay whole
+
+
+def test_fsdp_rule_splits_the_largest_axis_that_divides():
+    # the rule reads sizes only, so one device stands for four in an abstract mesh
+    mesh = jax.sharding.AbstractMesh((2, 4), ("data", "fsdp"))
+    assert sharding.parameter_spec(mesh, (3, 3, 64, 128)) == jax.sharding.PartitionSpec(None, None, None, "fsdp")
+    assert sharding.parameter_spec(mesh, (4096, 30)) == jax.sharding.PartitionSpec("fsdp")
+    assert sharding.parameter_spec(mesh, (7, 1001)) == jax.sharding.PartitionSpec()  # nothing divides
+    assert sharding.parameter_spec(mesh, (64,)) == jax.sharding.PartitionSpec()  # small
+
+
+def test_nan_loss_stops_with_a_message_and_keeps_the_last_good_checkpoint(tmp_path):
+    config = tiny_config(total_steps=2, checkpoint_every=1)
+    method = build(config.method)
+    train(method, config, tmp_path, None)
+
+    @dataclasses.dataclass(frozen=True)
+    class Broken:
+        inner: object = method
+        image_size: int = method.image_size
+        channels: int = method.channels
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+        def loss(self, variables, batch, keys, train):
+            loss, metrics, stats = self.inner.loss(variables, batch, keys, train)
+            return loss * jnp.nan, metrics | {"loss": loss * jnp.nan}, stats
+
+    with pytest.raises(UserError, match="loss is nan at step 3.*Lower config.optim.lr"):
+        train(Broken(), tiny_config(total_steps=6, checkpoint_every=1), tmp_path, None)
+    with checkpoint.opened(tmp_path) as checkpoints:
+        assert checkpoints.latest_step() == 2
+
+
+def test_sigterm_saves_and_leaves(tmp_path):
+    class Terminate:
+        def due(self, step):
+            return step == 2
+
+        def __call__(self, step, state, writer):
+            signal.raise_signal(signal.SIGTERM)
+
+    config = tiny_config(total_steps=50)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        train(build(config.method), config, tmp_path, None, [Terminate()])
+    assert stop.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    with checkpoint.opened(tmp_path) as checkpoints:
+        assert checkpoints.latest_step() == 3
+
+
+def test_max_minutes_ends_a_run_early(tmp_path):
+    config = tiny_config(total_steps=1000, max_minutes=1e-6)
+    state = train(build(config.method), config, tmp_path, None)
+    assert int(state.step) == 1
+    with checkpoint.opened(tmp_path) as checkpoints:
+        assert checkpoints.latest_step() == 1
+
+
+def small_state(step=0, value=1.0):
+    tree = {"a": {"kernel": jnp.full((2, 3), value)}}
+    return TrainState(jnp.asarray(step, jnp.int32), tree, {}, {"params": tree, "batch_stats": {}}, (tree, ()))
+
+
+def test_checkpoints_keep_the_last_and_every_mth(tmp_path):
+    with checkpoint.opened(tmp_path, keep_last=2, keep_every=4) as checkpoints:
+        for step in range(1, 8):
+            checkpoints.save(step, small_state(step, value=float(step)))
+    kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit())
+    assert kept == [4, 6, 7]
+    with checkpoint.opened(tmp_path) as checkpoints:
+        restored = checkpoints.restore(small_state())
+    assert int(restored.step) == 7
+    np.testing.assert_array_equal(restored.opt_state[0]["a"]["kernel"], np.full((2, 3), 7.0))
+
+
+def test_a_checkpoint_that_does_not_fit_names_the_leaf(tmp_path):
+    with checkpoint.opened(tmp_path) as checkpoints:
+        checkpoints.save(1, small_state(1))
+    other = small_state().replace(params={"a": {"kernel": jnp.ones((2, 4))}})
+    with checkpoint.opened(tmp_path) as checkpoints, pytest.raises(UserError) as error:
+        checkpoints.restore(other)
+    assert "params.a.kernel" in str(error.value) and "(2, 3)" in str(error.value) and "(2, 4)" in str(error.value)
+
+
+def test_an_unfinished_save_is_ignored(tmp_path):
+    with checkpoint.opened(tmp_path, keep_last=2) as checkpoints:
+        checkpoints.save(1, small_state(1))
+    left = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
+    (left / "params").mkdir(parents=True)
+    with checkpoint.opened(tmp_path, keep_last=2) as checkpoints:
+        assert checkpoints.latest_step() == 1
+        assert int(checkpoints.restore(small_state()).step) == 1
+
+
+def test_no_checkpoint_is_an_error_that_says_so(tmp_path):
+    with checkpoint.opened(tmp_path) as checkpoints, pytest.raises(UserError, match="No checkpoint in .*train first"):
+        checkpoints.restore(small_state())
+
+
+def test_abstract_state_is_the_real_ones_shape():
+    method = build(tiny_config().method)
+    optim = optimizer.build(tiny_config().optim, method)
+    mesh = sharding.make_mesh()
+    real, abstract = create_state(method, optim, mesh, 0), abstract_state(method, optim, mesh)
+    assert jax.tree.structure(real) == jax.tree.structure(abstract)
+    for a, b in zip(jax.tree.leaves(real), jax.tree.leaves(abstract), strict=True):
+        assert (a.shape, a.dtype, a.sharding) == (b.shape, b.dtype, b.sharding)
+
+
+@pytest.mark.parametrize(
+    ("batch", "microbatch", "message"),
+    [(10, 4, "batch_size 10 does not divide by train.microbatch_size 4"), (0, 1, "must be >= 1")],
+)
+def test_batches_that_do_not_divide_are_refused(batch, microbatch, message):
+    with pytest.raises(UserError, match=message):
+        sharding.check_batch(batch, microbatch, sharding.make_mesh())
+
+
+def test_a_mesh_that_does_not_fit_is_refused():
+    with pytest.raises(UserError, match="fsdp=64 does not make up"):
+        sharding.make_mesh(fsdp=64)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [("name", "radm", "Did you mean 'radam'"), ("lr", 0.0, "lr 0.0"), ("ema_decay", 1.0, "ema_decay 1.0")],
+)
+def test_bad_optimizer_settings_are_refused(field, value, message):
+    config = tiny_config().optim.unlock()
+    config[field] = value
+    with pytest.raises(UserError, match=message):
+        optimizer.build(config, Linear())
+
+
+def test_the_writer_drops_what_will_be_done_again(tmp_path):
+    with Writer(tmp_path, start_step=0) as writer:
+        for step in (1, 2, 3):
+            writer.scalars(step, {"loss": float(step)})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # a line cut off by a kill
+    with Writer(tmp_path, start_step=2) as writer:
+        writer.scalars(3, {"loss": 30.0})
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}, {"step": 3, "loss": 30.0}]
