@@ -1,0 +1,44 @@
+"""Pictures for people: labelled grids of images and animations, written with Pillow. uint8 arrays in."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+GAP = 2  # pixels between cells
+MIN_CELL = 64  # smaller images are enlarged by a whole factor
+FONT_SIZE = 13
+
+
+def labelled_grid(rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Rows of images [n, h, w, c] with their names at the left -> one RGB picture [H, W, 3], white between cells."""
+    font = ImageFont.load_default(FONT_SIZE)
+    margin = max(int(font.getlength(name)) for name in rows) + 12
+    bands = []
+    for name, images in rows.items():
+        cells = [np.pad(enlarge(image), ((GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255) for image in images]
+        band = np.concatenate(cells, axis=1)
+        label = Image.new("RGB", (margin, band.shape[0]), "white")
+        ImageDraw.Draw(label).text((6, band.shape[0] / 2), name, fill="black", font=font, anchor="lm")
+        bands.append(np.concatenate([np.asarray(label), band], axis=1))
+    width = max(band.shape[1] for band in bands)
+    return np.concatenate([np.pad(b, ((0, 0), (0, width - b.shape[1]), (0, 0)), constant_values=255) for b in bands])
+
+
+def enlarge(image: np.ndarray) -> np.ndarray:
+    """[h, w, c] -> RGB, at least MIN_CELL pixels high, each pixel repeated."""
+    factor = max(1, -(-MIN_CELL // image.shape[0]))
+    image = image.repeat(factor, axis=0).repeat(factor, axis=1)
+    return np.broadcast_to(image, (*image.shape[:2], 3))
+
+
+def save_png(path: pathlib.Path, picture: np.ndarray) -> None:
+    Image.fromarray(np.ascontiguousarray(picture)).save(path)
+
+
+def save_gif(path: pathlib.Path, images: Sequence[np.ndarray], milliseconds: int = 120) -> None:
+    """An endless animation of the images, forth and back."""
+    frames = [Image.fromarray(np.ascontiguousarray(enlarge(image))) for image in images]
+    frames += frames[-2:0:-1]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
