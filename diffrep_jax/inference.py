@@ -1,0 +1,107 @@
+"""The questions to a trained auto-encoder, jitted: encode, endpoint, decode, denoise, on numpy arrays of any length.
+
+One compilation a shape; inputs are padded to a multiple of the mesh and split over it. Tasks and the Python interface
+ask through here. Noise goes by an image's number, so a result does not depend on the batch it was computed in.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from diffrep_jax import samplers
+from diffrep_jax.samplers.driver import Noise, Stepper, normal_noise
+from diffrep_jax.train.sharding import batch_sharding
+from diffrep_jax.types import Array, Keys, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class Inference:
+    """A method with its variables on a mesh. Images are float32 in [-1, 1], results numpy float32."""
+
+    method: Any
+    variables: PyTree
+    mesh: Mesh
+
+    def encode(self, images: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
+        """[n, h, w, c] -> z [n, d]; `noise` [n, d] for a stochastic encoder."""
+        return self._run(_encode, len(images), images, noise)
+
+    def endpoint(self, z: np.ndarray, seed: int = 0, first: int = 0) -> np.ndarray:
+        """z [n, d] -> x_T [n, h, w, c]; `first` is the number of the first image, for its noise."""
+        return self._run(_endpoint, len(z), z, _image_keys(seed, first, len(z)))
+
+    def decode(
+        self,
+        z: np.ndarray,
+        xT: np.ndarray,
+        *,
+        sampler: str,
+        grid: str,
+        steps: int,
+        churn_step_ratio: float = 0.0,
+        seed: int = 0,
+        first: int = 0,
+        noise: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """(z, x_T) -> images in [-1, 1]. `noise` [n, steps, h, w, c] takes the place of noise drawn from `seed`."""
+        stepper = samplers.build(sampler, churn_step_ratio)
+        nodes = jnp.asarray(samplers.grid(grid, self.method.process, steps), jnp.float32)
+        run = functools.partial(_decode, stepper=stepper, nodes=nodes)
+        return self._run(run, len(z), z, xT, _image_keys(seed, first, len(z)), noise)
+
+    def denoise(self, xt: np.ndarray, t: np.ndarray, z: np.ndarray, xT: np.ndarray) -> np.ndarray:
+        """D(x_t, t), unclipped, for one time an image: t [n]."""
+        return self._run(_denoise, len(xt), xt, t, z, xT)
+
+    def _run(self, function: Any, n: int, *arrays: Any) -> np.ndarray:
+        """Call with every array padded along its first axis and split over the mesh; cut the result to n."""
+        missing = -n % self.mesh.size
+        sharding = batch_sharding(self.mesh)
+
+        def put(x: Any) -> Any:
+            if missing:
+                x = jnp.concatenate([x, jnp.repeat(x[:1], missing, axis=0)])
+            return jax.device_put(x, sharding)
+
+        out = function(self.method, self.variables, *jax.tree.map(put, arrays))
+        return np.asarray(out)[:n]
+
+
+def _image_keys(seed: int, first: int, n: int) -> Keys:
+    return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(first, first + n))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(method: Any, variables: PyTree, images: Array, noise: Array | None) -> Array:
+    return method.encode(variables, images, noise)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _endpoint(method: Any, variables: PyTree, z: Array, keys: Keys) -> Array:
+    return method.endpoint(variables, z, keys)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="stepper")
+def _decode(
+    method: Any,
+    variables: PyTree,
+    z: Array,
+    xT: Array,
+    keys: Keys,
+    noise: Array | None,
+    *,
+    stepper: Stepper,
+    nodes: Array,
+) -> Array:
+    drawn: Noise = normal_noise(keys, xT.shape) if noise is None else lambda i: noise[:, i]
+    return method.decode(variables, z, xT, stepper, nodes, drawn)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _denoise(method: Any, variables: PyTree, xt: Array, t: Array, z: Array, xT: Array) -> Array:
+    return method.denoiser(variables, z, xT)(xt, t)

@@ -1,0 +1,84 @@
+"""Reconstruct images from their codes alone: z = Enc(x_0), x_T from z, solve to t = 0. MSE and SSIM, a grid, arrays.
+
+Writes to `<workdir>/reconstruct/`: grid.png (input | x_T | reconstruction), arrays.npz (images, reconstructions uint8,
+codes float32) and metrics.json.
+"""
+
+import dataclasses
+import logging
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from diffrep_jax import pictures
+from diffrep_jax.data import ordered_batches
+from diffrep_jax.data.transforms import to_uint8
+from diffrep_jax.errors import UserError
+from diffrep_jax.inference import Inference
+from diffrep_jax.metrics import image as metrics
+from diffrep_jax.tasks import base
+from diffrep_jax.train.sharding import mesh_of
+from diffrep_jax.types import PyTree
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reconstruct(base.DecodingTask):
+    """split: of the dataset; num_images: its first ones, -1 for all; grid_images: how many the picture shows."""
+
+    split: str
+    num_images: int
+    grid_images: int
+
+    def run(self, method: Any, variables: PyTree, config: Any, workdir: pathlib.Path) -> dict[str, float]:
+        dataset = base.open_dataset(config, self.split, self.data_dir)
+        total = len(dataset) if self.num_images == -1 else self.num_images
+        if not 1 <= total <= len(dataset):
+            raise UserError(
+                f"tasks.reconstruct.num_images {self.num_images} does not fit the {len(dataset)} images of split "
+                f"'{self.split}' of {config.data.name}; choose 1 to {len(dataset)}, or -1 for all."
+            )
+        model = Inference(method, variables, mesh_of(variables))
+        batches = ordered_batches(dataset, batch_size=self.batch_size, num_images=total)
+        parts: dict[str, list[np.ndarray]] = {"images": [], "reconstructions": [], "codes": []}
+        endpoints: np.ndarray | None = None
+        first = 0
+        for batch in base.progress(batches, -(-total // self.batch_size), "reconstruct"):
+            x0 = batch["image"]
+            z = model.encode(x0)
+            xT = model.endpoint(z, self.seed, first)
+            parts["images"].append(to_uint8(x0))
+            parts["reconstructions"].append(to_uint8(self.decode(model, z, xT, first)))
+            parts["codes"].append(z)
+            endpoints = xT if endpoints is None else endpoints
+            first += len(x0)
+        arrays = {name: np.concatenate(values) for name, values in parts.items()}
+        return self._write(base.output_folder(workdir, "reconstruct"), arrays, endpoints)
+
+    def _write(self, folder: pathlib.Path, arrays: dict[str, np.ndarray], endpoints: Any) -> dict[str, float]:
+        x, y = arrays["images"] / 255.0, arrays["reconstructions"] / 255.0
+        numbers = {
+            "mse": float(metrics.mse(x, y).mean()),
+            "ssim": float(metrics.ssim(x, y).mean()),
+            # the MSE of always answering the mean of these images is the scale to judge the MSE by
+            "mse_of_mean_image": float(metrics.mse(x, x.mean(0, keepdims=True)).mean()),
+        }
+        shown = slice(0, self.grid_images)
+        rows = {
+            "input": arrays["images"][shown],
+            "x_T": to_uint8(endpoints[shown]),
+            "reconstruction": arrays["reconstructions"][shown],
+        }
+        pictures.save_png(folder / "grid.png", pictures.labelled_grid(rows))
+        np.savez(folder / "arrays.npz", **arrays)
+        base.write_metrics(folder, numbers | {"images": len(x), "split": self.split} | self.description())
+        log.info(
+            "%d reconstructions: MSE %.5f (mean image: %.5f), SSIM %.4f; %s",
+            *(len(x), numbers["mse"], numbers["mse_of_mean_image"], numbers["ssim"], folder / "grid.png"),
+        )
+        return numbers
+
+
+Task = Reconstruct
