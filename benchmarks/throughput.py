@@ -1,0 +1,257 @@
+"""Images a second of training, sampling and encoding, and their share of the device's peak. Needs no data.
+
+python -m benchmarks.throughput --config=configs/dbae_celeba.py --batch=8 --what=train --config.method.dtype=float32
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from diffrep_jax import config as configs
+from diffrep_jax.errors import UserError
+from launch.main import split_overrides
+
+# Dense bf16 peak, TFLOP/s a device, from the makers' data sheets; other devices are measured with a matmul.
+PEAK_BF16 = {
+    "NVIDIA H200": 989,
+    "NVIDIA H100 80GB HBM3": 989,
+    "NVIDIA A100-SXM4-80GB": 312,
+    "NVIDIA A100-SXM4-40GB": 312,
+    "NVIDIA L40S": 362,
+    "Tesla T4": 65,
+    "TPU v4": 275,
+    "TPU v5 lite": 197,
+    "TPU v5p": 459,
+    "TPU v6 lite": 918,
+}
+
+
+def measure(config: Any, what: str, batch_size: int, repeats: int) -> dict[str, Any]:
+    """Compile and time one kind of work on random images; the median of `repeats` calls after a warm-up."""
+    import jax
+    import numpy as np
+
+    from diffrep_jax.methods.base import build
+    from diffrep_jax.train.sharding import make_mesh
+
+    mesh = make_mesh(**config.mesh)
+    method = build(config.method)
+    call, compile_seconds, memory = WORK[what](config, method, mesh, batch_size)
+    call()
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+    median = float(np.median(seconds))
+    flops = model_flops(config, what, batch_size)
+    device = mesh.devices.flat[0]
+    peak, source = peak_flops(device, method.dtype)
+    return {
+        "config": config.data.name,
+        "what": what,
+        "batch": batch_size,
+        "dtype": method.dtype,
+        "device": f"{mesh.size} x {device.device_kind}",
+        "jax": jax.__version__,
+        "seconds": median,
+        "seconds_min_max": [min(seconds), max(seconds)],
+        "images_per_second": batch_size / median,
+        "compile_seconds": compile_seconds,
+        "gflop_per_image": flops / batch_size / 1e9,
+        "tflop_per_second": flops / median / 1e12,
+        "share_of_peak": flops / median / (peak * mesh.size),
+        "peak_tflop_per_second": peak * mesh.size / 1e12,
+        "peak_source": source,
+        "peak_memory_gib": peak_memory(device, memory) / 2**30,
+    }
+
+
+def _train(config: Any, method: Any, mesh: Any, batch_size: int) -> tuple[Callable[[], None], float, Any]:
+    import jax
+
+    from diffrep_jax.train import optimizer, sharding
+    from diffrep_jax.train.state import create_state
+    from diffrep_jax.train.step import compile_step, make_train_step
+
+    microbatch = batch_size if config.train.microbatch_size == -1 else config.train.microbatch_size
+    sharding.check_batch(batch_size, microbatch, mesh)
+    optim = optimizer.build(config.optim, method)
+    ema_decay, microbatches = config.optim.ema_decay, batch_size // microbatch
+    step = make_train_step(method, optim, ema_decay=ema_decay, seed=0, microbatches=microbatches)
+    batch = sharding.put_batch({"image": _images(method, batch_size)}, mesh)
+    state = create_state(method, optim, mesh, 0)
+    began = time.perf_counter()
+    compiled = compile_step(step, state, batch, mesh)
+    compile_seconds = time.perf_counter() - began
+
+    def call() -> None:
+        nonlocal state
+        state, metrics = compiled(state, batch)
+        jax.block_until_ready((state, metrics))
+
+    return call, compile_seconds, compiled.memory_analysis()
+
+
+def _inference(work: Callable[[Any, Any, int], Callable[[], Any]]) -> Any:
+    def prepare(config: Any, method: Any, mesh: Any, batch_size: int) -> tuple[Callable[[], None], float, Any]:
+        import jax
+
+        from diffrep_jax.inference import Inference
+        from diffrep_jax.train.sharding import state_shardings
+        from diffrep_jax.train.state import example_batch
+
+        variables = method.init(jax.random.key(0), example_batch(method))
+        variables = jax.device_put(variables, state_shardings(mesh, variables))
+        call = work(config, Inference(method, variables, mesh), batch_size)
+        began = time.perf_counter()
+        call()
+        first = time.perf_counter() - began
+        began = time.perf_counter()
+        call()
+        return call, first - (time.perf_counter() - began), None
+
+    return prepare
+
+
+def _sample(config: Any, model: Any, batch_size: int) -> Callable[[], Any]:
+    import numpy as np
+
+    settings = config.tasks.reconstruct
+    z = np.random.default_rng(0).standard_normal((batch_size, model.method.latent_dim), np.float32)
+    xT = model.endpoint(z)
+    how = {name: settings[name] for name in ("sampler", "grid", "steps", "churn_step_ratio")}
+    return lambda: model.decode(z, xT, **how)
+
+
+def _encode(config: Any, model: Any, batch_size: int) -> Callable[[], Any]:
+    images = _images(model.method, batch_size)
+    return lambda: model.encode(images)
+
+
+WORK = {"train": _train, "sample": _inference(_sample), "encode": _inference(_encode)}
+
+
+def _images(method: Any, batch_size: int) -> Any:
+    import numpy as np
+
+    shape = (batch_size, method.image_size, method.image_size, method.channels)
+    return np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+
+
+def model_flops(config: Any, what: str, batch_size: int) -> float:
+    """FLOPs of the work by XLA's cost analysis of the uncompiled computation, without what remat does twice."""
+    import jax
+    import jax.numpy as jnp
+
+    from diffrep_jax import samplers
+    from diffrep_jax.methods.base import build
+    from diffrep_jax.train.state import example_batch
+    from diffrep_jax.train.step import example_keys
+
+    method = dataclasses.replace(build(config.method), remat=False)
+    variables = jax.eval_shape(lambda: method.init(jax.random.key(0), example_batch(method)))
+    image = jax.ShapeDtypeStruct((batch_size, method.image_size, method.image_size, method.channels), jnp.float32)
+    z = jax.ShapeDtypeStruct((batch_size, method.latent_dim), jnp.float32)
+
+    def cost(function: Callable[..., Any], *arguments: Any) -> float:
+        analysis = jax.jit(function).lower(*arguments).cost_analysis()
+        return float((analysis[0] if isinstance(analysis, list) else analysis)["flops"])
+
+    def loss(params: Any, batch_stats: Any, x0: Any) -> Any:
+        keys = example_keys(0, jnp.zeros((), jnp.int32), batch_size)
+        value, _, buffers = method.loss({"params": params, "batch_stats": batch_stats}, {"image": x0}, keys, True)
+        return value, buffers
+
+    if what == "train":
+        return cost(jax.grad(loss, has_aux=True), variables["params"], variables["batch_stats"], image)
+    if what == "encode":
+        return cost(method.encode, variables, image)
+    settings = config.tasks.reconstruct
+    evaluations = samplers.build(settings.sampler, settings.churn_step_ratio).evaluations(settings.steps)
+    one = cost(lambda v, x, z: method.denoiser(v, z, x)(x, jnp.full((), 0.5)), variables, image, z)
+    return evaluations * one
+
+
+def peak_flops(device: Any, dtype: str) -> tuple[float, str]:
+    """(FLOP/s of one device, where the number comes from)."""
+    import jax
+    import jax.numpy as jnp
+
+    if dtype == "bfloat16" and device.device_kind in PEAK_BF16:
+        return PEAK_BF16[device.device_kind] * 1e12, "data sheet, dense bf16"
+    n = 2048 if device.platform == "cpu" else 8192
+    x = jax.device_put(jnp.ones((n, n), dtype), device)
+    matmul = jax.jit(lambda a: a @ a)
+    jax.block_until_ready(matmul(x))
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        jax.block_until_ready(matmul(x))
+        times.append(time.perf_counter() - began)
+    return 2 * n**3 / min(times), f"measured, {n} x {n} {dtype} matmul"
+
+
+def peak_memory(device: Any, analysis: Any) -> float:
+    """Bytes in use at the peak: the device's own count, else XLA's plan, else the process's."""
+    statistics = device.memory_stats() or {}
+    if "peak_bytes_in_use" in statistics:
+        return statistics["peak_bytes_in_use"]
+    if analysis is not None and analysis.temp_size_in_bytes:
+        return analysis.temp_size_in_bytes + analysis.argument_size_in_bytes
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def table(row: dict[str, Any]) -> str:
+    """The result as a Markdown table."""
+    cells = {
+        "config": row["config"],
+        "what": row["what"],
+        "batch": row["batch"],
+        "dtype": row["dtype"],
+        "device": row["device"],
+        "images/s": f"{row['images_per_second']:.2f}",
+        "s/call": f"{row['seconds']:.3f}",
+        "compile s": f"{row['compile_seconds']:.1f}",
+        "GFLOP/image": f"{row['gflop_per_image']:.1f}",
+        "TFLOP/s": f"{row['tflop_per_second']:.3f}",
+        "of peak": f"{100 * row['share_of_peak']:.0f} %",
+        "memory GiB": f"{row['peak_memory_gib']:.1f}",
+    }
+    return "\n".join(
+        f"| {' | '.join(str(v) for v in line)} |" for line in (cells.keys(), ["---"] * len(cells), cells.values())
+    )
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--config", required=True, help="e.g. configs/dbae_ffhq.py")
+    parser.add_argument("--batch", type=int, help="images a call (default: the config's)")
+    parser.add_argument("--what", choices=sorted(WORK), default="train")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=pathlib.Path, help="also append the result to this file, one object a line")
+    flags, rest = parser.parse_known_args(argv)
+    config = configs.load_file(flags.config)
+    configs.override(config, split_overrides(rest))
+    batch = flags.batch or (config.train if flags.what == "train" else config.tasks.reconstruct).batch_size
+    row = measure(config, flags.what, batch, flags.repeats)
+    print(json.dumps(row))
+    print(table(row))
+    if flags.json:
+        with flags.json.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,39 @@
+"""Tasks as training hooks: the same code that `--task=` runs, on the averaged weights, every n steps."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from diffrep_jax.tasks import base
+from diffrep_jax.train.state import TrainState
+from diffrep_jax.train.writer import Writer
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskHook:
+    """Runs a task into `<workdir>/previews/step_<n>/`; its numbers and pictures go to the writer."""
+
+    name: str
+    task: Any
+    method: Any
+    config: Any
+    workdir: pathlib.Path
+
+    def due(self, step: int) -> bool:
+        return step % self.task.every_steps == 0
+
+    def __call__(self, step: int, state: TrainState, writer: Writer) -> None:
+        folder = self.workdir / "previews" / f"step_{step:08d}"
+        numbers = self.task.run(self.method, state.ema, self.config, folder)
+        writer.scalars(step, {f"{self.name}/{key}": value for key, value in numbers.items()})
+        for picture in sorted((folder / self.name).glob("*.png")):
+            writer.image(step, f"{self.name}/{picture.stem}", np.asarray(Image.open(picture)))
+
+
+def task_hooks(method: Any, config: Any, workdir: pathlib.Path, data_dir: pathlib.Path | None) -> list[TaskHook]:
+    """A hook for every section of `config.tasks` whose `every_steps` is above 0."""
+    tasks = {name: base.build(name, settings, data_dir) for name, settings in config.tasks.items()}
+    return [TaskHook(name, task, method, config, workdir) for name, task in tasks.items() if task.every_steps > 0]

@@ -1,0 +1,159 @@
+"""The command: trains, goes on after a kill, runs tasks; bad input is one line and exit code 2."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import lmdb
+import numpy as np
+import pytest
+from PIL import Image
+
+from launch import main
+from tests.tiny import ROOT
+
+SMALL = [
+    "--config.data.image_size=8",
+    "--config.method.latent_dim=8",
+    "--config.method.unet.width=8",
+    "--config.method.unet.mult=(1,)",
+    "--config.method.unet.attention=()",
+    "--config.method.encoder.width=8",
+    "--config.method.encoder.mult=(1,2)",
+    "--config.method.encoder.attention=()",
+    "--config.method.generator.width=2",
+    "--config.method.dtype=float32",
+    "--config.train.batch_size=8",
+    "--config.train.log_every=1",
+    "--config.tasks.reconstruct.every_steps=2",
+    "--config.tasks.reconstruct.num_images=8",
+    "--config.tasks.reconstruct.steps=2",
+]
+
+
+def command(*arguments, wait=True):
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "launch" / "main.py", *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+    if not wait:
+        return process
+    output, _ = process.communicate(timeout=600)
+    return process.returncode, output
+
+
+@pytest.fixture(scope="module")
+def celeba(tmp_path_factory):
+    """A folder with an LMDB in CelebA's layout: 200 JPEGs of 178 x 218."""
+    folder = tmp_path_factory.mktemp("data")
+    with lmdb.open(str(folder / "celeba.lmdb"), map_size=2**27) as env, env.begin(write=True) as txn:
+        for i in range(200):
+            import io
+
+            buffer = io.BytesIO()
+            pixels = np.random.default_rng(i).integers(0, 255, (7, 6, 3), np.uint8)
+            Image.fromarray(pixels).resize((178, 218)).save(buffer, "JPEG", quality=95)
+            txn.put(f"None-{i:07d}".encode(), buffer.getvalue())
+        txn.put(b"length", b"200")
+    return folder
+
+
+@pytest.mark.slow
+def test_celeba_trains_is_killed_and_goes_on(celeba, tmp_path):
+    run = tmp_path / "run"
+    config = ["--config=configs/dbae_celeba.py", f"--workdir={run}", f"--data_dir={celeba}", *SMALL]
+    config += ["--config.train.checkpoint_every=2"]
+    process = command(*config, "--config.train.total_steps=100000", wait=False)
+    deadline = time.time() + 300
+    while not (run / "checkpoints" / "4").is_dir() and time.time() < deadline:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    saved = max(int(p.name) for p in (run / "checkpoints").iterdir() if p.name.isdigit())
+
+    code, output = command(*config, f"--config.train.total_steps={saved + 3}")
+    assert code == 0, output
+    assert f"Going on from the checkpoint of step {saved}." in output
+    assert f"step {saved + 3}/{saved + 3}  loss" in output
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert sorted(set(steps)) == list(range(1, saved + 4))
+    assert list(run.glob("previews/*/reconstruct/grid.png"))
+    assert list((run / "tensorboard").glob("events*"))
+
+    code, output = command(f"--workdir={run}", f"--data_dir={celeba}", "--task=reconstruct")
+    assert code == 0, output
+    assert json.loads((run / "reconstruct" / "metrics.json").read_text())["images"] == 8
+
+
+def test_errors_are_one_line_and_exit_code_2(tmp_path, capsys):
+    """In process: the same `run` that the command calls."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    no_keys = tmp_path / "no_keys.lmdb"
+    with lmdb.open(str(no_keys), map_size=2**20) as env, env.begin(write=True) as txn:
+        txn.put(b"hello", b"world")
+    broken = tmp_path / "broken.lmdb"
+    with lmdb.open(str(broken), map_size=2**20) as env, env.begin(write=True) as txn:
+        for i in range(20):
+            txn.put(f"None-{i:07d}".encode(), b"not an image")
+        txn.put(b"length", b"20")
+    workdir = tmp_path / "run"
+    train = ["--config=configs/dbae_celeba.py", f"--workdir={workdir}"]
+    cases = [
+        (["--config=configs/dbae_celba.py"], "Did you mean configs/dbae_celeba.py"),
+        (["--config=configs/dbae_celeba.py:bridg=ve"], "Did you mean 'bridge'"),
+        (["--config=configs/dbae_celeba.py:bridge=vee"], "'vee'"),
+        ([*train, "--config.optim.lrr=1"], "Did you mean 'lr'"),
+        ([*train, "--config.optim.lr=fast"], "expected float"),
+        ([*train, "--config.optim"], "lacks a value"),
+        ([*train, "--config.optim=3"], "is a section"),
+        ([*train, "--confg=3"], "Unknown argument '--confg'"),
+        ([*train, "--task=paint"], "Unknown task 'paint'"),
+        (train, "--data_dir"),
+        ([*train, f"--data_dir={tmp_path / 'nowhere'}"], "nowhere"),
+        ([*train, f"--data_dir={empty}"], "empty"),
+        ([*train, f"--data_dir={no_keys}"], "hello"),
+        ([*train, f"--data_dir={broken}", *SMALL], "None-0"),
+        ([*train, f"--data_dir={broken}", "--config.train.microbatch_size=100"], "does not divide by"),
+        ([*train, f"--data_dir={broken}", "--config.mesh.data=5"], "mesh data=5"),
+        ([*train, "--config.data.image_size=68"], "image_size 68"),
+        ([*train, "--config.method.unet.mult=(1,1,1,1,1,1,1,1,1)"], "cannot be halved"),
+        ([*train, "--config.method.dtype=float16"], "float16"),
+        ([f"--workdir={workdir}", "--task=reconstruct"], "No config.json"),
+    ]
+    for arguments, message in cases:
+        with pytest.raises(SystemExit) as stop:
+            main.run(arguments)
+        captured = capsys.readouterr()
+        assert stop.value.code == 2, arguments
+        assert captured.err.count("\n") == 1 and captured.err.startswith("error: "), captured.err
+        assert message in captured.err, (arguments, captured.err)
+        assert not (workdir / "config.json").exists() or "None-0" in message
+
+
+def test_a_run_with_another_model_is_not_overwritten(tiny_run, capsys):
+    before = {p: p.stat().st_mtime_ns for p in pathlib.Path(tiny_run).rglob("*")}
+    for arguments, message in [
+        (["--config=configs/dbae_digits.py"], "method.encoder.attention"),
+        (["--config.method.latent_dim=9"], "method.latent_dim=8"),
+        (["--config.data.image_size=16"], "image_size=8"),
+        (["--task=interpolate", "--config.method.bridge=ve"], "method.bridge='vp'"),
+    ]:
+        with pytest.raises(SystemExit) as stop:
+            main.run([f"--workdir={tiny_run}", *arguments])
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
+    assert {p: p.stat().st_mtime_ns for p in pathlib.Path(tiny_run).rglob("*")} == before
+
+
+def test_overrides_take_both_spellings():
+    assert main.split_overrides(["--config.a.b=1", "--config.c", "x=2"]) == {"a.b": "1", "c": "x=2"}
