@@ -1,6 +1,6 @@
-"""What all DBAE experiments share: the recipe of the paper (appendix C) and the networks by image size.
+"""What all DBAE experiments share: the published recipe and the networks by image size.
 
-Variants, as in `configs/dbae_celeba.py:bridge=ve,encoder=stochastic`; the first value is the default:
+Variants, as in `configs/dbae_celeba.py:bridge=ve,encoder=stochastic`, are in VARIANTS; the first value is the default.
 """
 
 from ml_collections import ConfigDict, FieldReference

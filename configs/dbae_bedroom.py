@@ -1,4 +1,11 @@
-"""TODO"""
+"""DBAE on LSUN Bedroom 128 x 128 (3,033,042 images).
+
+Paper:    Qualitative results only; no number is published.
+Command:  python launch/main.py --config=configs/dbae_bedroom.py --workdir=runs/bedroom --data_dir=DIR
+Cost:     as configs/dbae_ffhq.py for training; the authors used 4 GPUs.
+Measured here: nothing yet.
+Variants: bridge=vp|ve|vp_simple|ve_simple, encoder=deterministic|stochastic.
+"""
 
 from ml_collections import ConfigDict
 
@@ -6,4 +13,4 @@ from configs._dbae import dbae_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    return dbae_config(variant, "bedroom", image_size=128, total_steps=1020000, split="all")
+    return dbae_config(variant, "bedroom", image_size=128, total_steps=1_020_000, split="all")

@@ -1,4 +1,12 @@
-"""TODO"""
+"""DBAE on CelebA-HQ 128 x 128.
+
+Paper:    None of its own: the paper evaluates its FFHQ model on these images (table 2). Train here for faces of this
+set alone.
+Command:  python launch/main.py --config=configs/dbae_celebahq.py --workdir=runs/celebahq --data_dir=DIR
+Cost:     as configs/dbae_ffhq.py for training; the authors used 4 GPUs.
+Measured here: nothing yet.
+Variants: bridge=vp|ve|vp_simple|ve_simple, encoder=deterministic|stochastic.
+"""
 
 from ml_collections import ConfigDict
 
@@ -6,4 +14,4 @@ from configs._dbae import dbae_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    return dbae_config(variant, "celebahq", image_size=128, total_steps=1020000, split="all")
+    return dbae_config(variant, "celebahq", image_size=128, total_steps=1_020_000, split="all")

@@ -109,7 +109,7 @@ def load_run(workdir: str | os.PathLike[str]) -> ConfigDict:
         raise UserError(f"No {FILE_NAME} in {workdir}: not a run. Give a --workdir that --task=train has written.")
     try:
         return ConfigDict(_tuples(json.loads(path.read_text()))).lock()
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} cannot be read ({error}); restore it or start the run in a new --workdir.") from None
 
 

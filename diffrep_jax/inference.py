@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from diffrep_jax import samplers
 from diffrep_jax.samplers.driver import Noise, Stepper, normal_noise
-from diffrep_jax.train.sharding import batch_sharding
+from diffrep_jax.train.sharding import batch_sharding, replicated
 from diffrep_jax.types import Array, Keys, PyTree
 
 
@@ -33,7 +33,7 @@ class Inference:
 
     def endpoint(self, z: np.ndarray, seed: int = 0, first: int = 0) -> np.ndarray:
         """z [n, d] -> x_T [n, h, w, c]; `first` is the number of the first image, for its noise."""
-        return self._run(_endpoint, len(z), z, _image_keys(seed, first, len(z)))
+        return self._run(functools.partial(_endpoint, seed=seed), len(z), z, np.arange(first, first + len(z)))
 
     def decode(
         self,
@@ -51,8 +51,8 @@ class Inference:
         """(z, x_T) -> images in [-1, 1]. `noise` [n, steps, h, w, c] takes the place of noise drawn from `seed`."""
         stepper = samplers.build(sampler, churn_step_ratio)
         nodes = jnp.asarray(samplers.grid(grid, self.method.process, steps), jnp.float32)
-        run = functools.partial(_decode, stepper=stepper, nodes=nodes)
-        return self._run(run, len(z), z, xT, _image_keys(seed, first, len(z)), noise)
+        run = functools.partial(_decode, stepper=stepper, nodes=nodes, seed=seed)
+        return self._run(run, len(z), z, xT, np.arange(first, first + len(z)), noise)
 
     def denoise(self, xt: np.ndarray, t: np.ndarray, z: np.ndarray, xT: np.ndarray) -> np.ndarray:
         """D(x_t, t), unclipped, for one time an image: t [n]."""
@@ -64,16 +64,17 @@ class Inference:
         sharding = batch_sharding(self.mesh)
 
         def put(x: Any) -> Any:
-            if missing:
-                x = jnp.concatenate([x, jnp.repeat(x[:1], missing, axis=0)])
-            return jax.device_put(x, sharding)
+            x = np.asarray(x)
+            return jax.device_put(np.concatenate([x, np.repeat(x[:1], missing, axis=0)]), sharding)
 
         out = function(self.method, self.variables, *jax.tree.map(put, arrays))
+        if not out.is_fully_addressable:  # several processes: each gets all of it
+            out = jax.device_put(out, replicated(self.mesh))
         return np.asarray(out)[:n]
 
 
-def _image_keys(seed: int, first: int, n: int) -> Keys:
-    return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(first, first + n))
+def _image_keys(seed: Array, numbers: Array) -> Keys:
+    return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(numbers)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -82,8 +83,8 @@ def _encode(method: Any, variables: PyTree, images: Array, noise: Array | None) 
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _endpoint(method: Any, variables: PyTree, z: Array, keys: Keys) -> Array:
-    return method.endpoint(variables, z, keys)
+def _endpoint(method: Any, variables: PyTree, z: Array, numbers: Array, *, seed: Array) -> Array:
+    return method.endpoint(variables, z, _image_keys(seed, numbers))
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="stepper")
@@ -92,13 +93,14 @@ def _decode(
     variables: PyTree,
     z: Array,
     xT: Array,
-    keys: Keys,
+    numbers: Array,
     noise: Array | None,
     *,
+    seed: Array,
     stepper: Stepper,
     nodes: Array,
 ) -> Array:
-    drawn: Noise = normal_noise(keys, xT.shape) if noise is None else lambda i: noise[:, i]
+    drawn: Noise = normal_noise(_image_keys(seed, numbers), xT.shape) if noise is None else lambda i: noise[:, i]
     return method.decode(variables, z, xT, stepper, nodes, drawn)
 
 

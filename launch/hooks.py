@@ -2,12 +2,14 @@
 
 import dataclasses
 import pathlib
+import tempfile
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from diffrep_jax.tasks import base
+from diffrep_jax.train.runtime import is_first
 from diffrep_jax.train.state import TrainState
 from diffrep_jax.train.writer import Writer
 
@@ -26,7 +28,9 @@ class TaskHook:
         return step % self.task.every_steps == 0
 
     def __call__(self, step: int, state: TrainState, writer: Writer) -> None:
-        folder = self.workdir / "previews" / f"step_{step:08d}"
+        # All processes compute, the first one writes where it counts.
+        root = self.workdir if is_first() else pathlib.Path(tempfile.gettempdir())
+        folder = root / "previews" / f"step_{step:08d}"
         numbers = self.task.run(self.method, state.ema, self.config, folder)
         writer.scalars(step, {f"{self.name}/{key}": value for key, value in numbers.items()})
         for picture in sorted((folder / self.name).glob("*.png")):

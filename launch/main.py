@@ -67,6 +67,8 @@ def main(argv: list[str]) -> None:
     from diffrep_jax.train import runtime
 
     runtime.set_up(flags.multihost)
+    if flags.multihost and not runtime.is_first():
+        logging.getLogger().setLevel(logging.WARNING)  # one process speaks for all
     if flags.task == "train":
         _train(method, config, workdir, flags.data_dir)
     else:

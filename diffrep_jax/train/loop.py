@@ -16,7 +16,7 @@ from diffrep_jax import config as configs
 from diffrep_jax import data
 from diffrep_jax.train import checkpoint, optimizer, sharding
 from diffrep_jax.train.monitor import Monitor
-from diffrep_jax.train.runtime import StopSignal
+from diffrep_jax.train.runtime import StopSignal, is_first
 from diffrep_jax.train.state import TrainState, abstract_state, create_state
 from diffrep_jax.train.step import compile_step, make_train_step
 from diffrep_jax.train.writer import Writer
@@ -73,13 +73,13 @@ def train(
             process_count=jax.process_count(),
         )
         first = sharding.put_batch(next(batches), mesh)
-        if jax.process_index() == 0:
+        if is_first():
             configs.save(config, workdir)  # only now: whatever is wrong has been refused before
         compiled = _compile(step_function, state, first, mesh)
         placed = (sharding.put_batch(batch, mesh) for batch in batches)
         with (
             StopSignal() as stop,
-            Writer(workdir, start_step=start, active=jax.process_index() == 0) as writer,
+            Writer(workdir, start_step=start, active=is_first()) as writer,
             Monitor(settings, start, writer) as monitor,
         ):
             steps = zip(range(start + 1, settings.total_steps + 1), itertools.chain([first], placed), strict=False)

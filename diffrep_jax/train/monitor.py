@@ -11,6 +11,7 @@ import jax
 from tqdm import tqdm
 
 from diffrep_jax.errors import UserError
+from diffrep_jax.train.runtime import is_first
 from diffrep_jax.train.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -24,13 +25,12 @@ class Monitor:
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
         self._step = self._logged = start
         self._began = self._since = time.perf_counter()
-        show = jax.process_index() == 0
         # disable=None hides the bar where stderr is not a terminal
         self._bar = tqdm(
             total=settings.total_steps,
             initial=start,
             unit="step",
-            disable=None if show else True,
+            disable=None if is_first() else True,
             leave=False,
         )
 

@@ -7,6 +7,8 @@ import threading
 from types import FrameType
 from typing import Any
 
+from diffrep_jax.errors import UserError
+
 
 def set_up(multihost: bool = False) -> None:
     """Call once, before the first array: turns the persistent compile cache on and joins the other hosts.
@@ -20,7 +22,28 @@ def set_up(multihost: bool = False) -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     if multihost:
-        jax.distributed.initialize()
+        _join_hosts()
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and speaks for all."""
+    import jax
+
+    return jax.process_index() == 0
+
+
+def _join_hosts() -> None:
+    """As the cluster says (TPU pods, Slurm, Open MPI, Kubernetes), or as these environment variables do."""
+    import jax
+
+    numbers = [int(os.environ[name]) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID") if name in os.environ]
+    try:
+        jax.distributed.initialize(None, *numbers)
+    except ValueError as error:
+        raise UserError(
+            f"--multihost found no cluster ({error}); on hosts of your own set JAX_COORDINATOR_ADDRESS=host:port, "
+            "JAX_NUM_PROCESSES and JAX_PROCESS_ID."
+        ) from None
 
 
 class StopSignal:
