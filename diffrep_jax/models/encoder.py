@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -20,7 +19,7 @@ class EncoderBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Image) -> Image:
-        h = jax.nn.silu(GroupNorm(name="norm")(x)).astype(self.dtype)
+        h = GroupNorm(silu=True, name="norm")(x)
         if self.down:
             h, x = layers.downsample(h), layers.downsample(x)
         h = Conv(self.features, dtype=self.dtype, name="conv")(h)
@@ -57,5 +56,5 @@ class HalfUNet(nn.Module):
         h = residual(h.shape[-1], False, self.dtype, name="middle_block0")(h)
         h = Attention(1, dtype=self.dtype, name="middle_attention")(h)
         h = residual(h.shape[-1], False, self.dtype, name="middle_block1")(h)
-        h = jax.nn.silu(GroupNorm(name="norm_out")(h)).mean((1, 2))
+        h = GroupNorm(silu=True, name="norm_out")(h.astype(jnp.float32)).mean((1, 2))
         return Dense(self.features, name="out")(h)

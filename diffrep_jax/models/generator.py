@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffrep_jax.models import layers
+from diffrep_jax.models.convolution import conv, upsample_conv
 from diffrep_jax.models.initialization import constant, uniform_fan_in, unit_vector
 from diffrep_jax.types import Array, Code, Image
 
@@ -82,7 +82,7 @@ class UpBlock(nn.Module):
     def __call__(self, x: Image, train: bool) -> Image:
         channels = x.shape[-1]
         kernel = SpectralKernel((3, 3, channels, 2 * self.features), 9 * channels, name="conv")(train)
-        h = layers.conv(layers.upsample(x).astype(self.dtype), kernel.astype(self.dtype))
+        h = upsample_conv(x.astype(self.dtype), kernel.astype(self.dtype))
         return _gated(BatchNorm(name="norm")(h, train))
 
 
@@ -129,7 +129,7 @@ class Generator(nn.Module):
                 h = h * SkipExcitation(widths[size], base, name=f"excite{size}")(features[_EXCITED[size]], train)
             features[size] = h
         kernel = SpectralKernel((1, 1, h.shape[-1], self.channels), h.shape[-1], name="to_image")(train)
-        return layers.conv(h.astype(jnp.float32), kernel)
+        return conv(h.astype(jnp.float32), kernel)
 
 
 def base_and_doublings(image_size: int) -> tuple[int, int]:

@@ -12,17 +12,20 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffrep_jax.models.attention import attention
+from diffrep_jax.models.convolution import conv, upsample_conv
 from diffrep_jax.models.initialization import constant, uniform_fan_in
+from diffrep_jax.models.normalization import group_norm
 from diffrep_jax.types import Array, Image, Keys, Time
 
 
 class Conv(nn.Module):
-    """A convolution with bias and zero padding (size - 1) / 2: [b, h, w, c] -> [b, h/stride, w/stride, features]."""
+    """A convolution with bias and zero padding (size - 1) / 2; with `up`, of the image at twice its size."""
 
     features: int
     size: int = 3
-    stride: int = 1
     zero_init: bool = False
+    up: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -31,7 +34,8 @@ class Conv(nn.Module):
         init = constant(0) if self.zero_init else uniform_fan_in(fan_in)
         kernel = self.param("kernel", init, (self.size, self.size, x.shape[-1], self.features))
         bias = self.param("bias", init, (self.features,))
-        return conv(x.astype(self.dtype), kernel.astype(self.dtype), self.stride) + bias.astype(self.dtype)
+        convolve = upsample_conv if self.up else conv
+        return convolve(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
 
 
 class Dense(nn.Module):
@@ -52,20 +56,22 @@ class GroupNorm(nn.Module):
     """Group norm over 32 channel groups (fewer where the channels do not divide), epsilon 1e-5, in float32.
 
     `scale_shift` [b, 2c] (the scale first) modulates the normalised values by (1 + scale) and shift: ADM's AdaGN.
+    With `silu` the activation follows.
     """
 
+    silu: bool = False
     groups: int = 32
 
     @nn.compact
     def __call__(self, x: Image, scale_shift: Array | None = None) -> Image:
         channels = x.shape[-1]
-        scale = self.param("scale", constant(1), (channels,))
+        gain = self.param("scale", constant(1), (channels,))
         bias = self.param("bias", constant(0), (channels,))
-        h = group_norm(x.astype(jnp.float32), scale, bias, math.gcd(self.groups, channels))
+        gain, bias = (jnp.broadcast_to(value, (x.shape[0], channels)) for value in (gain, bias))
         if scale_shift is not None:
-            gain, shift = jnp.split(scale_shift.astype(jnp.float32)[:, None, None], 2, axis=-1)
-            h = h * (1 + gain) + shift
-        return h
+            scale, shift = jnp.split(scale_shift.astype(gain.dtype), 2, axis=-1)
+            gain, bias = gain * (1 + scale), bias * (1 + scale) + shift
+        return group_norm(x, gain, bias, math.gcd(self.groups, channels), self.silu)
 
 
 class Attention(nn.Module):
@@ -82,39 +88,6 @@ class Attention(nn.Module):
         q, k, v = jnp.moveaxis(qkv.reshape(b, h * w, self.heads, 3, c // self.heads), 3, 0)
         out = attention(q, k, v).reshape(b, h, w, c)
         return x + Conv(c, 1, zero_init=self.zero_init, dtype=self.dtype, name="proj")(out)
-
-
-def conv(x: Image, kernel: Array, stride: int = 1) -> Image:
-    """The convolution itself, kernel [size, size, in, out] of odd size, zero padding (size - 1) / 2."""
-    pad = (kernel.shape[0] - 1) // 2
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), [(pad, pad)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
-def group_norm(x: Image, scale: Array, bias: Array, groups: int, epsilon: float = 1e-5) -> Image:
-    """Normalise each image's channel groups: sums over h and w first, then over the group."""
-    b, h, w, c = x.shape
-    per_group = h * w * (c // groups)
-
-    def group_mean(sums: Array) -> Array:
-        totals = sums.reshape(b, groups, -1).sum(-1) / per_group
-        return jnp.repeat(totals, c // groups, axis=-1)[:, None, None]
-
-    centred = x - group_mean(x.sum((1, 2)))
-    variance = group_mean((centred**2).sum((1, 2)))
-    return centred * (jax.lax.rsqrt(variance + epsilon) * scale) + bias
-
-
-def attention(q: Array, k: Array, v: Array) -> Array:
-    """softmax(q k^T / sqrt(dim)) v for [b, t, heads, dim], the softmax in float32."""
-    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k / math.sqrt(q.shape[-1])).astype(jnp.float32)
-    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits).astype(v.dtype), v)
-
-
-def upsample(x: Image) -> Image:
-    """Nearest neighbour, twice the size."""
-    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
 def downsample(x: Image) -> Image:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffrep_jax.models import layers
+from diffrep_jax.models.convolution import upsample
 from diffrep_jax.models.layers import Attention, Conv, Dense, GroupNorm
 from diffrep_jax.types import Array, Code, Image, Keys, Time
 
@@ -24,14 +25,16 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Image, emb: Array, keys: Keys | None) -> Image:
-        resample = {"up": layers.upsample, "down": layers.downsample, "none": lambda h: h}[self.resample]
-        h = jax.nn.silu(GroupNorm(name="norm_in")(x)).astype(self.dtype)
-        h = Conv(self.features, dtype=self.dtype, name="conv_in")(resample(h))
+        h = GroupNorm(silu=True, name="norm_in")(x)
+        if self.resample == "down":
+            h, x = layers.downsample(h), layers.downsample(x)
+        h = Conv(self.features, up=self.resample == "up", dtype=self.dtype, name="conv_in")(h)
+        if self.resample == "up":
+            x = upsample(x)
         scale_shift = Dense(2 * self.features, dtype=self.dtype, name="emb")(jax.nn.silu(emb))
-        h = jax.nn.silu(GroupNorm(name="norm_out")(h, scale_shift)).astype(self.dtype)
+        h = GroupNorm(silu=True, name="norm_out")(h, scale_shift)
         h = layers.dropout(h, self.dropout, keys)
         h = Conv(self.features, zero_init=True, dtype=self.dtype, name="conv_out")(h)
-        x = resample(x)
         if x.shape[-1] != self.features:
             x = Conv(self.features, 1, dtype=self.dtype, name="skip")(x)
         return x + h
@@ -100,5 +103,5 @@ class UNet(nn.Module):
             if level > 0:
                 h = block(h, h.shape[-1], f"up{level}_resample", "up")
 
-        h = jax.nn.silu(GroupNorm(name="norm_out")(h))
+        h = GroupNorm(silu=True, name="norm_out")(h.astype(jnp.float32))
         return Conv(self.channels, zero_init=True, name="conv_out")(h)

@@ -1,0 +1,50 @@
+"""Softmax attention whose gradient recomputes the weights: no [t, t] array is kept, none is transposed."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from diffrep_jax.types import Array
+
+
+def attention(q: Array, k: Array, v: Array) -> Array:
+    """softmax(q k^T / sqrt(dim)) v for [b, t, heads, dim]; products accumulate and softmax runs in float32."""
+    b, t, heads, dim = q.shape
+    q, k, v = (x.swapaxes(1, 2).reshape(b * heads, t, dim) for x in (q * dim**-0.5, k, v))
+    return _attend(q, k, v).reshape(b, heads, t, dim).swapaxes(1, 2)
+
+
+def _product(a: Array, b: Array, axis_a: int, axis_b: int) -> Array:
+    """Batched over the first axis, contracted over the named ones, float32 (or wider) out."""
+    wide = jnp.promote_types(a.dtype, jnp.float32)
+    return lax.dot_general(a, b, (((axis_a,), (axis_b,)), ((0,), (0,))), preferred_element_type=wide)
+
+
+@jax.custom_vjp
+def _attend(q: Array, k: Array, v: Array) -> Array:
+    return _attend_forward(q, k, v)[0]
+
+
+def _attend_forward(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, ...]]:
+    logits = _product(q, k, 2, 2)
+    top = logits.max(-1, keepdims=True)
+    weights = jnp.exp(logits - top)
+    total = weights.sum(-1, keepdims=True)
+    out = (_product(weights.astype(v.dtype), v, 2, 1) / total).astype(v.dtype)
+    return out, (q, k, v, out, top + jnp.log(total))
+
+
+def _attend_backward(saved: tuple[Array, ...], dout: Array) -> tuple[Array, Array, Array]:
+    q, k, v, out, log_total = saved
+    # Rows are keys here: dk and dv are plain products.
+    weights = jnp.exp(_product(k, q, 2, 2) - log_total.swapaxes(1, 2))
+    dv = _product(weights.astype(v.dtype), dout, 2, 1)
+    delta = (dout.astype(jnp.float32) * out).sum(-1)[:, None]
+    dlogits = (weights * (_product(v, dout, 2, 2) - delta)).astype(q.dtype)
+    # The barriers keep XLA from turning this back into a product that reads dlogits against its layout.
+    dq = lax.optimization_barrier(_product(lax.optimization_barrier(k.swapaxes(1, 2)), dlogits, 2, 1))
+    dk = _product(dlogits, q, 2, 1)
+    return dq.swapaxes(1, 2).astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype)
+
+
+_attend.defvjp(_attend_forward, _attend_backward)

@@ -1,0 +1,74 @@
+"""Group norm with its modulation and SiLU as one differentiation rule: of the activations only the input is kept."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from diffrep_jax.types import Array, Image
+
+
+def group_norm(x: Image, gain: Array, bias: Array, groups: int, silu: bool = False, epsilon: float = 1e-5) -> Image:
+    """act(GN(x) gain + bias) with gain, bias [b, c], in their type; the result has the type of x.
+
+    Sums run over the pixels first, then over the channels of a group: many times faster than the other way on a CPU.
+    """
+    return _group_norm(x, gain, bias, groups, silu, epsilon)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _group_norm(x: Image, gain: Array, bias: Array, groups: int, silu: bool, epsilon: float) -> Image:
+    return _forward(x, gain, bias, groups, silu, epsilon)[0]
+
+
+def _forward(x: Image, gain: Array, bias: Array, groups: int, silu: bool, epsilon: float) -> tuple[Image, tuple]:
+    wide = x.astype(gain.dtype)
+    mean, inverse_std = _statistics(wide, groups, epsilon)
+    u = _affine(wide, mean, inverse_std * gain, bias)
+    y = u * jax.nn.sigmoid(u) if silu else u
+    return y.astype(x.dtype), (x, gain, bias, mean, inverse_std)
+
+
+def _backward(groups: int, silu: bool, epsilon: float, saved: tuple, dy: Image) -> tuple[Image, Array, Array]:
+    x, gain, bias, mean, inverse_std = saved
+    wide, du = x.astype(gain.dtype), dy.astype(gain.dtype)
+    pixels = x.shape[1] * x.shape[2]
+    if silu:
+        u = _affine(wide, mean, inverse_std * gain, bias)
+        s = jax.nn.sigmoid(u)
+        du = du * (s * (1 + u * (1 - s)))
+    d_bias = du.sum((1, 2))
+    d_gain = (du * (wide - _per_pixel(mean))).sum((1, 2)) * inverse_std
+    shift = _group_mean(d_bias * gain, groups) / pixels
+    slope = _group_mean(d_gain * gain, groups) / pixels * inverse_std
+    centred = (wide - _per_pixel(mean)) * _per_pixel(slope * inverse_std)
+    dx = du * _per_pixel(inverse_std * gain) - centred - _per_pixel(shift * inverse_std)
+    return dx.astype(x.dtype), d_gain, d_bias
+
+
+_group_norm.defvjp(_forward, _backward)
+
+
+def _statistics(x: Image, groups: int, epsilon: float) -> tuple[Array, Array]:
+    """The mean and 1/std of each channel's group: [b, c] each. No difference of large squares is taken."""
+    channel_mean = x.mean((1, 2))
+    channel_variance = jnp.square(x - _per_pixel(channel_mean)).mean((1, 2))
+    mean = _group_mean(channel_mean, groups)
+    variance = _group_mean(channel_variance + jnp.square(channel_mean - mean), groups)
+    return mean, lax.rsqrt(variance + epsilon)
+
+
+def _group_mean(values: Array, groups: int) -> Array:
+    """[b, c] -> the mean over each channel's group, [b, c]."""
+    b, c = values.shape
+    means = values.reshape(b, groups, -1).mean(-1, keepdims=True)
+    return jnp.broadcast_to(means, (b, groups, c // groups)).reshape(b, c)
+
+
+def _affine(x: Image, mean: Array, gain: Array, bias: Array) -> Image:
+    return x * _per_pixel(gain) + _per_pixel(bias - mean * gain)
+
+
+def _per_pixel(values: Array) -> Array:
+    return values[:, None, None]
