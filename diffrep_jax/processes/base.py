@@ -21,6 +21,10 @@ class Process(Protocol):
         """(a, b, c) at t, each with the shape of t."""
         ...
 
+    def a_complement(self, t: Array) -> Array:
+        """1 - a, accurate also where a is near 1: at T the difference of floats has no digits left."""
+        ...
+
     def g2(self, t: Array) -> Array:
         """The squared diffusion rate g(t)^2 of the forward SDE."""
         ...

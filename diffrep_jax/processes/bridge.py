@@ -10,7 +10,8 @@ VE: alpha = 1, rho = t. 1 - t^2 / T^2 = (T - t)(T + t) / T^2 does not cancel nea
 VP: alpha = (1 + rho^2)^(-1/2), rho^2 = exp(u) - 1, u = beta_min t + beta_d t^2 / 2. Written in hyperbolic sines,
 with r = u_T - u = (T - t)(beta_min + beta_d (T + t) / 2), nothing cancels in float32 either:
 
-    a = sinh(u/2) / sinh(u_T/2),   b = sinh(r/2) / sinh(u_T/2),   c^2 = 2 sinh(u/2) sinh(r/2) / sinh(u_T/2).
+    a = sinh(u/2) / sinh(u_T/2),   b = sinh(r/2) / sinh(u_T/2),   c^2 = 2 sinh(u/2) sinh(r/2) / sinh(u_T/2),
+    1 - a = 2 cosh((u_T + u)/4) sinh(r/4) / sinh(u_T/2).
 """
 
 import dataclasses
@@ -33,6 +34,9 @@ class VEBridge:
         b = (self.t_max - t) * (self.t_max + t) / self.t_max**2
         return a, b, t * jnp.sqrt(b)
 
+    def a_complement(self, t: Array) -> Array:
+        return (self.t_max - t) * (self.t_max + t) / self.t_max**2
+
     def g2(self, t: Array) -> Array:
         return 2 * t
 
@@ -47,11 +51,23 @@ class VPBridge:
     beta_d: float = 2.0
 
     def coefficients(self, t: Array) -> tuple[Array, Array, Array]:
-        u = t * (self.beta_min + self.beta_d * t / 2)
-        rest = (self.t_max - t) * (self.beta_min + self.beta_d * (self.t_max + t) / 2)
-        end = math.sinh(self.t_max * (self.beta_min + self.beta_d * self.t_max / 2) / 2)
-        a, b = jnp.sinh(u / 2) / end, jnp.sinh(rest / 2) / end
+        end = math.sinh(self._u_end / 2)
+        a, b = jnp.sinh(self._u(t) / 2) / end, jnp.sinh(self._rest(t) / 2) / end
         return a, b, jnp.sqrt(2 * end * a * b)
+
+    def a_complement(self, t: Array) -> Array:
+        return 2 * jnp.cosh((self._u_end + self._u(t)) / 4) * jnp.sinh(self._rest(t) / 4) / math.sinh(self._u_end / 2)
+
+    @property
+    def _u_end(self) -> float:
+        return self.t_max * (self.beta_min + self.beta_d * self.t_max / 2)
+
+    def _u(self, t: Array) -> Array:
+        return t * (self.beta_min + self.beta_d * t / 2)
+
+    def _rest(self, t: Array) -> Array:
+        """u_T - u."""
+        return (self.t_max - t) * (self.beta_min + self.beta_d * (self.t_max + t) / 2)
 
     def g2(self, t: Array) -> Array:
         return self.beta_min + self.beta_d * t
