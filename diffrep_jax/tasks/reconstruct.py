@@ -32,14 +32,16 @@ class Reconstruct(base.DecodingTask):
     num_images: int
     grid_images: int
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.num_images < 1 and self.num_images != -1:
+            raise UserError(f"tasks.reconstruct.num_images {self.num_images} must be at least 1, or -1 for all.")
+
     def run(self, method: Any, variables: PyTree, config: Any, workdir: pathlib.Path) -> dict[str, float]:
         dataset = base.open_dataset(config, self.split, self.data_dir)
-        total = len(dataset) if self.num_images == -1 else self.num_images
-        if not 1 <= total <= len(dataset):
-            raise UserError(
-                f"tasks.reconstruct.num_images {self.num_images} does not fit the {len(dataset)} images of split "
-                f"'{self.split}' of {config.data.name}; choose 1 to {len(dataset)}, or -1 for all."
-            )
+        total = len(dataset) if self.num_images == -1 else min(self.num_images, len(dataset))
+        if total < self.num_images:
+            log.warning("Split '%s' of %s has only %d images; taking all.", self.split, config.data.name, total)
         model = Inference(method, variables, mesh_of(variables))
         batches = ordered_batches(dataset, batch_size=self.batch_size, num_images=total)
         parts: dict[str, list[np.ndarray]] = {"images": [], "reconstructions": [], "codes": []}
