@@ -39,7 +39,7 @@ def _attend_backward(saved: tuple[Array, ...], dout: Array) -> tuple[Array, Arra
     # Rows are keys here: dk and dv are plain products.
     weights = jnp.exp(_product(k, q, 2, 2) - log_total.swapaxes(1, 2))
     dv = _product(weights.astype(v.dtype), dout, 2, 1)
-    delta = (dout.astype(jnp.float32) * out).sum(-1)[:, None]
+    delta = (dout.astype(weights.dtype) * out).sum(-1)[:, None]
     dlogits = (weights * (_product(v, dout, 2, 2) - delta)).astype(q.dtype)
     # The barriers keep XLA from turning this back into a product that reads dlogits against its layout.
     dq = lax.optimization_barrier(_product(lax.optimization_barrier(k.swapaxes(1, 2)), dlogits, 2, 1))

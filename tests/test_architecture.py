@@ -1,0 +1,237 @@
+"""Who may import whom, what a light import loads, and the house rules that can be read off the source."""
+
+import ast
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from diffrep_jax import data, samplers
+from diffrep_jax.methods import base as methods
+from diffrep_jax.tasks import base as tasks
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "diffrep_jax"
+SOURCES = sorted(path for folder in ("diffrep_jax", "launch", "configs") for path in (ROOT / folder).rglob("*.py"))
+
+# What each part of the package may import from the others; all may import themselves, `types` and `errors`.
+MAY_IMPORT = {
+    "__init__": ("api",),
+    "types": (),
+    "errors": (),
+    "config": (),
+    "pictures": (),
+    "processes": (),
+    "samplers": (),
+    "models": (),
+    "metrics": (),
+    "data": (),
+    "port": (),
+    "methods": ("models", "processes", "samplers"),
+    "train": ("methods.base", "data", "config"),  # not tasks: launch hands them over as hooks
+    "inference": ("methods.base", "samplers", "train.sharding"),
+    "tasks": ("methods.base", "samplers", "data", "metrics", "train", "inference", "pictures"),
+    "api": ("methods.base", "samplers", "train", "inference", "config"),
+}
+
+
+def relative(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def syntax(path):
+    return ast.parse(path.read_text(), relative(path))
+
+
+def imports(tree):
+    """The full dotted names that a module imports, anywhere in it: [(name, line)]."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            found += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
+    return found
+
+
+def inside(name, parents):
+    return any(name == parent or name.startswith(f"{parent}.") for parent in parents)
+
+
+def part_of(path):
+    """The folder or the module of the package that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+PACKAGE_SOURCES = [path for path in SOURCES if path.is_relative_to(PACKAGE)]
+
+
+# --- layers
+
+
+@pytest.mark.parametrize("path", PACKAGE_SOURCES, ids=relative)
+def test_parts_import_only_what_they_may(path):
+    part = part_of(path)
+    assert part in MAY_IMPORT, f"{part} is new: say in MAY_IMPORT what it may import"
+    allowed = {part, "types", "errors", *MAY_IMPORT[part]}
+    for name, line in imports(syntax(path)):
+        if name.partition(".")[0] in ("launch", "configs", "tests", "benchmarks"):
+            pytest.fail(f"{relative(path)}:{line} imports {name}, which is not part of the package")
+        if name.startswith("diffrep_jax."):
+            target = name.removeprefix("diffrep_jax.")
+            assert inside(target, allowed), f"{relative(path)}:{line}: {part} may not import {target}"
+
+
+def test_a_method_extends_at_most_one_other():
+    for path in (PACKAGE / "methods").glob("*.py"):
+        names = {name.split(".")[2] for name, _ in imports(syntax(path)) if name.startswith("diffrep_jax.methods.")}
+        assert len(names - {"base", "ssl", path.stem}) <= 1, f"{relative(path)} imports {names}"
+        assert path.stem not in ("base", "ssl") or names <= {"base"}
+
+
+def test_configs_import_the_config_reader_alone():
+    for path in (ROOT / "configs").glob("*.py"):
+        for name, line in imports(syntax(path)):
+            known = ("diffrep_jax.config", "ml_collections", "configs")
+            assert inside(name, known) or name.partition(".")[0] in sys.stdlib_module_names, f"{relative(path)}:{line}"
+
+
+def test_torch_is_imported_in_port_alone_and_there_lazily():
+    for path in SOURCES:
+        tree = syntax(path)
+        torch = [line for name, line in imports(tree) if inside(name, ("torch", "torchvision", "safetensors"))]
+        assert not torch or part_of(path) == "port", f"{relative(path)}:{torch} imports torch"
+        body = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+        assert not any(inside(name, ("torch", "safetensors")) for name, _ in imports(body)), relative(path)
+
+
+def attributes(tree):
+    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} | {
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name)
+    }
+
+
+@pytest.mark.parametrize("part", ["processes", "samplers", "models", "methods", "metrics"])
+def test_mathematics_is_pure(part):
+    """Compilation, placement and files are the business of train, tasks, inference and launch."""
+    impure = {"jit", "pmap", "device_put", "open", "write_text", "write_bytes", "savez", "print"}
+    for path in (PACKAGE / part).rglob("*.py"):
+        assert not attributes(syntax(path)) & impure, relative(path)
+
+
+def test_the_driver_is_the_only_loop_over_time():
+    loops = {"scan", "fori_loop", "while_loop"}
+    with_loops = {path.name for path in (PACKAGE / "samplers").glob("*.py") if attributes(syntax(path)) & loops}
+    assert with_loops == {"driver.py"}
+
+
+# --- light imports
+
+
+def python(*arguments):
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_is_light():
+    """No JAX, and the time that `import` alone takes; the best of three, on machines that are busy."""
+    code = (
+        "import sys, time; start = time.perf_counter(); import diffrep_jax; print(time.perf_counter() - start);"
+        "assert not {'jax', 'flax', 'numpy', 'torch'} & set(sys.modules), 'loads too much';"
+        "assert 'load' in diffrep_jax.__all__ and diffrep_jax.__version__"
+    )
+    assert min(float(python("-c", code)) for _ in range(3)) < 3
+
+
+def test_help_is_light():
+    code = """
+import runpy, sys, time
+start = time.perf_counter()
+sys.argv = ["launch/main.py", "--help"]
+try:
+    runpy.run_path("launch/main.py", run_name="__main__")
+except SystemExit as stop:
+    assert not stop.code
+print(time.perf_counter() - start)
+assert not {"jax", "flax", "numpy", "torch"} & set(sys.modules), "loads too much"
+"""
+    outputs = [python("-c", code) for _ in range(3)]
+    assert all(flag in outputs[0] for flag in ("--config", "--workdir", "--task", "--data_dir"))
+    assert min(float(output.splitlines()[-1]) for output in outputs) < 3
+
+
+def test_unknown_attributes_of_the_package_are_refused():
+    import diffrep_jax
+
+    with pytest.raises(AttributeError, match="no attribute 'laod'"):
+        _ = diffrep_jax.laod
+
+
+CORE = """
+import builtins, importlib, pkgutil, sys
+
+real, allowed = builtins.__import__, {"diffrep_jax", "jax", "flax", "optax", "numpy", *sys.stdlib_module_names}
+
+def guarded(name, globals=None, locals=None, fromlist=(), level=0):
+    importer = (globals or {}).get("__name__") or ""
+    if importer.startswith("diffrep_jax") and level == 0 and name.partition(".")[0] not in allowed:
+        raise ImportError(f"{importer} imports {name}")
+    return real(name, globals, locals, fromlist, level)
+
+builtins.__import__ = guarded
+for part in ("models", "processes", "samplers"):
+    package = importlib.import_module(f"diffrep_jax.{part}")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"diffrep_jax.{part}.{module.name}")
+import diffrep_jax.train.step
+print(*sorted({name.split(".")[1] for name in sys.modules if name.startswith("diffrep_jax.")}))
+"""
+
+
+def test_networks_samplers_and_the_step_need_jax_flax_optax_and_numpy_alone():
+    parts = set(python("-c", CORE).split())
+    assert parts == {"errors", "types", "models", "processes", "samplers", "train"}
+
+
+# --- rules of the source
+
+
+def dotted(node):
+    """`a.b.c` of a chain of attributes, else ''."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_no_config_value_has_a_hidden_default(path):
+    for node in ast.walk(syntax(path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get":
+            owner = dotted(node.func.value).split(".")
+            assert not {"cfg", "config"} & set(owner), f"{relative(path)}:{node.lineno}: a default for a missing field"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_a_files_first_docstring_line_is_its_caption(path):
+    text = path.read_text()
+    if text.strip() or path.name != "__init__.py":
+        docstring = ast.get_docstring(ast.parse(text), clean=False)
+        assert docstring, f"{relative(path)} has no docstring"
+        caption = docstring.splitlines()[0]
+        assert len(caption) > 20 and not caption.startswith((" ", "TODO")), caption
+
+
+def test_what_is_found_by_name_has_its_symbol():
+    for folder, names, symbol in (
+        ("methods", methods.names(), "Method"),
+        ("samplers", samplers.names(), "Sampler"),
+        ("tasks", tasks.names(), "Task"),
+        ("data.datasets", data.dataset_names(), "Dataset"),
+    ):
+        assert names, folder
+        for name in names:
+            assert hasattr(import_module(f"diffrep_jax.{folder}.{name}"), symbol), f"{folder}.{name}"

@@ -1,0 +1,282 @@
+"""Every config and variant builds; overrides are typed; config.json comes back equal; mistakes are named."""
+
+import contextlib
+import functools
+import itertools
+from importlib import import_module
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from ml_collections import ConfigDict
+
+from configs import _dbae
+from diffrep_jax import config as configs
+from diffrep_jax.errors import UserError
+from diffrep_jax.methods.base import build
+from diffrep_jax.tasks import base as tasks
+
+FOLDER = Path(__file__).parents[1] / "configs"
+FILES = sorted(path for path in FOLDER.glob("*.py") if not path.name.startswith("_"))
+VARIANTS = [
+    ",".join(f"{name}={value}" for name, value in zip(_dbae.VARIANTS, values, strict=True))
+    for values in itertools.product(*_dbae.VARIANTS.values())
+]
+PUBLISHED_STEPS = {  # training steps where the papers say them
+    "dbae_ffhq": 1_020_000,
+    "dbae_celeba": 1_020_000,
+    "dbae_celeba:encoder=stochastic": 980_000,
+}
+
+
+def load(spec):
+    """A config of the folder, by its name without `.py`."""
+    name, colon, variant = spec.partition(":")
+    return configs.load_file(f"{FOLDER / name}.py{colon}{variant}")
+
+
+@pytest.fixture
+def digits():
+    return load("dbae_digits")
+
+
+@contextlib.contextmanager
+def raises(*parts):
+    """Expects a UserError whose text has all of `parts`."""
+    with pytest.raises(UserError) as error:
+        yield
+    assert all(part in str(error.value) for part in parts), error.value
+
+
+# --- the files
+
+
+@functools.cache
+def traced_loss(method):
+    """The shapes of init's variables and of one training loss, without computing them; once for equal methods."""
+    size, channels = method.image_size, method.channels
+    batch = {"image": jax.ShapeDtypeStruct((2, size, size, channels), jnp.float32)}
+
+    def run(batch):
+        variables = method.init(jax.random.key(0), batch)
+        loss, metrics, buffers = method.loss(variables, batch, jax.random.split(jax.random.key(0), 2), train=True)
+        return variables, loss, metrics, buffers
+
+    return jax.eval_shape(run, batch)
+
+
+def test_there_are_configs():
+    assert {"dbae_digits", "dbae_ffhq", "dbae_celeba"} <= {path.stem for path in FILES}
+    assert len(VARIANTS) == 8
+
+
+@pytest.mark.parametrize("variant", ["", *VARIANTS])
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_config_and_variant_builds(path, variant):
+    config = configs.load_file(f"{path}:{variant}")
+    assert config.is_locked
+    method = build(config.method)
+    variables, loss, metrics, buffers = traced_loss(method)
+    assert loss.shape == () and loss.dtype == jnp.float32
+    assert all(value.shape == () for value in metrics.values())
+    same = jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), buffers, variables["batch_stats"])
+    assert all(jax.tree.leaves(same))
+    if variant:
+        bridge, encoder = (part.partition("=")[2] for part in variant.split(","))
+        assert config.method.bridge == method.bridge == bridge
+        assert config.method.stochastic_encoder == (encoder == "stochastic")
+        out = variables["params"]["encoder"]["out"]["bias"]
+        assert out.shape == (method.latent_dim * (2 if encoder == "stochastic" else 1),)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_section_of_a_config_fits_what_it_configures(path):
+    config = load(path.stem)
+    assert (config.method.image_size, config.method.channels) == (config.data.image_size, config.data.channels)
+    dataset = import_module(f"diffrep_jax.data.datasets.{config.data.name}").Dataset
+    assert config.data.split in dataset.splits
+    for name in tasks.names():
+        assert name in config.tasks, f"{path.name} has no tasks.{name}"
+    for name, settings in config.tasks.items():
+        task = tasks.build(name, settings, None)
+        assert not hasattr(task, "split") or task.split in dataset.splits
+    with pytest.raises((AttributeError, KeyError)):
+        config.optim.learning_rate = 1.0
+    with pytest.raises((AttributeError, KeyError)):
+        config.method.unet.widht = 1
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.stem != "dbae_digits"], ids=lambda path: path.stem)
+def test_the_published_recipe_is_in_the_configs(path):
+    config = load(path.stem)
+    assert (config.optim.name, config.optim.lr, config.optim.ema_decay) == ("radam", 1e-4, 0.9999)
+    assert config.train.batch_size == 256
+    assert config.data.flip is True
+    method = config.method
+    assert (method.latent_dim, method.unet.dropout, method.sigma_data, method.cov_xy) == (512, 0.1, 0.5, 0.0)
+    assert (method.sigma_data_end, method.bridge, method.stochastic_encoder) == (0.5, "vp", False)
+    assert config.data.image_size == (64 if path.stem == "dbae_celeba" else 128)
+    widths = {64: (64, (1, 2, 4, 8), (1, 2, 4, 8, 8)), 128: (128, (1, 1, 2, 3, 4), (1, 1, 2, 3, 4, 4))}
+    width, unet, encoder = widths[config.data.image_size]
+    assert (method.unet.width, method.unet.mult, method.unet.blocks) == (width, unet, 2)
+    assert (method.encoder.width, method.encoder.mult, method.encoder.blocks) == (width, encoder, 2)
+    assert (sorted(method.unet.attention), method.unet.head_dim) == ([8, 16, 32], 64)
+    assert (method.encoder.attention, method.generator.width) == ((16,), 64)
+
+
+@pytest.mark.parametrize("spec, steps", PUBLISHED_STEPS.items())
+def test_the_published_numbers_of_steps_are_in_the_configs(spec, steps):
+    assert load(spec).train.total_steps == steps
+
+
+# --- variants
+
+
+def test_variants_take_the_first_value_unless_told():
+    choices = {"bridge": ("vp", "ve"), "encoder": ("deterministic", "stochastic")}
+    parse = configs.parse_variant
+    assert parse("", choices) == {"bridge": "vp", "encoder": "deterministic"}
+    assert parse("encoder=stochastic", choices) == {"bridge": "vp", "encoder": "stochastic"}
+    assert parse("encoder=stochastic,bridge=ve", choices) == {"bridge": "ve", "encoder": "stochastic"}
+
+
+@pytest.mark.parametrize(
+    "variant, parts",
+    [
+        ("brigde=ve", ["'brigde'", "Did you mean 'bridge'", "encoder"]),
+        ("bridge=vee", ["'vee'", "bridge", "Did you mean 've'", "vp_simple"]),
+        ("bridge", ["bridge", "vp_simple"]),
+        ("ve", ["'ve'", "bridge, encoder"]),
+    ],
+)
+def test_unknown_variants_are_named_with_those_that_there_are(variant, parts):
+    with raises(*parts):
+        load(f"dbae_digits:{variant}")
+
+
+# --- overrides
+
+
+@pytest.mark.parametrize(
+    "field, text, value",
+    [
+        ("optim.lr", "2e-4", 2e-4),
+        ("optim.lr", "1", 1.0),
+        ("train.total_steps", "7", 7),
+        ("train.microbatch_size", "-1", -1),
+        ("data.flip", "true", True),
+        ("data.flip", "True", True),
+        ("tasks.interpolate.gif", "false", False),
+        ("method.unet.mult", "(1, 2, 4)", (1, 2, 4)),
+        ("method.unet.mult", "1,2,4", (1, 2, 4)),
+        ("method.unet.attention", "()", ()),
+        ("method.encoder.attention", "[4]", (4,)),
+        ("tasks.interpolate.first", "17", "17"),
+        ("tasks.interpolate.first", "a=b.png", "a=b.png"),
+        ("method.bridge", "ve", "ve"),
+        ("seed", "3", 3),
+    ],
+)
+def test_overrides_are_read_as_the_type_that_they_replace(digits, field, text, value):
+    configs.override(digits, {field: text})
+    for part in field.split("."):
+        digits = digits[part]
+    assert digits == value and type(digits) is type(value)
+
+
+def test_the_image_size_and_channels_are_set_in_one_place(digits):
+    configs.override(digits, {"data.image_size": "32", "method.channels": "3"})
+    assert (digits.method.image_size, digits.data.channels) == (32, 3)
+
+
+@pytest.mark.parametrize(
+    "field, text, parts",
+    [
+        ("optim.lrr", "1", ["'lrr'", "config.optim", "Did you mean 'lr'"]),
+        ("optm.lr", "1", ["'optm'", "Did you mean 'optim'"]),
+        ("method.unet.widht", "1", ["'widht'", "config.method.unet", "Did you mean 'width'"]),
+        ("method.unet", "1", ["config.method.unet is a section", "width", "mult"]),
+        ("optim.lr.value", "1", ["config.optim.lr is a value"]),
+        ("optim.lr", "fast", ["config.optim.lr=fast", "float"]),
+        ("optim.lr", "True", ["config.optim.lr=True", "float"]),
+        ("train.total_steps", "1.5", ["config.train.total_steps=1.5", "int"]),
+        ("train.total_steps", "True", ["config.train.total_steps=True", "int"]),
+        ("train.total_steps", "", ["config.train.total_steps=", "int"]),
+        ("data.flip", "1", ["config.data.flip=1", "bool"]),
+        ("data.flip", "yes", ["config.data.flip=yes", "bool"]),
+        ("method.unet.mult", "3", ["config.method.unet.mult=3", "tuple"]),
+        ("method.unet.mult", "(1, 2", ["config.method.unet.mult=(1, 2", "tuple"]),
+    ],
+)
+def test_wrong_overrides_are_named_with_the_remedy(digits, field, text, parts):
+    before = digits.to_dict()
+    with raises(*parts):
+        configs.override(digits, {field: text})
+    assert digits.to_dict() == before
+
+
+# --- files
+
+
+def test_missing_and_useless_config_files_are_named(tmp_path):
+    with raises("No config file", "dbae_digitz.py", "Did you mean", "dbae_digits.py"):
+        configs.load_file(str(FOLDER / "dbae_digitz.py"))
+    with raises("No config file", "nowhere"):
+        configs.load_file(str(tmp_path / "nowhere" / "x.py"))
+    with raises("No config file"):
+        configs.load_file(str(tmp_path))
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    with raises("empty.py", "get_config"):
+        configs.load_file(str(tmp_path / "empty.py"))
+    (tmp_path / "notes.txt").write_text("hello")
+    with raises("notes.txt", "Python"):
+        configs.load_file(str(tmp_path / "notes.txt"))
+
+
+@pytest.mark.parametrize("spec", ["dbae_digits", "dbae_celeba:bridge=ve,encoder=stochastic", "dbae_ffhq"])
+def test_a_saved_config_comes_back_equal(tmp_path, spec):
+    config = load(spec)
+    configs.save(config, tmp_path)
+    loaded = configs.load_run(tmp_path)
+    assert loaded.to_dict() == config.to_dict() and loaded.is_locked
+    assert isinstance(loaded.method.unet.mult, tuple) and type(loaded.optim.lr) is float
+    assert build(loaded.method) == build(config.method)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    configs.override(loaded, {"method.unet.mult": "(2,)", "optim.lr": "1"})  # types survive as well
+    assert (loaded.method.unet.mult, loaded.optim.lr) == ((2,), 1.0)
+
+
+def test_saving_overwrites_what_was_there(tmp_path, digits):
+    configs.save(digits, tmp_path)
+    configs.override(digits, {"seed": "5"})
+    configs.save(digits, tmp_path)
+    assert configs.load_run(tmp_path).seed == 5
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with raises("No config.json", str(tmp_path), "--task=train"):
+        configs.load_run(tmp_path)
+    for text in ("{", "", "[1, 2]", "3"):
+        (tmp_path / "config.json").write_text(text)
+        with raises("config.json cannot be read", "--workdir"):
+            configs.load_run(tmp_path)
+
+
+def test_a_run_is_continued_with_the_same_model_only(tmp_path, digits):
+    configs.check_same_model(digits, tmp_path)  # no run yet
+    configs.save(digits, tmp_path)
+    configs.check_same_model(digits, tmp_path)
+    # what neither shapes nor what was learned depends on may change
+    free = {"optim.lr": "1e-4", "train.total_steps": "9", "data.workers": "2", "method.dtype": "bfloat16"}
+    configs.override(digits, free)
+    configs.check_same_model(digits, tmp_path)
+    for field, text, parts in (
+        ("method.latent_dim", "32", ["method.latent_dim=64", "32", "--workdir"]),
+        ("method.unet.mult", "(1, 2, 4)", ["method.unet.mult=(1, 2)", "(1, 2, 4)"]),
+        ("data.name", "ffhq", ["data.name='digits'", "'ffhq'"]),
+    ):
+        changed = ConfigDict(digits.to_dict())
+        configs.override(changed, {field: text})
+        with raises(*parts):
+            configs.check_same_model(changed, tmp_path)

@@ -1,0 +1,300 @@
+"""Samplers on Gaussian data, whose denoiser and ODE have closed forms; orders, evaluation counts, noise, grids."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from diffrep_jax import samplers
+from diffrep_jax.errors import UserError
+from diffrep_jax.processes.bridge import VEBridge, VPBridge
+from diffrep_jax.samplers.drift import Problem
+from diffrep_jax.samplers.driver import normal_noise, sample
+from diffrep_jax.samplers.grids import GRIDS
+
+GOLDEN = np.load(Path(__file__).parent / "golden" / "bridge.npz")
+PROCESSES = {"vp": VPBridge(), "ve": VEBridge()}
+SMOOTH = {"vp": (0.9, 0.2), "ve": (64.0, 16.0)}  # a stretch of time away from the singular ends
+ORDERED = [name for name in samplers.names() if hasattr(samplers.build(name), "order")]
+MEAN, STD = 0.3, 0.5  # of x_0
+
+
+def moments(process, xT, t):
+    """The mean and the standard deviation of x_t given x_T, for x_0 ~ N(MEAN, STD^2)."""
+    a, b, c = process.coefficients(jnp.asarray(t))
+    return a * xT + b * MEAN, jnp.sqrt(b**2 * STD**2 + c**2)
+
+
+def gaussian_problem(process, xT):
+    """The exact denoiser E[x_0 | x_t, x_T]."""
+
+    def denoiser(x, t):
+        a, b, c = process.coefficients(t)
+        return MEAN + STD**2 * b / (b**2 * STD**2 + c**2) * (x - a * xT - b * MEAN)
+
+    return Problem(process, denoiser, xT)
+
+
+def transported(process, xT, x, t, t_next):
+    """The exact solution of the ODE: it keeps the marginals, so that a Gaussian's standard scores do not change."""
+    (mean, std), (mean_next, std_next) = moments(process, xT, t), moments(process, xT, t_next)
+    return mean_next + std_next * (x - mean) / std
+
+
+def constant_problem(process=PROCESSES["vp"], shape=(2, 2, 2, 1), record=lambda: None):
+    """D = 0, calling `record` in Python at each evaluation."""
+
+    def denoiser(x, t):
+        jax.debug.callback(record)
+        return jnp.zeros_like(x)
+
+    return Problem(process, denoiser, jnp.ones(shape))
+
+
+def images(seed, n=2, size=2):
+    return jax.random.normal(jax.random.key(seed), (n, size, size, 1))
+
+
+def keys(n, seed=0):
+    return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(n))
+
+
+# --- accuracy
+
+
+def error_at_the_end_of_the_stretch(sampler, name, steps):
+    process, (first, last) = PROCESSES[name], SMOOTH[name]
+    xT = images(0)
+    start = moments(process, xT, first)[0] + images(1) * moments(process, xT, first)[1]
+    nodes = np.append(np.linspace(first, last, steps + 1), 0.0)
+    path = jax.jit(lambda x: sample(sampler, gaussian_problem(process, xT), x, nodes, path=True)[1])
+    states = path(start)
+    return float(jnp.abs(states[-2] - transported(process, xT, start, first, last)).max())
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize("sampler", ORDERED)
+def test_error_falls_with_the_declared_order(x64, sampler, name):
+    sampler = samplers.build(sampler)
+    steps = [64, 128, 256, 512]
+    errors = [error_at_the_end_of_the_stretch(sampler, name, n) for n in steps]
+    slope = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
+    assert abs(slope - sampler.order) < 0.15, (slope, errors)
+
+
+def test_euler_and_heun_declare_their_orders():
+    assert {name: samplers.build(name).order for name in ("euler", "heun")} == {"euler": 1, "heun": 2}
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize("sampler, tolerance", [("euler", 0.08), ("heun", 0.01)])
+def test_the_whole_way_to_time_zero_finds_x0(x64, name, sampler, tolerance):
+    process, xT = PROCESSES[name], images(0)
+    nodes = samplers.grid("karras", process, 200)
+    nodes = nodes[nodes < 0.9 * process.t_max]  # at T the drift has a pole
+    mean, std = moments(process, xT, nodes[0])
+    scores = jnp.linspace(-2, 2, xT.size).reshape(xT.shape)
+    x0 = sample(samplers.build(sampler), gaussian_problem(process, xT), mean + std * scores, nodes)
+    np.testing.assert_allclose(x0, MEAN + STD * scores, atol=tolerance)
+
+
+# --- how often the denoiser is called
+
+PUBLISHED = {
+    ("euler", 0.0): {1: 1, 2: 2, 7: 7},
+    ("heun", 0.0): {1: 1, 2: 3, 7: 13},
+    ("euler", 0.33): {1: 2, 2: 4, 7: 14},
+    ("heun", 0.33): {1: 2, 2: 5, 7: 20},
+}
+
+
+@pytest.mark.parametrize("name", samplers.names())
+@pytest.mark.parametrize("ratio", [0.0, 0.33])
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_evaluations_are_as_many_as_promised(name, ratio, steps):
+    sampler, calls = samplers.build(name, ratio), []
+    problem = constant_problem(record=lambda: calls.append(1))
+    nodes = samplers.grid("karras", problem.process, steps)
+    sample(sampler, problem, problem.xT, nodes, normal_noise(keys(2), problem.xT.shape))
+    jax.effects_barrier()
+    assert len(calls) == sampler.evaluations(steps)
+    if (name, ratio) in PUBLISHED:
+        assert len(calls) == PUBLISHED[name, ratio][steps]
+
+
+@pytest.mark.parametrize("name", samplers.names())
+def test_a_trajectory_is_one_program_whose_size_does_not_grow_with_the_steps(name):
+    traced = []
+
+    def program(steps):
+        traced.clear()
+
+        def run(x):
+            problem = Problem(PROCESSES["vp"], lambda x, t: (traced.append(t), 0.5 * x)[1], x)
+            return sample(samplers.build(name), problem, x, samplers.grid("karras", problem.process, steps))
+
+        jitted = jax.jit(run)
+        compiled = jitted(images(0))
+        count = len(traced)
+        np.testing.assert_allclose(compiled, run(images(0)), rtol=1e-4, atol=1e-5)
+        return count
+
+    assert program(3) == program(50)
+
+
+# --- the path
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.33])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_the_path_goes_from_the_start_to_the_result(ratio, steps):
+    problem, start = constant_problem(), images(3)
+    arguments = (samplers.build("heun", ratio), problem, start, samplers.grid("karras", problem.process, steps))
+    noise = normal_noise(keys(2), start.shape)
+    result, states = sample(*arguments, noise, path=True)
+    assert states.shape == (steps + 1, *start.shape)
+    np.testing.assert_array_equal(states[0], start)
+    np.testing.assert_array_equal(states[-1], result)
+    np.testing.assert_array_equal(sample(*arguments, noise), result)
+    assert all(np.abs(b - a).max() > 0 for a, b in zip(states[:-1], states[1:], strict=True))
+
+
+def test_a_denoiser_that_knows_x0_is_followed_to_it():
+    """For a constant D the last step ends in D exactly, wherever it came from: x_0 + c eps, c -> 0."""
+    x0, xT = images(0), images(1)
+    for name, process in PROCESSES.items():
+        nodes = samplers.grid("karras", process, 20)
+        out = sample(samplers.build("heun"), Problem(process, lambda x, t: x0, xT), xT, nodes)
+        np.testing.assert_allclose(out, x0, atol=5e-3, err_msg=name)
+
+
+# --- churn and noise
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize("ratio", [0.33, 0.9])
+def test_churn_keeps_the_marginals(name, ratio):
+    """Samples of x_t, churned along a stretch, have the mean and the variance that x_t has at its end."""
+    process, (first, last) = PROCESSES[name], SMOOTH[name]
+    n = 20_000
+    xT = jnp.full((n, 1, 1, 1), -0.7)
+    mean, std = moments(process, xT, first)
+    start = mean + std * jax.random.normal(jax.random.key(5), xT.shape)
+    nodes = np.append(np.linspace(first, last, 201), 0.0)
+    sampler = samplers.build("euler", ratio)
+    noise = normal_noise(keys(n), xT.shape)
+    states = jax.jit(lambda x: sample(sampler, gaussian_problem(process, xT), x, nodes, noise, path=True)[1])(start)
+    mean, std = (float(jnp.mean(v)) for v in moments(process, xT, last))
+    assert abs(states[-2].mean() - mean) < 0.03 * std
+    assert abs(states[-2].std() / std - 1) < 0.02
+    # It is noise that keeps them: the scores at the two ends are no longer the same, as the ODE would have it.
+    assert np.corrcoef(states[0].ravel(), states[-2].ravel())[0, 1] < 0.95
+
+
+def test_noise_is_standard_normal_and_differs_by_key_and_step():
+    noise = normal_noise(keys(64), (64, 8, 8, 3))
+    first, second = np.asarray(noise(0)), np.asarray(noise(1))
+    for values in (first, second):
+        assert stats.kstest(values.ravel(), "norm").pvalue > 1e-3
+    flat = np.concatenate([first, second]).reshape(128, -1)
+    off_diagonal = np.corrcoef(flat)[~np.eye(128, dtype=bool)]
+    assert np.abs(off_diagonal).max() < 0.45
+
+
+def test_noise_and_churned_samples_depend_on_the_example_alone():
+    all_keys, start = keys(5), images(1, n=5)
+    process = PROCESSES["vp"]
+    nodes = samplers.grid("karras", process, 6)
+
+    @jax.jit
+    def run(x, keys):
+        noise = normal_noise(keys, x.shape)
+        return sample(samplers.build("heun", 0.33), gaussian_problem(process, x), x, nodes, noise), noise(2)
+
+    rows = np.array([3, 1])
+    (whole, whole_noise), (part, part_noise) = run(start, all_keys), run(start[rows], all_keys[rows])
+    np.testing.assert_array_equal(part_noise, whole_noise[rows])
+    np.testing.assert_allclose(part, whole[rows], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(run(start, all_keys)[0], whole)
+    other, _ = run(start, keys(5, seed=1))
+    assert np.abs(other - whole).max() > 0.01
+
+
+def test_each_step_draws_its_own_noise_once():
+    drawn = []
+
+    def noise(step):
+        jax.debug.callback(lambda i: drawn.append(int(i)), step)
+        return jnp.zeros((2, 2, 2, 1))
+
+    problem = constant_problem()
+    sample(samplers.build("heun", 0.33), problem, problem.xT, samplers.grid("karras", problem.process, 5), noise)
+    jax.effects_barrier()
+    assert sorted(drawn) == [0, 1, 2, 3, 4]
+
+
+# --- grids
+
+
+@pytest.mark.parametrize("steps", [5, 40])
+def test_karras_nodes_meet_the_official_numbers(steps):
+    nodes = samplers.grid("karras", PROCESSES["vp"], steps)
+    np.testing.assert_allclose(nodes, GOLDEN[f"karras_sigmas_vp_n{steps}"], rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("process", PROCESSES.values())
+@pytest.mark.parametrize("steps", [1, 2, 30])
+def test_grids_fall_from_below_T_to_zero(grid, process, steps):
+    nodes = samplers.grid(grid, process, steps)
+    assert nodes.shape == (steps + 1,) and nodes.dtype == np.float64
+    assert nodes[-1] == 0 and 0 < nodes[0] < process.t_max
+    assert np.isclose(nodes[0], process.t_max - 1e-4)
+    assert np.all(np.diff(nodes) < 0)
+    if steps > 1:
+        assert np.isclose(nodes[-2], process.t_min)
+
+
+def test_karras_steps_shrink_towards_zero():
+    steps = -np.diff(samplers.grid("karras", PROCESSES["ve"], 30))
+    assert np.all(np.diff(steps[:-1]) < 0)
+
+
+# --- errors
+
+
+def test_every_sampler_file_holds_a_sampler():
+    assert {"euler", "heun"} <= set(samplers.names())
+    for name in samplers.names():
+        sampler = samplers.build(name)
+        assert isinstance(sampler.stochastic, bool)
+        assert samplers.build(name) == sampler and hash(samplers.build(name)) == hash(sampler)
+        assert samplers.build(name, 0.3).stochastic
+
+
+@pytest.mark.parametrize(
+    "call, says",
+    [
+        (lambda: samplers.build("huen"), ["'huen'", "Did you mean 'heun'", "euler"]),
+        (lambda: samplers.build("churn"), ["'churn'", "heun"]),
+        (lambda: samplers.build("heun", 1.0), ["churn_step_ratio 1.0", "[0, 1)"]),
+        (lambda: samplers.build("heun", -0.1), ["churn_step_ratio -0.1", "[0, 1)"]),
+        (lambda: samplers.build("heun", float("nan")), ["churn_step_ratio nan", "[0, 1)"]),
+        (lambda: samplers.grid("karas", PROCESSES["vp"], 5), ["'karas'", "Did you mean 'karras'"]),
+        (lambda: samplers.grid("karras", PROCESSES["vp"], 0), ["steps 0", "at least one"]),
+        (lambda: samplers.grid("karras", PROCESSES["vp"], -3), ["steps -3"]),
+    ],
+)
+def test_bad_settings_are_named_with_the_remedy(call, says):
+    with pytest.raises(UserError) as error:
+        call()
+    assert all(part in str(error.value) for part in says), error.value
+
+
+def test_a_stochastic_sampler_asks_for_noise():
+    problem = constant_problem()
+    with pytest.raises(ValueError, match="noise"):
+        sample(samplers.build("euler", 0.33), problem, problem.xT, samplers.grid("karras", problem.process, 3))
