@@ -1,0 +1,218 @@
+"""The official DBAE state dict (github.com/aailab-kaist/DBAE): the U-Net at the top level, `encoder.`, and the
+generator as `decoder.`
+
+Residual blocks are numbered there in the order of the forward pass; level and block follow from the configuration.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from diffrep_jax.errors import UserError
+from diffrep_jax.port.engine import (
+    BATCH_NORM,
+    CONV,
+    DENSE,
+    NORM,
+    POINTWISE_1D,
+    POINTWISE_DENSE,
+    SPECTRAL_TRANSPOSED_CONV,
+    Rule,
+    Table,
+    spectral_conv,
+)
+
+_SIZES = (8, 16, 32, 64, 128, 256)  # of images, and of the generator's features on the way there
+
+RULES = (
+    Rule("time_embed.0", "unet/time_in", DENSE),
+    Rule("time_embed.2", "unet/time_out", DENSE),
+    Rule("label_emb", "unet/code", DENSE),
+    Rule("input_blocks.0.0", "unet/conv_in", CONV),
+    Rule("{block}.in_layers.0", "unet/{block}/norm_in", NORM),
+    Rule("{block}.in_layers.2", "unet/{block}/conv_in", CONV),
+    Rule("{block}.emb_layers.1", "unet/{block}/emb", DENSE),
+    Rule("{block}.out_layers.0", "unet/{block}/norm_out", NORM),
+    Rule("{block}.out_layers.3", "unet/{block}/conv_out", CONV),
+    Rule("{block}.skip_connection", "unet/{block}/skip", CONV),
+    Rule("{attention}.norm", "unet/{attention}/norm", NORM),
+    Rule("{attention}.qkv", "unet/{attention}/qkv", CONV),
+    Rule("{attention}.proj_out", "unet/{attention}/proj", CONV),
+    Rule("out.0", "unet/norm_out", NORM),
+    Rule("out.2", "unet/conv_out", CONV),
+    Rule("encoder.input_blocks.0.0", "encoder/conv_in", CONV),
+    Rule("encoder.{encoder_block}.in_layers.0", "encoder/{encoder_block}/norm", NORM),
+    Rule("encoder.{encoder_block}.in_layers.2", "encoder/{encoder_block}/conv", CONV),
+    Rule("encoder.{encoder_block}.skip_connection", "encoder/{encoder_block}/skip", CONV),
+    Rule("encoder.{encoder_attention}.norm", "encoder/{encoder_attention}/norm", NORM),
+    Rule("encoder.{encoder_attention}.qkv", "encoder/{encoder_attention}/qkv", POINTWISE_1D),
+    Rule("encoder.{encoder_attention}.proj_out", "encoder/{encoder_attention}/proj", POINTWISE_1D),
+    Rule("encoder.out.0", "encoder/norm_out", NORM),
+    Rule("encoder.out.3", "encoder/out", POINTWISE_DENSE),
+    Rule("decoder.init.init.0", "generator/init_conv", SPECTRAL_TRANSPOSED_CONV),
+    Rule("decoder.init.init.1", "generator/init_norm", BATCH_NORM),
+    Rule("decoder.feat_{up}.1", "generator/up{up}/conv", spectral_conv(3)),
+    Rule("decoder.feat_{up}.2", "generator/up{up}/norm", BATCH_NORM),
+    Rule("decoder.se_{up}.main.1", "generator/excite{up}/squeeze", spectral_conv(4)),
+    Rule("decoder.se_{up}.main.3", "generator/excite{up}/excite", spectral_conv(1)),
+    Rule("decoder.to_{image}", "generator/{image}", spectral_conv(1)),
+    # Built there for any image size, run for 256 px alone.
+    Rule("decoder.feat_256.1", None, spectral_conv(3)),
+    Rule("decoder.feat_256.2", None, BATCH_NORM),
+)
+
+
+Shape = Sequence[int]
+
+
+def table(method: Mapping[str, Any]) -> Table:
+    """The rules for a config's `method` section; UserError where no official checkpoint can have its image size."""
+    size, unet, encoder = method["image_size"], method["unet"], method["encoder"]
+    if size not in _SIZES:
+        raise UserError(f"No official DBAE checkpoint has images of {size} px; sizes: {', '.join(map(str, _SIZES))}.")
+    blocks, attention = _way_down(size, unet["mult"], unet["blocks"], unet["attention"])
+    up_blocks, up_attention = _way_up(size, unet["mult"], unet["blocks"], unet["attention"])
+    encoder_blocks, encoder_attention = _way_down(size, encoder["mult"], encoder["blocks"], encoder["attention"])
+    fields = {
+        "block": blocks | up_blocks,
+        "attention": attention | up_attention,
+        "encoder_block": encoder_blocks,
+        "encoder_attention": encoder_attention,
+        "up": {str(up): str(up) for up in _SIZES if up <= size},
+        "image": {str(size): "to_image"},
+    }
+    return Table(RULES, fields)
+
+
+def _way_down(size: int, mult: Sequence[int], blocks: int, attention: Sequence[int]) -> tuple[dict, dict]:
+    """{official: ours} of the residual blocks and of the attention blocks, the middle included."""
+    residual = {"middle_block.0": "middle_block0", "middle_block.2": "middle_block1"}
+    attend = {"middle_block.1": "middle_attention"}
+    for level in range(len(mult)):
+        first = level * (blocks + 1)  # that of the level's resampling; for level 0 the first convolution
+        if level > 0:
+            residual[f"input_blocks.{first}.0"] = f"down{level}_resample"
+        for i in range(blocks):
+            residual[f"input_blocks.{first + 1 + i}.0"] = f"down{level}_block{i}"
+            if size // 2**level in attention:
+                attend[f"input_blocks.{first + 1 + i}.1"] = f"down{level}_attention{i}"
+    return residual, attend
+
+
+def _way_up(size: int, mult: Sequence[int], blocks: int, attention: Sequence[int]) -> tuple[dict, dict]:
+    """The same for the way up, which has one block more a level and resamples after the last one."""
+    residual, attend = {}, {}
+    for steps, level in enumerate(reversed(range(len(mult)))):
+        attends = size // 2**level in attention
+        for i in range(blocks + 1):
+            number = steps * (blocks + 1) + i
+            residual[f"output_blocks.{number}.0"] = f"up{level}_block{i}"
+            if attends:
+                attend[f"output_blocks.{number}.1"] = f"up{level}_attention{i}"
+            if level > 0 and i == blocks:
+                residual[f"output_blocks.{number}.{2 if attends else 1}"] = f"up{level}_resample"
+    return residual, attend
+
+
+def infer(shapes: Mapping[str, Shape]) -> dict[str, Any]:
+    """The fields of a config's `method` section that the shapes of a state dict tell.
+
+    They do not tell the bridge, sigma_data_end, dropout and the channels of an attention head. The two widths are
+    those of the first level, whose multiple is taken as 1 in the encoder. UserError where it is no DBAE state dict.
+    """
+    try:
+        size = next(size for size in _SIZES if f"decoder.to_{size}.weight_orig" in shapes)
+        latent_dim = shapes["label_emb.weight"][1]
+        return {
+            "image_size": size,
+            "channels": shapes["out.2.weight"][0],
+            "latent_dim": latent_dim,
+            "stochastic_encoder": shapes["encoder.out.3.weight"][0] == 2 * latent_dim,
+            "unet": _infer_unet(shapes, size),
+            "encoder": _infer_encoder(shapes, size),
+            "generator": {"width": shapes["decoder.init.init.1.weight"][0] // 32},
+        }
+    except (KeyError, StopIteration, IndexError, ZeroDivisionError) as error:
+        raise UserError(
+            f"Not an official DBAE state dict (looked for {error.args[0] if error.args else 'decoder.to_<size>'} among "
+            f"{len(shapes)} names, such as {next(iter(shapes), 'none')})."
+        ) from None
+
+
+def _infer_unet(shapes: Mapping[str, Shape], size: int) -> dict[str, Any]:
+    width = shapes["time_embed.0.weight"][1]
+    ups = _count(shapes, "output_blocks")
+    # The last block of a level on the way up also holds a resampling block, at .1 or, behind attention, at .2.
+    resampled = [n for n in range(ups) if any(f"output_blocks.{n}.{k}.in_layers.2.weight" in shapes for k in (1, 2))]
+    period = resampled[0] + 1 if resampled else ups
+    return {"width": width} | _infer_levels(shapes, size, "", width, period)
+
+
+def _infer_encoder(shapes: Mapping[str, Shape], size: int) -> dict[str, Any]:
+    # Channels change only in the first block of a level, one block behind the resampling.
+    total = _count(shapes, "encoder.input_blocks")
+    changes = [n - 1 for n in range(1, total) if f"encoder.input_blocks.{n}.0.skip_connection.weight" in shapes]
+    width = shapes["encoder.input_blocks.0.0.weight"][0]
+    period = math.gcd(total, *changes)
+    unet_period = _infer_unet(shapes, size)["blocks"] + 1
+    if period % unet_period == 0:  # without a change of channels in between, shapes cannot tell; the official are equal
+        period = unet_period
+    return {"width": width} | _infer_levels(shapes, size, "encoder.", width, period)
+
+
+def _infer_levels(shapes: Mapping[str, Shape], size: int, prefix: str, width: int, period: int) -> dict[str, Any]:
+    """mult, blocks and attention of a way down on which a level starts at every `period`-th block."""
+    levels = range(_count(shapes, f"{prefix}input_blocks") // period)
+    first = [f"{prefix}input_blocks.{level * period + 1}" for level in levels]
+    return {
+        "mult": tuple(shapes[f"{name}.0.in_layers.2.weight"][0] // width for name in first),
+        "blocks": period - 1,
+        "attention": tuple(size // 2**i for i, name in enumerate(first) if f"{name}.1.norm.weight" in shapes),
+    }
+
+
+def _count(shapes: Mapping[str, Shape], module: str) -> int:
+    """The number of entries of a numbered module."""
+    depth = module.count(".") + 1
+    return len({name.split(".")[depth] for name in shapes if name.startswith(f"{module}.")})
+
+
+def check(method: Mapping[str, Any], shapes: Mapping[str, Shape], source: str) -> None:
+    """Raise a UserError that names both values where `source` has another model than a config's `method` section."""
+    found, ours = _flat(infer(shapes)), _flat(method)
+    for field, value in found.items():
+        mine = ours[field]
+        if field.endswith("attention"):  # sizes that no level has make no difference
+            mine = tuple(size for size in value if size in mine)
+        elif isinstance(value, tuple):
+            mine = tuple(mine)
+        if mine != value:
+            raise UserError(
+                f"{source} has {field}={value}, but config.method.{field} is {mine}; use the config it fits."
+            )
+
+
+def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in section.items():
+        # a ConfigDict is no Mapping
+        out |= _flat(value, f"{prefix}{key}.") if hasattr(value, "items") else {prefix + key: value}
+    return out
+
+
+def unused(method: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Neutral values for the names that are of no use here, which the official code wants in a state dict."""
+    size, width = method["image_size"], method["generator"]["width"]
+    ups = [up for up in _SIZES if up <= size]
+    out: dict[str, np.ndarray] = {}
+    if size < 256:
+        matrix = np.ones((width, 9 * width), np.float32)
+        u, v = (np.full(n, n**-0.5, np.float32) for n in matrix.shape)
+        out |= {f"decoder.feat_256.1.weight_{k}": x for k, x in (("u", u), ("v", v))}
+        out["decoder.feat_256.1.weight_orig"] = matrix.reshape(width, width, 3, 3)
+        values = {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1}
+        out |= {f"decoder.feat_256.2.{leaf}": np.full(width, x, np.float32) for leaf, x in values.items()}
+    norms = ["init.init.1", *(f"feat_{up}.2" for up in dict.fromkeys([*ups, 256]))]
+    return out | {f"decoder.{norm}.num_batches_tracked": np.zeros((), np.int64) for norm in norms}

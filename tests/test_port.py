@@ -1,0 +1,224 @@
+"""The import engine and the file reader: strict matching, layouts that invert, refusals in one line."""
+
+import json
+import struct
+import sys
+
+import numpy as np
+import pytest
+
+from diffrep_jax.errors import UserError
+from diffrep_jax.port import engine, torch_file
+from diffrep_jax.port.engine import CONV, NORM, Rule, Table
+
+RULES = (
+    Rule("blocks.{n}.conv", "net/{n}/conv", CONV),
+    Rule("blocks.{n}.norm", "net/{n}/norm", NORM),
+    Rule("spare", None, NORM),
+)
+
+
+@pytest.fixture
+def table():
+    return Table(RULES, {"n": {"0": "a", "1": "b"}})
+
+
+def tensors():
+    rng = np.random.default_rng(0)
+    shapes = {"0.conv.weight": (4, 3, 3, 3), "0.conv.bias": (4,), "1.norm.weight": (5,), "1.norm.bias": (5,)}
+    return {f"blocks.{name}": rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def template():
+    return {
+        "params": {
+            "net": {
+                "a": {"conv": {"kernel": np.zeros((3, 3, 3, 4), np.float32), "bias": np.zeros(4, np.float32)}},
+                "b": {"norm": {"scale": np.zeros(5, np.float32), "bias": np.zeros(5, np.float32)}},
+            }
+        }
+    }
+
+
+def test_values_go_where_the_rules_say(table):
+    official = tensors() | {"spare.bias": np.zeros(1)}
+    net = table.to_variables(official, template(), "x.pt")["params"]["net"]
+    assert net["a"]["conv"]["kernel"][2, 0, 1, 3] == official["blocks.0.conv.weight"][3, 1, 2, 0]
+    np.testing.assert_array_equal(net["b"]["norm"]["scale"], official["blocks.1.norm.weight"])
+    assert table.match(official, template()).ignored == ["spare.bias"]
+
+
+def test_round_trip_is_bitwise(table):
+    back = table.to_official(table.to_variables(tensors(), template(), "x.pt"))
+    assert back.keys() == tensors().keys()
+    for name, value in tensors().items():
+        np.testing.assert_array_equal(back[name], value)
+
+
+def test_one_error_lists_the_names_of_both_sides(table):
+    official = tensors()
+    official["blocks.0.conv.scale"] = official.pop("blocks.0.conv.bias")
+    official["blocks.7.norm.bias"] = official.pop("blocks.1.norm.bias")
+    with pytest.raises(UserError) as error:
+        table.to_variables(official, template(), "x.pt")
+    for name in ("x.pt", "blocks.0.conv.scale", "blocks.7.norm.bias", "net/a/conv/bias", "net/b/norm/bias"):
+        assert name in str(error.value)
+
+
+def test_a_known_name_without_a_leaf_is_unmatched(table):
+    official = tensors() | {"blocks.0.norm.bias": np.zeros(4)}
+    assert table.match(official, template()).unmatched_names == ["blocks.0.norm.bias"]
+
+
+def test_a_wrong_shape_is_named_with_both(table):
+    official = tensors() | {"blocks.0.conv.weight": np.zeros((4, 2, 3, 3)), "blocks.0.conv.bias": np.zeros((4, 1))}
+    with pytest.raises(UserError, match=r"conv\.weight \[4, 2, 3, 3\] for params/net/a/conv/kernel \[3, 3, 3, 4\]"):
+        table.to_variables(official, template(), "x.pt")
+
+
+def test_a_field_must_be_one_to_one():
+    with pytest.raises(ValueError, match="one to one"):
+        Table(RULES, {"n": {"0": "a", "1": "a"}})
+
+
+@pytest.mark.parametrize(
+    ("layout", "shape"),
+    [
+        (engine.IDENTITY, (5,)),
+        (engine.LINEAR, (4, 3)),
+        (engine.CONV2D, (4, 3, 2, 5)),
+        (engine.CONV1D, (4, 3, 1)),
+        (engine.CONV1X1_DENSE, (4, 3, 1, 1)),
+        (engine.TRANSPOSED_CONV, (4, 3, 2, 5)),
+        (engine.flat_kernel(3), (27,)),
+    ],
+    ids=lambda x: getattr(x, "name", None),
+)
+def test_layouts_invert(layout, shape):
+    x = np.random.default_rng(0).normal(size=shape)
+    back = layout.to_official(layout.to_ours(x))
+    assert back.shape == shape
+    np.testing.assert_array_equal(back, x)
+
+
+def test_a_flat_kernel_goes_with_its_kernel():
+    """u^T W v is the same number on both sides, W a convolution's weight as a matrix [out, inputs]."""
+    rng = np.random.default_rng(0)
+    weight, v = rng.normal(size=(4, 5, 3, 3)), rng.normal(size=45)
+    ours = engine.CONV2D.to_ours(weight).reshape(-1, 4).T @ engine.flat_kernel(3).to_ours(v)
+    np.testing.assert_allclose(ours, weight.reshape(4, -1) @ v)
+
+
+# Files
+
+
+def write_safetensors(path, entries):
+    """entries: {name: (dtype, shape, bytes)}."""
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name, (dtype, shape, content) in entries.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(content)]}
+        data += content
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def test_safetensors(tmp_path):
+    entries = {
+        "module.a": ("F32", [2, 1], struct.pack("<2f", 1.5, -2)),
+        "module.b": ("BF16", [2], b"\x80\x3f\x00\xc0"),
+        "module.c": ("I64", [], struct.pack("<q", 7)),
+        "module.d": ("F16", [0], b""),
+    }
+    write_safetensors(tmp_path / "a.safetensors", entries)
+    out = torch_file.read(tmp_path / "a.safetensors")
+    assert {name: value.tolist() for name, value in out.items()} == {"a": [[1.5], [-2]], "b": [1, -2], "c": 7, "d": []}
+    assert out["b"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"\xff\xd8\xff\xe0 a picture", "neither"),
+        (struct.pack("<Q", 99) + b'{"a": 1}', "cut short"),
+        (struct.pack("<Q", 8) + b'{"a": 1}', "damaged"),
+        (struct.pack("<Q", 8) + b"{'a': 1}", "damaged"),
+        (struct.pack("<Q", 2) + b"{}", "no tensors"),
+    ],
+)
+def test_a_foreign_file_is_one_line(tmp_path, content, message):
+    path = tmp_path / "model.pt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        torch_file.read(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_missing_file_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="No such file"):
+        torch_file.read(tmp_path / "none.pt")
+
+
+def test_a_cut_safetensors_file_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    write_safetensors(path, {"a": ("F32", [4], bytes(16))})
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match="not within the data"):
+        torch_file.read(path)
+
+
+def test_without_torch_the_remedy_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"PK\x03\x04 and more")
+    with pytest.raises(UserError, match=r"pip install 'diffrep_jax\[torch\]'"):
+        torch_file.read(path)
+
+
+class Greedy:
+    """Pickles as a call."""
+
+    def __reduce__(self):
+        return print, ("this ran",)
+
+
+@pytest.mark.torch
+class TestTorch:
+    @pytest.fixture(autouse=True)
+    def torch(self):
+        return pytest.importorskip("torch")
+
+    @pytest.mark.parametrize("modern", [True, False])
+    def test_state_dict(self, torch, tmp_path, modern):
+        path = tmp_path / "ema_0.9999_10.pt"
+        content = {"module.a": torch.arange(6.0).reshape(2, 3).T, "module.b": torch.ones(2).bfloat16()}
+        torch.save(content, path, _use_new_zipfile_serialization=modern)
+        out = torch_file.read(path)
+        assert {name: value.tolist() for name, value in out.items()} == {"a": [[0, 3], [1, 4], [2, 5]], "b": [1, 1]}
+        assert {value.dtype for value in out.values()} == {np.dtype(np.float32)}
+
+    def test_a_mixed_prefix_is_kept(self, torch, tmp_path):
+        torch.save({"module.a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "a.pt")
+        assert set(torch_file.read(tmp_path / "a.pt")) == {"module.a", "b"}
+
+    def test_code_is_refused_and_does_not_run(self, torch, tmp_path, capsys):
+        torch.save({"a": torch.ones(1), "b": Greedy()}, tmp_path / "a.pt")
+        with pytest.raises(UserError, match="run code.*print"):
+            torch_file.read(tmp_path / "a.pt")
+        assert "this ran" not in capsys.readouterr().out
+
+    @pytest.mark.parametrize("content", [[1, 2], {}, {"state": {"a": 1}}, {"step": 3}, {1: 2}])
+    def test_something_else_than_a_state_dict_is_refused(self, torch, tmp_path, content):
+        torch.save(content, tmp_path / "a.pt")
+        with pytest.raises(UserError, match="state dict"):
+            torch_file.read(tmp_path / "a.pt")
+
+    @pytest.mark.parametrize("modern", [True, False])
+    @pytest.mark.parametrize("kept", [0.02, 0.5, 0.99])
+    def test_a_cut_file_is_refused(self, torch, tmp_path, modern, kept):
+        path = tmp_path / "a.pt"
+        torch.save({"a": torch.ones(1000)}, path, _use_new_zipfile_serialization=modern)
+        content = path.read_bytes()
+        path.write_bytes(content[: int(kept * len(content))])
+        with pytest.raises(UserError, match="damaged"):
+            torch_file.read(path)

@@ -1,0 +1,235 @@
+"""The official DBAE through its rule table, held to numbers measured with PyTorch (`tests/golden/`)."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import dbae_celeba, dbae_ffhq
+from diffrep_jax import samplers
+from diffrep_jax.errors import UserError
+from diffrep_jax.methods.base import build
+from diffrep_jax.port import dbae
+from diffrep_jax.processes.preconditioning import c_noise
+from tests import golden
+
+CASES = {"det": "dbae_celeba64_det_vp", "sto": "dbae_celeba64_sto_vp"}
+LARGE = "dbae_ffhq128_sto_vp"
+
+X0 = np.tanh(golden.normal("x0", 2, 64, 64, 3))
+EPS = golden.normal("eps", 2, 64, 64, 3)
+CODE_NOISE = golden.normal("znoise", 2, 512)
+CHURN_NOISE = np.stack([golden.normal(f"churn_{i}", 2, 64, 64, 3) for i in range(4)])
+
+
+def section(kind):
+    """The config's `method` section of a case, in float32 and without dropout."""
+    if kind == "large":
+        config = dbae_ffhq.get_config("encoder=stochastic")
+    else:
+        config = dbae_celeba.get_config("encoder=stochastic" if kind == "sto" else "")
+    config.method.dtype = "float32"
+    config.method.unet.dropout = 0.0
+    return config.method
+
+
+def shapes_of(method):
+    image = jax.ShapeDtypeStruct((1, method.image_size, method.image_size, method.channels), jnp.float32)
+    return jax.eval_shape(lambda: method.init(jax.random.key(0), {"image": image}))
+
+
+def error(ours, expected):
+    """||ours - expected|| / ||expected||"""
+    ours, expected = np.asarray(ours, np.float64), np.asarray(expected, np.float64)
+    return np.linalg.norm(ours - expected) / np.linalg.norm(expected)
+
+
+def every_fourth(images):
+    return images[:, ::4, ::4]
+
+
+# Names and shapes
+
+
+@pytest.mark.parametrize(("kind", "name"), [*CASES.items(), ("large", LARGE)])
+def test_all_names_and_shapes_match(kind, name):
+    shapes = golden.manifest(name)
+    matching = dbae.table(section(kind)).check(shapes, shapes_of(build(section(kind))), name)
+    assert len(matching.targets) + len(matching.ignored) == len(shapes)
+    assert {n for n in matching.ignored if not n.endswith("num_batches_tracked")} == {
+        n for n in shapes if n.startswith("decoder.feat_256.") and not n.endswith("num_batches_tracked")
+    }
+
+
+@pytest.mark.parametrize(("kind", "name"), [*CASES.items(), ("large", LARGE)])
+def test_the_shapes_tell_the_config(kind, name):
+    found, config = dbae.infer(golden.manifest(name)), section(kind)
+    for field in ("image_size", "channels", "latent_dim", "stochastic_encoder"):
+        assert found[field] == config[field]
+    assert found["unet"] | {"head_dim": 64, "dropout": 0.0} == dict(config.unet)
+    assert found["encoder"] == dict(config.encoder)
+    assert found["generator"] == dict(config.generator)
+    dbae.check(config, golden.manifest(name), name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("sto", "stochastic_encoder=False, but config.method.stochastic_encoder is True"),
+        ("large", "image_size=64, but config.method.image_size is 128"),
+    ],
+)
+def test_a_mismatch_names_both(kind, message):
+    with pytest.raises(UserError, match=message):
+        dbae.check(section(kind), golden.manifest(CASES["det"]), "x.pt")
+
+
+def test_a_foreign_state_dict_is_refused():
+    with pytest.raises(UserError, match="Not an official DBAE.*conv1.weight"):
+        dbae.infer({"conv1.weight": (3, 3)})
+
+
+def test_an_image_size_without_official_checkpoints_is_refused():
+    with pytest.raises(UserError, match="28 px"):
+        dbae.table(dict(section("det")) | {"image_size": 28})
+
+
+def test_a_missing_block_is_named():
+    shapes = {n: s for n, s in golden.manifest(CASES["det"]).items() if not n.startswith("output_blocks.4.1.")}
+    shapes["output_blocks.4.3.weight"] = (1,)
+    with pytest.raises(UserError, match=r"output_blocks\.4\.3\.weight.*params/unet/up2_attention1/qkv/kernel"):
+        dbae.table(section("det")).check(shapes, shapes_of(build(section("det"))), "x.pt")
+
+
+# Values. One compilation serves both cases: from z on, their networks are the same.
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    """(method, variables, the official tensors, the golden numbers)."""
+    method, table = build(section(request.param)), dbae.table(section(request.param))
+    official = golden.state_dict(golden.manifest(CASES[request.param]))
+    with jax.default_matmul_precision("highest"):
+        variables = jax.device_put(table.to_variables(official, shapes_of(method), CASES[request.param]))
+        yield method, variables, official, golden.numbers(CASES[request.param])
+
+
+@functools.cache
+def decoder():
+    return build(section("det"))
+
+
+@jax.jit
+def raw_and_denoised(variables, xt, t, xT, z):
+    method = decoder()
+    c_in = method.preconditioning.scalings(*method.process.coefficients(t))[2]
+    unet = {"params": variables["params"]["unet"]}
+    raw = method._unet.apply(unet, c_in * xt, c_noise(jnp.broadcast_to(t, xt.shape[:1])), xT, z)
+    return raw, method.denoiser(variables, z, xT)(xt, t)
+
+
+@functools.partial(jax.jit, static_argnames=("sampler", "ratio"))
+def decode(variables, z, xT, nodes, noise, sampler, ratio):
+    return decoder().decode(variables, z, xT, samplers.build(sampler, ratio), nodes, lambda i: noise[i])
+
+
+def decoder_variables(variables):
+    """Without the encoder, whose shape differs between the cases."""
+    return {"params": {name: variables["params"][name] for name in ("unet", "generator")}}
+
+
+def test_round_trip_is_bitwise(case):
+    method, variables, official, _ = case
+    fields = section("sto" if method.stochastic_encoder else "det")
+    back = dbae.table(fields).to_official(variables) | dbae.unused(fields)
+    assert {n: (x.shape, x.dtype) for n, x in back.items()} == {n: (x.shape, x.dtype) for n, x in official.items()}
+    different = [name for name in official if not np.array_equal(back[name], official[name])]
+    assert all(name.startswith("decoder.feat_256.") for name in different)
+
+
+def test_code_and_endpoint(case):
+    method, variables, _, expected = case
+    features = method._encoder.apply({"params": variables["params"]["encoder"]}, X0)
+    assert error(features, expected["encoder_out"]) < 1e-5
+    z = method.encode(variables, X0, CODE_NOISE if method.stochastic_encoder else None)
+    assert error(z, expected["z"]) < 1e-5
+    assert error(method.endpoint(variables, expected["z"]), expected["x_T_full"]) < 1e-5
+
+
+@pytest.mark.slow
+def test_raw_and_denoised(case):
+    _, variables, _, expected = case
+    xT, z = expected["x_T_full"], expected["z"]
+    xt = 0.7 * X0 + 0.3 * xT + 0.2 * EPS
+    for i, t in enumerate(expected["t"]):
+        raw, denoised = raw_and_denoised(decoder_variables(variables), xt, jnp.float32(t), xT, z)
+        assert error(every_fourth(raw), expected[f"raw_{i}"]) < 1e-5
+        assert error(every_fourth(denoised), expected[f"denoised_{i}"]) < 1e-5
+
+
+# Without churn the first step starts at t = T - 1e-4, where the official sampler takes differences of float32
+# logarithms: one unit in their last place moves its samples by 1e-4, and the exact drift in float64 is that far
+# from them (1.0e-4 and 0.8e-4 for Euler, 1.3e-4 and 1.4e-4 for Heun).
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sampler", "ratio", "tolerance"), [("euler", 0.0, 2e-4), ("heun", 0.0, 2e-4), ("heun", 0.33, 1e-4)]
+)
+def test_samples(case, sampler, ratio, tolerance):
+    method, variables, _, expected = case
+    nodes = samplers.grid("karras", method.process, 4)
+    np.testing.assert_allclose(nodes, expected["sigmas"], rtol=2e-6)
+    assert samplers.build(sampler, ratio).evaluations(4) == expected[f"nfe_{sampler}_churn{ratio}"]
+    arguments = expected["z"], expected["x_T_full"], jnp.asarray(nodes, jnp.float32), CHURN_NOISE
+    out = decode(decoder_variables(variables), *arguments, sampler=sampler, ratio=ratio)
+    assert error(every_fourth(out), expected[f"sample_{sampler}_churn{ratio}"]) < tolerance
+
+
+# Training: batch statistics, one power iteration, no dropout
+
+
+@pytest.fixture(scope="module")
+def trained(case):
+    """(|D - x_0|^2 and the weighted one per image, new buffers, gradients) at the golden times."""
+    method, variables, _, expected = case
+
+    def loss(params, batch_stats, t):
+        variables = {"params": params, "batch_stats": batch_stats}
+        z = method.encode(variables, X0, CODE_NOISE)
+        xT, new = method._generator.apply(
+            method._generator_variables(variables), z, train=True, mutable=["batch_stats"]
+        )
+        mse = method._errors(variables, X0, xT, z, t, EPS, None)
+        weighted = mse * method.preconditioning.weight(*method.process.coefficients(t))
+        return weighted.mean(), (mse, weighted, {"generator": new["batch_stats"]})
+
+    t = jnp.asarray(expected["train_t"], jnp.float32)
+    gradient = jax.jit(jax.grad(loss, has_aux=True))
+    grads, (mse, weighted, new) = gradient(variables["params"], variables["batch_stats"], t)
+    return mse, weighted, new, grads
+
+
+@pytest.mark.slow
+def test_losses_of_each_image(case, trained):
+    expected = case[3]
+    assert error(trained[0], expected["train_xs_mse"]) < 1e-5
+    assert error(trained[1], expected["train_mse"]) < 1e-5
+
+
+@pytest.mark.slow
+def test_every_gradient_norm(case, trained):
+    kind = "sto" if case[0].stochastic_encoder else "det"
+    grads = dbae.table(section(kind)).to_official({"params": trained[3]})
+    norms = golden.gradient_norms(CASES[kind])
+    assert grads.keys() == {name for name, norm in norms.items() if norm is not None}
+    off = {name: abs(np.linalg.norm(grads[name].astype(np.float64)) / norms[name] - 1) for name in grads}
+    assert max(off.values()) < 1e-4, max(off, key=off.__getitem__)
+
+
+@pytest.mark.slow
+def test_buffers_after_the_step(case, trained):
+    kind = "sto" if case[0].stochastic_encoder else "det"
+    buffers = dbae.table(section(kind)).to_official({"batch_stats": trained[2]})
+    for name in [name for name in case[3] if name.startswith("after/")]:
+        assert error(buffers[name.removeprefix("after/")], case[3][name]) < 1e-5, name
