@@ -14,6 +14,7 @@ from typing import Any
 
 from diffrep_jax import config as configs
 from diffrep_jax.errors import UserError
+from diffrep_jax.train import runtime
 from launch.main import split_overrides
 
 # Dense bf16 peak, TFLOP/s a device, from the makers' data sheets; other devices are measured with a matmul.
@@ -30,6 +31,8 @@ PEAK_BF16 = {
     "TPU v6 lite": 918,
 }
 
+WARM_UP = 3  # calls before the clock: the allocator grows, and a CPU's first two steps are slower
+
 
 def measure(config: Any, what: str, batch_size: int, repeats: int) -> dict[str, Any]:
     """Compile and time one kind of work on random images; the median of `repeats` calls after a warm-up."""
@@ -42,7 +45,8 @@ def measure(config: Any, what: str, batch_size: int, repeats: int) -> dict[str, 
     mesh = make_mesh(**config.mesh)
     method = build(config.method)
     call, compile_seconds, memory = WORK[what](config, method, mesh, batch_size)
-    call()
+    for _ in range(WARM_UP):
+        call()
     seconds = []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -238,6 +242,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=pathlib.Path, help="also append the result to this file, one object a line")
     flags, rest = parser.parse_known_args(argv)
+    runtime.set_up()
     config = configs.load_file(flags.config)
     configs.override(config, split_overrides(rest))
     batch = flags.batch or (config.train if flags.what == "train" else config.tasks.reconstruct).batch_size

@@ -22,9 +22,9 @@ def run() -> None:
     workdir = f"--workdir={WORKDIR}"
     print(
         "A Diffusion Bridge AutoEncoder learns 1,500 scanned digits of 16 x 16 pixels as codes of 64 numbers.\n"
-        "It trains for about two minutes on two cores and never more than four."
+        "It trains for about three minutes on two cores, four at the most."
     )
-    command(f"--config={ROOT / 'configs' / 'dbae_digits.py'}", workdir, "--config.train.max_minutes=4")
+    command(f"--config={ROOT / 'configs' / 'dbae_digits.py'}", workdir, "--config.train.max_minutes=3.5")
     command(workdir, "--task=reconstruct")
     command(workdir, "--task=interpolate")
 

@@ -53,6 +53,10 @@ def main(argv: list[str]) -> None:
     for library in ("absl", "jax", "orbax"):
         logging.getLogger(library).setLevel(logging.WARNING)
 
+    from diffrep_jax.train import runtime
+
+    runtime.set_up(flags.multihost)  # before anything that uses JAX
+
     from diffrep_jax import config as configs
     from diffrep_jax.methods.base import build
     from diffrep_jax.tasks import base as tasks
@@ -64,9 +68,6 @@ def main(argv: list[str]) -> None:
     configs.check_same_model(config, workdir)
     method = build(config.method)
 
-    from diffrep_jax.train import runtime
-
-    runtime.set_up(flags.multihost)
     if flags.multihost and not runtime.is_first():
         logging.getLogger().setLevel(logging.WARNING)  # one process speaks for all
     if flags.task == "train":

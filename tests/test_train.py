@@ -18,7 +18,7 @@ from diffrep_jax.models import layers
 from diffrep_jax.train import checkpoint, optimizer, sharding
 from diffrep_jax.train.loop import train
 from diffrep_jax.train.state import TrainState, abstract_state, create_state
-from diffrep_jax.train.step import example_keys, make_train_step
+from diffrep_jax.train.step import ema_decay_at, example_keys, make_train_step
 from diffrep_jax.train.writer import Writer
 from tests.tiny import run_python, tiny_config
 
@@ -85,7 +85,7 @@ def test_microbatches_give_the_step_of_the_whole_batch(microbatches, images):
 
 def test_the_step_is_gradient_descent_with_an_average(images):
     """Against a finite difference of the loss and the definition of an exponential average."""
-    before, after, _ = linear_step(1, images, ema_decay=0.75, lr=0.5)
+    before, after, _ = linear_step(1, images, lr=0.5)
     method, keys = Linear(), example_keys(3, jnp.zeros((), jnp.int32), 8)
     direction = np.random.default_rng(1).standard_normal(before.params["w"].shape).astype(np.float32)
 
@@ -96,10 +96,19 @@ def test_the_step_is_gradient_descent_with_an_average(images):
     slope = (loss(1e-2) - loss(-1e-2)) / 2e-2
     moved = np.sum((after.params["w"] - before.params["w"]) * direction)
     assert moved == pytest.approx(-0.5 * slope, rel=1e-3)
-    np.testing.assert_allclose(
-        after.ema["params"]["w"], 0.75 * before.params["w"] + 0.25 * after.params["w"], rtol=1e-6, atol=1e-8
+    np.testing.assert_allclose(  # the first decay is 1/10
+        after.ema["params"]["w"], 0.1 * before.params["w"] + 0.9 * after.params["w"], rtol=1e-5, atol=1e-8
     )
     assert int(after.step) == 1
+
+
+def test_the_average_forgets_its_start_and_ends_at_the_decay():
+    """After n updates of a constant 1, starting from 0, what is missing is the product of the decays."""
+    decays = [float(ema_decay_at(jnp.asarray(n), 0.9999)) for n in range(300)]
+    assert np.prod(decays) < 1e-8  # a constant 0.9999 would have kept 97 % of the start
+    assert float(ema_decay_at(jnp.asarray(10**6), 0.9999)) == pytest.approx(0.9999)
+    assert float(ema_decay_at(jnp.asarray(50), 0.5)) == 0.5
+    assert all(a <= b for a, b in zip(decays, decays[1:], strict=False))
 
 
 def test_keys_differ_by_seed_step_and_example():
