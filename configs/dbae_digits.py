@@ -23,5 +23,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.update(batch_size=64, checkpoint_every=250, log_every=50, keep_last=1, keep_every=0)
     config.tasks.reconstruct.update(every_steps=500, sampler="euler", steps=20, batch_size=99, num_images=-1)
     config.tasks.reconstruct.update(grid_images=12)
-    config.tasks.interpolate.update(sampler="euler", steps=20, gif=True)
+    config.tasks.interpolate.update(sampler="euler", steps=20, first="3", second="4", gif=True)
     return config
