@@ -62,7 +62,8 @@ def test_interpolation_runs_from_one_reconstruction_to_the_other(tiny_run, tmp_p
     for point, index in ((0, 1), (-1, 5)):
         assert np.abs(strip["images"][point].astype(int) - whole["reconstructions"][index]).max() <= 1
     np.testing.assert_allclose(np.diff(strip["codes"], axis=0).std(0), 0, atol=1e-5)  # equal steps
-    assert Image.open(folder / "interpolation.gif").n_frames >= 5
+    distinct = len({image.tobytes() for image in strip["images"]})  # Pillow joins frames that are equal
+    assert Image.open(folder / "interpolation.gif").n_frames >= distinct
     assert Image.open(folder / "strip.png").width > 7 * 64
 
 

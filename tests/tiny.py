@@ -22,8 +22,8 @@ def tiny_config(**train) -> ConfigDict:
     config.method.generator.update(width=2)
     config.train.update(total_steps=4, batch_size=8, checkpoint_every=100, log_every=1, max_minutes=0.0)
     config.train.update(train)
-    config.tasks.reconstruct.update(every_steps=0, steps=2, num_images=10, batch_size=8, grid_images=4)
-    config.tasks.interpolate.update(every_steps=0, steps=2, points=3)
+    config.tasks.reconstruct.update(every_steps=0, sampler="heun", steps=2, num_images=10, batch_size=8, grid_images=4)
+    config.tasks.interpolate.update(every_steps=0, sampler="heun", steps=2, points=3)
     return config.lock()
 
 
