@@ -40,8 +40,9 @@ def _backward(groups: int, silu: bool, epsilon: float, saved: tuple, dy: Image) 
         du = du * (s * (1 + u * (1 - s)))
     d_bias = du.sum((1, 2))
     d_gain = (du * (wide - _per_pixel(mean))).sum((1, 2)) * inverse_std
-    shift = _group_mean(d_bias * gain, groups) / pixels
-    slope = _group_mean(d_gain * gain, groups) / pixels * inverse_std
+    means = _group_mean(jnp.concatenate([d_bias * gain, d_gain * gain]), groups) / pixels
+    shift, slope = jnp.split(means, 2)
+    slope = slope * inverse_std
     centred = (wide - _per_pixel(mean)) * _per_pixel(slope * inverse_std)
     dx = du * _per_pixel(inverse_std * gain) - centred - _per_pixel(shift * inverse_std)
     return dx.astype(x.dtype), d_gain, d_bias

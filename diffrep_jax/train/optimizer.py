@@ -2,10 +2,14 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from diffrep_jax.errors import UserError, unknown
+from diffrep_jax.types import PyTree
 
+SMALL = 2**14  # elements
 OPTIMIZERS = {"radam": optax.radam, "adam": optax.adam}
 
 
@@ -20,5 +24,42 @@ def build(config: Any, method: Any) -> optax.GradientTransformation:
         raise UserError(f"config.optim.lr {config.lr} must be above 0.")
     if not 0 <= config.ema_decay < 1:
         raise UserError(f"config.optim.ema_decay {config.ema_decay} is outside [0, 1).")
-    transforms = {"train": OPTIMIZERS[config.name](config.lr), "frozen": optax.set_to_zero()}
+    transforms = {"train": _on_joined(OPTIMIZERS[config.name](config.lr)), "frozen": optax.set_to_zero()}
     return optax.multi_transform(transforms, method.param_labels)
+
+
+def join_small(tree: PyTree) -> dict[str, Any]:
+    """{"large": the large leaves, "small": all others as one vector}: one kernel where there were hundreds.
+
+    Most leaves of a network are biases and norms; elementwise work on each costs more to compile and to load from the
+    compile cache than to run.
+    """
+    leaves = jax.tree.leaves(tree)
+    small = [leaf.ravel() for leaf in leaves if leaf.size < SMALL]
+    return {
+        "large": [leaf for leaf in leaves if leaf.size >= SMALL],
+        "small": jnp.concatenate(small) if small else None,
+    }
+
+
+def _split_again(joined: dict[str, Any], like: PyTree) -> PyTree:
+    """Undo `join_small`; `like` has the wanted structure and shapes."""
+    leaves, structure = jax.tree.flatten(like)
+    large, offset, out = iter(joined["large"]), 0, []
+    for leaf in leaves:
+        if leaf.size >= SMALL:
+            out.append(next(large))
+        else:
+            out.append(joined["small"][offset : offset + leaf.size].reshape(leaf.shape))
+            offset += leaf.size
+    return jax.tree.unflatten(structure, out)
+
+
+def _on_joined(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """An elementwise transformation, run on the joined tree: the same numbers."""
+
+    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
+        joined, state = inner.update(join_small(updates), state, None if params is None else join_small(params))
+        return _split_again(joined, updates), state
+
+    return optax.GradientTransformation(lambda params: inner.init(join_small(params)), update)

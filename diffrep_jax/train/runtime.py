@@ -42,6 +42,19 @@ def _keep_memory() -> None:
     libc.mallopt(arena_max, 1)
     libc.mallopt(mmap_max, 0)
     libc.mallopt(trim_threshold, -1)
+    _ask_for_huge_pages(libc)
+
+
+def _ask_for_huge_pages(libc: ctypes.CDLL) -> None:
+    """Let the heap grow into pages of 2 MiB: one fault instead of 512. Nothing is taken before it is used."""
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    page, huge = os.sysconf("SC_PAGE_SIZE"), 14  # MADV_HUGEPAGE
+    size = os.sysconf("SC_PHYS_PAGES") // 2 * page
+    if block := libc.malloc(size):
+        libc.madvise(-(-block // page) * page, size - 2 * page, huge)
+        libc.free(block)
 
 
 def is_first() -> bool:

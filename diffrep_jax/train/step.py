@@ -1,5 +1,6 @@
 """One training step as one jitted call: loss, gradients over micro-batches, update, EMA."""
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from diffrep_jax.train.optimizer import join_small
 from diffrep_jax.train.sharding import batch_sharding, replicated
 from diffrep_jax.train.state import TrainState
 from diffrep_jax.types import Array, Keys, PyTree
@@ -71,7 +73,7 @@ def make_train_step(
         weight = 1 - ema_decay_at(state.step, ema_decay)
         ema = jax.tree.map(lambda old, new: old + weight * (new - old), state.ema, current)
         new_state = TrainState(state.step + 1, params, batch_stats, ema, opt_state)
-        return new_state, metrics | {"grad_norm": optax.global_norm(grads)}
+        return new_state, metrics | {"grad_norm": optax.global_norm(join_small(grads))}
 
     return step
 
@@ -98,4 +100,9 @@ def compile_step(step: Step, state: TrainState, batch: dict[str, Any], mesh: Mes
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )
-    return jitted.lower(state, batch).compile()
+    gc.disable()  # tracing makes a million objects and no garbage; the collector would take a third of the time
+    try:
+        lowered = jitted.lower(state, batch)
+    finally:
+        gc.enable()
+    return lowered.compile()
