@@ -39,5 +39,6 @@ class TaskHook:
 
 def task_hooks(method: Any, config: Any, workdir: pathlib.Path, data_dir: pathlib.Path | None) -> list[TaskHook]:
     """A hook for every section of `config.tasks` whose `every_steps` is above 0."""
-    tasks = {name: base.build(name, settings, data_dir) for name, settings in config.tasks.items()}
+    due = {name: settings for name, settings in config.tasks.items() if "every_steps" in settings}
+    tasks = {name: base.build(name, settings, {"data_dir": data_dir}) for name, settings in due.items()}
     return [TaskHook(name, task, method, config, workdir) for name, task in tasks.items() if task.every_steps > 0]

@@ -29,6 +29,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument("--workdir", type=pathlib.Path, help="the run's folder (default: runs/<config>)")
     parser.add_argument("--task", default="train", help="train, or a file of diffrep_jax/tasks (default: train)")
     parser.add_argument("--data_dir", type=pathlib.Path, help="where the images are (default: $DIFFREP_DATA)")
+    parser.add_argument("--checkpoint", type=pathlib.Path, metavar="FILE", help="what --task=import reads")
+    parser.add_argument("--images", type=pathlib.Path, metavar="PATH", help="images that --task=import measures on")
     parser.add_argument("--multihost", action="store_true", help="join the other hosts of a cluster or TPU pod")
     flags, rest = parser.parse_known_args(argv)
     return flags, split_overrides(rest)
@@ -71,19 +73,27 @@ def main(argv: list[str]) -> None:
     if flags.multihost and not runtime.is_first():
         logging.getLogger().setLevel(logging.WARNING)  # one process speaks for all
     if flags.task == "train":
+        for flag in ("checkpoint", "images"):
+            if getattr(flags, flag) is not None:
+                raise UserError(f"--{flag} is of no use to --task=train; add --task=import.")
         _train(method, config, workdir, flags.data_dir)
     else:
-        _run_task(flags.task, method, config, workdir, flags.data_dir)
+        _run_task(flags, method, config, workdir)
 
 
 def _config_and_workdir(flags: argparse.Namespace) -> tuple:
     """The config named, or the run's own; the folder named, or runs/<name of the config file>."""
     from diffrep_jax import config as configs
+    from diffrep_jax.tasks.base import task_class
 
     spec = flags.config
-    if spec is None and flags.workdir is not None and (flags.task != "train" or _is_run(flags.workdir)):
-        return configs.load_run(flags.workdir), flags.workdir
     if spec is None:
+        if flags.workdir is not None and _is_run(flags.workdir):
+            return configs.load_run(flags.workdir), flags.workdir
+        if flags.task != "train" and not task_class(flags.task).needs_run:
+            raise UserError(f"--task={flags.task} needs a config; add --config=configs/FILE.py.")
+        if flags.task != "train" and flags.workdir is not None:
+            return configs.load_run(flags.workdir), flags.workdir  # refuses, and says why
         spec = str(DEFAULT_CONFIG)
     workdir = flags.workdir or pathlib.Path("runs") / pathlib.Path(spec.partition(":")[0]).stem
     return configs.load_file(spec), workdir
@@ -103,19 +113,24 @@ def _train(method, config, workdir: pathlib.Path, data_dir: pathlib.Path | None)
     logging.info("Trained to step %d; the run is in %s.", int(state.step), workdir)
 
 
-def _run_task(name: str, method, config, workdir: pathlib.Path, data_dir: pathlib.Path | None) -> None:
-    import jax
-
+def _run_task(flags: argparse.Namespace, method, config, workdir: pathlib.Path) -> None:
     from diffrep_jax.errors import unknown
     from diffrep_jax.tasks import base
+
+    if flags.task not in config.tasks:
+        raise unknown("task", flags.task, config.tasks, "config.tasks")
+    task = base.build(flags.task, config.tasks[flags.task], {path: getattr(flags, path) for path in base.PATHS})
+    task.run(method, _trained(method, workdir) if task.needs_run else None, config, workdir)
+
+
+def _trained(method, workdir: pathlib.Path):
+    """The averaged variables of the run, on this machine's devices."""
+    import jax
+
     from diffrep_jax.train.checkpoint import load_variables
     from diffrep_jax.train.sharding import make_mesh
 
-    if name not in config.tasks:
-        raise unknown("task", name, config.tasks, "config.tasks")
-    task = base.build(name, config.tasks[name], data_dir)
-    variables = load_variables(workdir, method, make_mesh(devices=jax.local_devices()))
-    task.run(method, variables, config, workdir)
+    return load_variables(workdir, method, make_mesh(devices=jax.local_devices()))
 
 
 def run(argv: list[str]) -> None:

@@ -99,7 +99,7 @@ def test_every_section_of_a_config_fits_what_it_configures(path):
     for name in tasks.names():
         assert name in config.tasks, f"{path.name} has no tasks.{name}"
     for name, settings in config.tasks.items():
-        task = tasks.build(name, settings, None)
+        task = tasks.build(name, settings, {})
         assert not hasattr(task, "split") or task.split in dataset.splits
     with pytest.raises((AttributeError, KeyError)):
         config.optim.learning_rate = 1.0

@@ -1,6 +1,7 @@
 """The tasks on a trained run: what they write agrees with what they say, alone and as hooks."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def run_task(name, workdir, out, **settings):
         config.tasks[name].update(settings)
     method = build(config.method)
     variables = load_variables(workdir, method, make_mesh())
-    return base.build(name, config.tasks[name], None).run(method, variables, config, out), out / name
+    return base.build(name, config.tasks[name], {}).run(method, variables, config, out), out / name
 
 
 def test_reconstruct_reports_the_errors_of_the_arrays_it_writes(tiny_run, tmp_path):
@@ -107,16 +108,21 @@ def test_bad_settings_are_refused_before_anything_is_written(task, settings, mes
 def test_unknown_tasks_and_fields_are_refused():
     config = tiny_config()
     with pytest.raises(UserError, match="Did you mean 'reconstruct'"):
-        base.build("reconstrct", config.tasks.reconstruct, None)
+        base.build("reconstrct", config.tasks.reconstruct, {})
     with config.unlocked(), pytest.raises(UserError, match="'stepz'.*config.tasks.reconstruct.*Did you mean|stepz"):
         config.tasks.reconstruct.stepz = 3
-        base.build("reconstruct", config.tasks.reconstruct, None)
+        base.build("reconstruct", config.tasks.reconstruct, {})
+
+
+def test_a_path_that_a_task_has_no_use_for_is_refused():
+    with pytest.raises(UserError, match="--checkpoint x.pt is of no use to --task=reconstruct"):
+        base.build("reconstruct", tiny_config().tasks.reconstruct, {"checkpoint": pathlib.Path("x.pt")})
 
 
 def test_every_task_file_has_the_protocol():
     for name in base.names():
-        task = base.build(name, tiny_config().tasks[name], None)
-        assert callable(task.run) and isinstance(task.every_steps, int)
+        task = base.build(name, tiny_config().tasks[name], {})
+        assert callable(task.run) and isinstance(task.needs_run, bool)
 
 
 class TestLoad:

@@ -4,8 +4,8 @@ import dataclasses
 import importlib
 import json
 import pathlib
-from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -18,11 +18,16 @@ from diffrep_jax.types import PyTree
 T = TypeVar("T")
 
 
-class Task(Protocol):
-    """A frozen dataclass whose fields are the config's `tasks.<name>` section, and `data_dir`."""
+PATHS = ("data_dir", "checkpoint", "images")  # fields that the command line fills, no config
 
-    every_steps: int  # how often training runs it as a hook; 0: never
-    data_dir: pathlib.Path | None
+
+class Task(Protocol):
+    """A frozen dataclass whose fields are the config's `tasks.<name>` section, and those of PATHS that it wants.
+
+    A task with a field `every_steps` also runs inside training, every so many steps (0: never).
+    """
+
+    needs_run: ClassVar[bool]  # False: it starts without a trained model, `variables` is None
 
     def run(self, method: Any, variables: PyTree, config: Any, workdir: pathlib.Path) -> dict[str, float]:
         """Write pictures and arrays to `<workdir>/<task>/`; return the numbers, also written to metrics.json."""
@@ -30,23 +35,36 @@ class Task(Protocol):
 
 
 def names() -> list[str]:
-    """The tasks that run on a trained model, by file."""
+    """The tasks that there are beside "train", by file."""
     folder = pathlib.Path(__file__).parent
     return sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "base"))
 
 
-def build(name: str, settings: Any, data_dir: pathlib.Path | None) -> Any:
-    """`tasks/<name>.py`'s `Task` from the config's `tasks.<name>` section."""
+def task_class(name: str) -> Any:
+    """`tasks/<name>.py`'s `Task`."""
     if name not in names():
         raise unknown("task", name, [*names(), "train"])
-    cls = importlib.import_module(f"diffrep_jax.tasks.{name}").Task
-    known = {f.name for f in dataclasses.fields(cls)} - {"data_dir"}
+    return importlib.import_module(f"diffrep_jax.tasks.{name}").Task
+
+
+def build(name: str, settings: Any, paths: Mapping[str, pathlib.Path | None]) -> Any:
+    """The task of the config's `tasks.<name>` section; `paths`: {field of PATHS: value}, None where not given.
+
+    Raises UserError where a field is unknown or missing, or a path was given that the task has no use for.
+    """
+    cls = task_class(name)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    known = fields.keys() - set(PATHS)
     for field in settings:
         if field not in known:
             raise unknown("field", field, known, f"config.tasks.{name}")
     if missing := sorted(known - set(settings)):
         raise UserError(f"config.tasks.{name} lacks {', '.join(missing)}; add it to the config.")
-    return cls(**settings, data_dir=data_dir)
+    for path, value in paths.items():
+        if value is not None and path not in fields and path != "data_dir":  # DIFFREP_DATA may be set for all
+            raise UserError(f"--{path} {value} is of no use to --task={name}; leave it out.")
+    wanted = {path: paths[path] for path in PATHS if path in fields and path in paths}
+    return cls(**settings, **wanted)
 
 
 def open_dataset(config: Any, split: str, data_dir: pathlib.Path | None) -> Any:
@@ -81,6 +99,8 @@ class DecodingTask:
       seed: of the noise of stochastic samplers and endpoints, by image number.
       batch_size: images at a time.
     """
+
+    needs_run = True
 
     every_steps: int
     sampler: str
