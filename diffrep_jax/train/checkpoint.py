@@ -48,6 +48,14 @@ class Checkpoints:
         if step != self.latest_step():
             self._checkpointer.save_checkpointables_async(step, _not_empty(_parts(state)), force=True)
 
+    def check(self, template: TrainState) -> int:
+        """The newest checkpoint's step, 0 where there is none; raises UserError where it does not fit `template`."""
+        step = self.latest_step()
+        if step is None:
+            return 0
+        self._compare(step, _parts(template))
+        return step
+
     def restore(self, template: TrainState) -> TrainState:
         """The newest state, laid out as `template` (arrays or ShapeDtypeStructs with shardings) says."""
         return TrainState(**self._load(_parts(template)))
@@ -60,10 +68,13 @@ class Checkpoints:
         step = self.latest_step()
         if step is None:
             raise UserError(f"No checkpoint in {self._folder}; train first (--task=train).")
+        self._compare(step, templates)
+        return templates | self._checkpointer.load_checkpointables(step, _not_empty(templates))
+
+    def _compare(self, step: int, templates: dict[str, PyTree]) -> None:
         saved = self._checkpointer.checkpointables_metadata(step).metadata
         for name, template in _not_empty(templates).items():
             _compare(name, saved.get(name), template, f"{self._folder}/{step}")
-        return templates | self._checkpointer.load_checkpointables(step, _not_empty(templates))
 
     def close(self) -> None:
         """Wait until everything is written."""

@@ -3,6 +3,7 @@
 Batch and randomness are functions of (seed, step), so a run that was stopped and started again is the same run.
 """
 
+import concurrent.futures
 import itertools
 import logging
 import pathlib
@@ -14,7 +15,7 @@ import jax
 
 from diffrep_jax import config as configs
 from diffrep_jax import data
-from diffrep_jax.train import checkpoint, optimizer, sharding
+from diffrep_jax.train import checkpoint, heap, optimizer, sharding
 from diffrep_jax.train.monitor import Monitor
 from diffrep_jax.train.runtime import StopSignal, is_first
 from diffrep_jax.train.state import TrainState, abstract_state, create_state
@@ -59,8 +60,13 @@ def train(
         microbatches=settings.batch_size // microbatch,
     )
     with checkpoint.opened(workdir, settings.keep_last, settings.keep_every) as checkpoints:
-        state = _start(method, optim, mesh, config.seed, checkpoints)
-        start = int(state.step)
+        template = abstract_state(method, optim, mesh)
+        start = checkpoints.check(template)
+        if start:
+            log.info("Going on from the checkpoint of step %d.", start)
+        if start >= settings.total_steps:
+            log.info("That is all of train.total_steps=%d; raise it to train on.", settings.total_steps)
+            return checkpoints.restore(template)
         log.info("%s: %d training images, %s", config.data.name, len(dataset), _describe(mesh, start, settings))
         batches = data.train_batches(
             dataset,
@@ -75,7 +81,11 @@ def train(
         first = sharding.put_batch(next(batches), mesh)
         if is_first():
             configs.save(config, workdir)  # only now: whatever is wrong has been refused before
-        compiled = _compile(step_function, state, first, mesh)
+        heap.touch(2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(template)))
+        with concurrent.futures.ThreadPoolExecutor(1) as beside:
+            making = beside.submit(_make_state, method, optim, mesh, config.seed, checkpoints, template)
+            compiled = _compile(step_function, template, first, mesh)
+            state = making.result()
         placed = (sharding.put_batch(batch, mesh) for batch in batches)
         with (
             StopSignal() as stop,
@@ -103,12 +113,12 @@ def train(
     return state
 
 
-def _start(method: Any, optim: Any, mesh: Any, seed: int, checkpoints: checkpoint.Checkpoints) -> TrainState:
-    latest = checkpoints.latest_step()
-    if latest is None:
+def _make_state(
+    method: Any, optim: Any, mesh: Any, seed: int, checkpoints: checkpoint.Checkpoints, template: TrainState
+) -> TrainState:
+    if checkpoints.latest_step() is None:
         return create_state(method, optim, mesh, seed)
-    log.info("Going on from the checkpoint of step %d.", latest)
-    return checkpoints.restore(abstract_state(method, optim, mesh))
+    return checkpoints.restore(template)
 
 
 def _describe(mesh: Any, start: int, settings: Any) -> str:

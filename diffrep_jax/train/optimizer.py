@@ -1,5 +1,6 @@
 """The optimizer of a config's `optim` section, one optax transformation for the labels of `Method.param_labels`."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import optax
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.types import PyTree
 
-SMALL = 2**14  # elements
+SMALL = 2**17  # elements
 OPTIMIZERS = {"radam": optax.radam, "adam": optax.adam}
 
 
@@ -40,6 +41,11 @@ def join_small(tree: PyTree) -> dict[str, Any]:
         "large": [leaf for leaf in leaves if leaf.size >= SMALL],
         "small": jnp.concatenate(small) if small else None,
     }
+
+
+def map_joined(function: Callable[..., Any], *trees: PyTree) -> PyTree:
+    """`jax.tree.map` of an elementwise function, with the small leaves joined."""
+    return _split_again(jax.tree.map(function, *map(join_small, trees)), trees[0])
 
 
 def _split_again(joined: dict[str, Any], like: PyTree) -> PyTree:

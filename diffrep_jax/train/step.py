@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from diffrep_jax.train.optimizer import join_small
+from diffrep_jax.train.optimizer import join_small, map_joined
 from diffrep_jax.train.sharding import batch_sharding, replicated
 from diffrep_jax.train.state import TrainState
 from diffrep_jax.types import Array, Keys, PyTree
@@ -68,10 +68,10 @@ def make_train_step(
         else:
             grads, metrics, batch_stats = accumulate(state, batch, keys)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = map_joined(jnp.add, state.params, updates)
         current = {"params": params, "batch_stats": batch_stats}
         weight = 1 - ema_decay_at(state.step, ema_decay)
-        ema = jax.tree.map(lambda old, new: old + weight * (new - old), state.ema, current)
+        ema = map_joined(lambda old, new: old + weight * (new - old), state.ema, current)
         new_state = TrainState(state.step + 1, params, batch_stats, ema, opt_state)
         return new_state, metrics | {"grad_norm": optax.global_norm(join_small(grads))}
 
