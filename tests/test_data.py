@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from diffrep_jax.data import ordered_batches, train_batches, transforms
-from diffrep_jax.data.source import ArraySource, LmdbSource
+from diffrep_jax.data.sources.arrays import ArraySource
+from diffrep_jax.data.sources.lmdb import LmdbSource
 from diffrep_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]

@@ -4,53 +4,28 @@ import io
 import logging
 import pickle
 
-import lmdb
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from diffrep_jax.data import dataset_names, open_dataset
-from diffrep_jax.data.datasets._lmdb_images import split_range
+from diffrep_jax.data.datasets._published_images import split_range
 from diffrep_jax.errors import UserError
+from tests.made_data import (
+    PATTERNS,
+    encoded,
+    scene,
+    small_images,
+    small_lmdb,
+    write_fashion,
+    write_folder,
+    write_lfw,
+    write_lmdb,
+    write_zip,
+)
 
 LMDB_NAMES = ("bedroom", "celeba", "celebahq", "ffhq", "horse")
-PATTERNS = {
-    "bedroom": "256-%07d",
-    "celeba": "None-%07d",
-    "celebahq": "256-%05d",
-    "ffhq": "256-%05d",
-    "horse": "256-%07d",
-}
-
-
-def scene(seed, width, height):
-    """A smooth random Pillow image."""
-    small = np.random.default_rng(seed).integers(0, 256, (9, 7, 3), np.uint8)
-    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def encoded(image, form):
-    buffer = io.BytesIO()
-    image.save(buffer, format=form, **({"quality": 95} if form == "JPEG" else {}))
-    return buffer.getvalue()
-
-
-def write_lmdb(path, pattern, values, length=True, subdir=True):
-    with (
-        lmdb.open(str(path), map_size=1 << 27, subdir=subdir) as environment,
-        environment.begin(write=True) as txn,
-    ):
-        txn.cursor().putmulti([((pattern % i).encode(), value) for i, value in enumerate(values)], append=True)
-        if length:
-            txn.put(b"length", str(len(values)).encode())
-    return path
-
-
-def small_lmdb(path, name, count=12, form="JPEG", **options):
-    width, height = (178, 218) if name == "celeba" else (70, 70)
-    values = [encoded(scene(i, width, height), form) for i in range(count)]
-    return write_lmdb(path, PATTERNS[name], values, **options), values
 
 
 def request(name, data_dir=None, split="train", image_size=16, channels=3):
@@ -61,12 +36,16 @@ def request(name, data_dir=None, split="train", image_size=16, channels=3):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """One folder with a small LMDB of each kind, under its usual name."""
-    folder = tmp_path_factory.mktemp("all data")
+def folders(tmp_path_factory):
+    """{name: a folder with small data of that data set}; the LMDBs lie in one folder, under their usual names."""
+    lmdbs, pictures, fashion, lfw = (tmp_path_factory.mktemp(name) for name in ("all data", "pictures", "fa", "lfw"))
     for name in LMDB_NAMES:
-        small_lmdb(folder / f"{name}.lmdb", name)
-    return folder
+        small_lmdb(lmdbs / f"{name}.lmdb", name)
+    write_folder(pictures, {f"{i}.png": value for i, value in enumerate(small_images("any"))})
+    write_fashion(fashion)
+    write_lfw(lfw)
+    own = {"digits": None, "fashion": fashion, "folder": pictures, "lfw": lfw}
+    return {name: own.get(name, lmdbs) for name in dataset_names()}
 
 
 def test_the_data_sets_are_found_by_their_files():
@@ -75,12 +54,12 @@ def test_the_data_sets_are_found_by_their_files():
 
 
 @pytest.mark.parametrize("name", dataset_names())
-def test_every_data_set_keeps_the_protocol(name, folder):
-    splits = type(request(name, folder)).splits
+def test_every_data_set_keeps_the_protocol(name, folders):
+    splits = type(request(name, folders[name])).splits
     assert {"train", "test"} <= set(splits)
     for split in splits:
         for size, channels in ((16, 1), (33, 3), (64, 3)):
-            dataset = request(name, folder, split, size, channels)
+            dataset = request(name, folders[name], split, size, channels)
             assert len(dataset) > 0
             first, last = dataset[0]["image"], dataset[len(dataset) - 1]["image"]
             assert first.dtype == np.uint8 and first.shape == last.shape == (size, size, channels)
@@ -94,7 +73,7 @@ def test_every_data_set_keeps_the_protocol(name, folder):
 
 
 @pytest.mark.parametrize("name", dataset_names())
-def test_every_data_set_refuses_what_it_cannot_give(name, folder):
+def test_every_data_set_refuses_what_it_cannot_give(name, folders):
     for change, message in (
         ({"split": "tset"}, f"Unknown split 'tset' in data set '{name}'. Did you mean 'test'?"),
         ({"image_size": 0}, "data.image_size is 0"),
@@ -103,12 +82,12 @@ def test_every_data_set_refuses_what_it_cannot_give(name, folder):
         ({"channels": 2}, "data.channels is 2"),
     ):
         with pytest.raises(UserError) as caught:
-            request(name, folder, **change)
+            request(name, folders[name], **change)
         assert message in str(caught.value)
 
 
 def test_an_unknown_data_set_is_refused_with_the_nearest_name():
-    for name in ("celebs", "_lmdb_images", "../digits", "Digits"):
+    for name in ("celebs", "_source_images", "../digits", "Digits"):
         with pytest.raises(UserError, match=f"Unknown data set '{name}'.*Known: .*celeba"):
             request(name)
 
@@ -225,7 +204,7 @@ def test_a_smaller_ffhq_keeps_its_test_apart(tmp_path, count, tests):
 
 def test_a_file_with_fewer_images_than_splits_is_refused(tmp_path):
     write_lmdb(tmp_path / "celeba.lmdb", "None-%07d", [marked(0), marked(1)])
-    with pytest.raises(UserError, match="has 2 images, too few for the 3 splits"):
+    with pytest.raises(UserError, match="There are 2 images, too few for the 3 splits"):
         request("celeba", tmp_path)
 
 
@@ -301,9 +280,9 @@ def test_a_folder_without_the_data(tmp_path):
     for name, message in {
         "absent": "does not exist: .*--data_dir or DIFFREP_DATA",
         "empty": "is empty: .*--data_dir or DIFFREP_DATA",
-        "other": "no celeba.lmdb or .* in '.*other', no .*lmdb at all: .*--data_dir",
-        "two": "only a.lmdb, b.lmdb: .*--data_dir",
-        "broken": "celeba.lmdb' is not an LMDB: it has no data.mdb",
+        "other": "no celeba.lmdb, no LMDB, zip, TFDS data set or image at all in '.*other': .*--data_dir",
+        "two": "no celeba.lmdb, only a.lmdb, b.lmdb in .*--data_dir",
+        "broken": "no LMDB.* at all in '.*broken/celeba.lmdb'",
         "other/readme.txt": "does not open as an LMDB",
     }.items():
         with pytest.raises(UserError, match=message) as caught:
@@ -315,3 +294,28 @@ def test_train_and_test_data_of_one_file_are_open_at_once(tmp_path):
     small_lmdb(tmp_path / "celeba.lmdb", "celeba")
     train, test = request("celeba", tmp_path, "train"), request("celeba", tmp_path, "test")
     assert not np.array_equal(train[0]["image"], test[0]["image"])
+
+
+# --- any images
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "folder of a zip", "lmdb", "folder of an lmdb"])
+def test_any_images_open_from_whatever_holds_them(tmp_path, form):
+    values = small_images("any", 12, "PNG")
+    names = [f"b/img{i}.PNG" if i > 5 else f"a ä/img{i}.png" for i in range(12)]
+    files = dict(zip(names, values, strict=True))
+    clutter = {"readme.txt": b"", ".hidden.png": b"", ".cache/x.png": b"", "a ä/._img1.png": b"", "__MACOSX/z.png": b""}
+    where = tmp_path / "größe 1"
+    where.mkdir()
+    if form == "folder":
+        write_folder(where, files | clutter)
+    elif "zip" in form:
+        write_zip(where / "images.zip", files | clutter)
+    else:
+        write_lmdb(where / "my.lmdb", "256-%05d", values)
+    path = {"zip": where / "images.zip", "lmdb": where / "my.lmdb"}.get(form, where)
+    dataset = request("folder", path, "all", 70)
+    for example, value in zip(dataset, values, strict=True):  # in natural order, img10 last
+        np.testing.assert_array_equal(example["image"], np.asarray(Image.open(io.BytesIO(value))))
+    again = pickle.loads(pickle.dumps(dataset))
+    np.testing.assert_array_equal(again[3]["image"], dataset[3]["image"])

@@ -8,7 +8,7 @@ from pkgutil import iter_modules
 from diffrep_jax.data import datasets
 from diffrep_jax.data.datasets import ImageDataset
 from diffrep_jax.data.pipeline import ordered_batches, train_batches
-from diffrep_jax.errors import unknown
+from diffrep_jax.errors import UserError, unknown
 
 __all__ = ["ImageDataset", "dataset_names", "open_dataset", "ordered_batches", "train_batches"]
 
@@ -19,15 +19,26 @@ def dataset_names() -> tuple[str, ...]:
 
 
 def open_dataset(
-    name: str, *, split: str, image_size: int, channels: int, data_dir: str | os.PathLike | None = None
+    name: str,
+    *,
+    split: str,
+    image_size: int,
+    channels: int,
+    data_dir: str | os.PathLike | None = None,
+    attributes: bool = False,
 ) -> ImageDataset:
     """The data set `name`, read at [image_size, image_size, channels].
 
-    data_dir: an LMDB, or a folder that holds one; when None, the environment variable DIFFREP_DATA.
-    Raises UserError on an unknown name or split, and when there are no data where they are looked for.
+    data_dir: what `sources.open_source` opens, or the files of `datasets/<name>.py`; when None, the environment
+    variable DIFFREP_DATA.
+    attributes: whether examples also have "attributes"; without it, files of attributes are not looked at.
+    Raises UserError on an unknown name or split, and when there are no data, or no attributes, where they should be.
     """
     if name not in dataset_names():
         raise unknown("data set", name, dataset_names())
     data_dir = data_dir or os.environ.get("DIFFREP_DATA")
     directory = Path(data_dir).expanduser() if data_dir else None
-    return import_module(f"{datasets.__name__}.{name}").Dataset(directory, split, image_size, channels)
+    dataset = import_module(f"{datasets.__name__}.{name}").Dataset(directory, split, image_size, channels, attributes)
+    if attributes and not dataset.attribute_names:
+        raise UserError(f"The data set '{name}' has no attributes in '{directory}': {dataset.attributes_from}")
+    return dataset

@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 
+from diffrep_jax.data.bad_entries import BadEntry
 from diffrep_jax.errors import UserError
 
 
@@ -12,7 +13,7 @@ def decode(data: bytes, channels: int = 3, place: str = "The image") -> np.ndarr
     """An encoded image (JPEG, PNG, WebP, ...) as uint8 [h, w, channels], upright as its EXIF rotation says.
 
     Transparency is laid on white. channels: 1 (luma) or 3 (grey is repeated). place: what the error names.
-    Raises UserError when the bytes do not decode, also when they are cut short.
+    Raises BadEntry when the bytes do not decode, also when they are cut short.
     """
     from PIL import Image
 
@@ -20,7 +21,7 @@ def decode(data: bytes, channels: int = 3, place: str = "The image") -> np.ndarr
         pixels = _decode_jpeg(data)
         image = _decode_pillow(data) if pixels is None else Image.fromarray(pixels)
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise UserError(f"{place} does not decode ({error}): write it again as JPEG, PNG or WebP.") from error
+        raise BadEntry(f"{place} does not decode ({error}): write it again as JPEG, PNG or WebP.") from error
     if channels == 1:
         return np.asarray(image.convert("L"))[:, :, None]
     return np.asarray(image.convert("RGB"))
@@ -62,10 +63,10 @@ def _decode_pillow(data: bytes):
 
 
 def crop(image: np.ndarray, top: int, left: int, height: int, width: int, place: str = "The image") -> np.ndarray:
-    """The box of uint8 [h, w, c] as [height, width, c]. Raises UserError when it is not inside the image."""
+    """The box of uint8 [h, w, c] as [height, width, c]. Raises BadEntry when it is not inside the image."""
     h, w = image.shape[:2]
     if top + height > h or left + width > w:
-        raise UserError(
+        raise BadEntry(
             f"{place} has {w}x{h} pixels, too few for the crop of {width}x{height} at {left},{top}: "
             "store it at its published size."
         )
@@ -73,23 +74,29 @@ def crop(image: np.ndarray, top: int, left: int, height: int, width: int, place:
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """uint8 [h, w, c] -> [size, size, c]: the short side to `size` (bilinear, antialiased), then the centre.
+    """uint8 [h, w, c] -> [size, size, c]: the short side to `size`, then the centre."""
+    return centre_crop(resize_short_side(image, size), size)
 
-    Sizes and offsets are rounded as torchvision's Resize and CenterCrop do, which published numbers rest on.
+
+def resize_short_side(image: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [h, w, c] -> the same picture with a short side of `size` (Pillow's bilinear, antialiased).
+
+    The long side is rounded down as torchvision's Resize does, which published numbers rest on.
     """
     from PIL import Image
 
     h, w, channels = image.shape
-    if (h, w) == (size, size):
+    if min(h, w) == size:
         return image
-    short = min(h, w)
-    new_h, new_w = size * h // short, size * w // short
+    new_h, new_w = size * h // min(h, w), size * w // min(h, w)
     picture = Image.fromarray(image[:, :, 0] if channels == 1 else image)
-    if (new_h, new_w) != (h, w):
-        picture = picture.resize((new_w, new_h), Image.Resampling.BILINEAR)
-    top, left = round((new_h - size) / 2), round((new_w - size) / 2)
-    pixels = np.asarray(picture)[top : top + size, left : left + size]
-    return pixels.reshape(size, size, channels)
+    return np.asarray(picture.resize((new_w, new_h), Image.Resampling.BILINEAR)).reshape(new_h, new_w, channels)
+
+
+def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
+    """The middle [size, size, c] of [h, w, c], h and w >= size; offsets are rounded as by torchvision's CenterCrop."""
+    top, left = (round((side - size) / 2) for side in image.shape[:2])
+    return image[top : top + size, left : left + size]
 
 
 def flip(image: np.ndarray) -> np.ndarray:

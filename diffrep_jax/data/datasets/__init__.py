@@ -3,15 +3,27 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
+from diffrep_jax.data.sources import Source
+
 
 class ImageDataset(Protocol):
-    """What every `Dataset` is; built as `Dataset(data_dir, split, image_size, channels)` and picklable."""
+    """What every `Dataset` is; built as `Dataset(data_dir, split, image_size, channels, attributes)`, picklable."""
 
     splits: ClassVar[tuple[str, ...]]
     needs_data_dir: ClassVar[bool]
+    attributes_from: ClassVar[str]  # the remedy where there are no attributes
+    source: Source  # all of the data
+    class_names: tuple[str, ...]
+    attribute_names: tuple[str, ...]  # empty unless they were asked for
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Mapping[str, Any]:
-        """{"image": uint8 [image_size, image_size, channels]}, and "label": int where there are classes."""
+        """{"image": uint8 [image_size, image_size, channels]}, and
+
+        "label": int, where there are `class_names`;
+        "attributes": float32 [k], where there are `attribute_names`. 1 or 0 for what an image has or lacks.
+
+        Raises BadEntry where the entry cannot be read.
+        """
         ...

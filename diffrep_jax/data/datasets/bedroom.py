@@ -1,12 +1,13 @@
-"""LSUN bedroom (Yu et al. 2015): 3,033,042 images, as the DiffAE project's LMDB (keys 256-%07d)."""
+"""LSUN bedroom (Yu et al. 2015): 3,033,042 images (the DiffAE project's LMDB keys: 256-%07d)."""
 
-from diffrep_jax.data.datasets._lmdb_images import LmdbImages
+from diffrep_jax.data.datasets._published_images import PublishedImages
 
 
-class Bedroom(LmdbImages):
+class Bedroom(PublishedImages):
     """Trained on whole, as published: "test" is the training images too, fit for previews, not for claims."""
 
-    file_names = ("bedroom.lmdb", "bedroom256.lmdb", "bedroom128.lmdb", "bedroom64.lmdb")
+    usual_names = ("bedroom.lmdb", "bedroom256.lmdb", "bedroom128.lmdb", "bedroom64.lmdb")
+    key_digits = 7
     published = 3_033_042
     ranges = {"all": (0, 3_033_042), "train": (0, 3_033_042), "test": (0, 3_033_042)}
 

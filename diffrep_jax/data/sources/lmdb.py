@@ -1,47 +1,17 @@
-"""Random-access sources: encoded images in an LMDB, or arrays in memory."""
+"""A source that is an LMDB of encoded images, in the layout of the DiffAE project."""
 
-import operator
 import os
 import re
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
-
+from diffrep_jax.data.bad_entries import BadEntry
+from diffrep_jax.data.sources import check_index
 from diffrep_jax.errors import UserError
 
 _LENGTH_KEY = b"length"
 _ENTRY_KEY = re.compile(rb"(.*-)(\d+)", re.DOTALL)  # <prefix>-<digits>
-
-
-class IndexOutOfRange(UserError, IndexError):
-    """Also an IndexError, so that `for example in dataset` ends where the data end."""
-
-
-def check_index(index: int, count: int, place: str) -> int:
-    """`index` as an int in [0, count). Negative ones are refused: they would reach out of a split."""
-    index = operator.index(index)
-    if not 0 <= index < count:
-        raise IndexOutOfRange(f"Index {index} is out of range for {place}: use 0 to {count - 1}.")
-    return index
-
-
-class ArraySource:
-    """The rows of one array in memory."""
-
-    def __init__(self, array: np.ndarray, name: str = "array"):
-        self._array = np.asarray(array)
-        self._name = name
-
-    def __len__(self) -> int:
-        return len(self._array)
-
-    def key(self, index: int) -> str:
-        return str(check_index(index, len(self), self._name))
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self._array[check_index(index, len(self), self._name)]
 
 
 class LmdbSource:
@@ -51,6 +21,9 @@ class LmdbSource:
     first key, the count from the entry `length` (text), else from the number of entries; no scan.
     It keeps no handle (see `_environment`), so it can be pickled and used after a fork.
     """
+
+    kind: ClassVar[str] = "lmdb"
+    splits: ClassVar[dict[str, range]] = {}
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
@@ -111,7 +84,7 @@ class LmdbSource:
         with _environment(self._file).begin() as txn:
             value = txn.get(key)
         if value is None:
-            raise UserError(f"The LMDB '{self.path}' has no key '{_text(key)}': it is incomplete; write it again.")
+            raise BadEntry(f"The LMDB '{self.path}' has no key '{_text(key)}': it is incomplete; write it again.")
         return value
 
 
