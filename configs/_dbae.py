@@ -65,7 +65,15 @@ def dbae_config(variant: str, dataset: str, image_size: int, total_steps: int, s
                 },
                 "generator": {"width": 64},
             },
-            "data": {"name": dataset, **shape, "split": split, "flip": True, "workers": 8},
+            "data": {
+                "name": dataset,
+                **shape,
+                "split": split,
+                "flip": True,
+                "workers": 8,
+                "worker_kind": "thread",
+                "max_bad_fraction": 0.001,
+            },
             "optim": {"name": "radam", "lr": 1e-4, "ema_decay": 0.9999},
             "train": {
                 "total_steps": total_steps,

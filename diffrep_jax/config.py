@@ -135,7 +135,14 @@ def check_same_model(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 
 # Fields that may change when a run goes on: they alter neither the shapes nor what was learned.
-_FREE = {"data.workers", "method.dtype", "method.remat", "method.unet.dropout"}
+_FREE = {
+    "data.workers",
+    "data.worker_kind",
+    "data.max_bad_fraction",
+    "method.dtype",
+    "method.remat",
+    "method.unet.dropout",
+}
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -397,6 +397,35 @@ def test_workers_do_not_change_the_batches(workers):
     assert_same(take(10, start_step=2, workers=workers), take(10, start_step=2))
 
 
+def test_worker_processes_do_not_change_the_batches():
+    options = {"worker_kind": "process", "start_step": 2, "process_index": 1, "process_count": 2}
+    assert_same(take(6, workers=2, **options), take(6, workers=0, **options))
+    with pytest.raises(UserError, match="Unknown kind of workers 'fibre' in data.worker_kind"):
+        take(1, workers=1, worker_kind="fibre")
+
+
+def test_worker_processes_end_with_the_iterator_and_with_the_program():
+    script = """
+import multiprocessing, time
+from tests.test_data import OPTIONS, Numbered, train_batches
+
+if __name__ == "__main__":
+    for end in ("del", "exit"):
+        batches = train_batches(Numbered(21), **OPTIONS | {"workers": 1, "worker_kind": "process"})
+        held = next(batches)
+        assert len(multiprocessing.active_children()) == 1
+        if end == "del":
+            del batches
+            deadline = time.time() + 10
+            while multiprocessing.active_children() and time.time() < deadline:
+                time.sleep(0.01)
+            assert not multiprocessing.active_children()
+    print("end of the program")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "end of the program\n", "")
+
+
 @pytest.mark.parametrize("count", [2, 4, 8])
 def test_the_parts_of_the_processes_are_the_global_batch(count):
     parts = [take(6, start_step=5, process_index=i, process_count=count) for i in range(count)]

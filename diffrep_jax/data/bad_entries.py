@@ -1,6 +1,7 @@
 """Entries that cannot be read: left out and counted up to a limit, each named once in the log, then an error."""
 
 import logging
+from typing import Any
 
 from diffrep_jax.errors import UserError
 
@@ -36,3 +37,21 @@ class BadEntries:
                 "then mend them or raise the limit."
             ) from error
         logging.getLogger(__name__).warning(f"Left out, bad entry {len(self._met):,}: {error}")
+
+
+class Replacing:
+    """A data set in which the next good example stands in for a bad one; so it depends on the data alone."""
+
+    def __init__(self, dataset: Any, bad: BadEntries):
+        self._dataset, self._bad = dataset, bad
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        while True:  # ends, as `note` raises before all are bad
+            try:
+                return self._dataset[index]
+            except BadEntry as error:
+                self._bad.note(index, error)
+                index = (index + 1) % len(self)

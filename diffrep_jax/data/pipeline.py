@@ -1,15 +1,23 @@
 """Batches from a data set: shuffled without end for training, in order and once for evaluation."""
 
+import itertools
+import weakref
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
+from diffrep_jax.data.bad_entries import BadEntries, BadEntry, Replacing
 from diffrep_jax.data.datasets import ImageDataset
 from diffrep_jax.data.transforms import flip as flip_image
 from diffrep_jax.data.transforms import to_float
-from diffrep_jax.errors import UserError
+from diffrep_jax.data.views import two_views
+from diffrep_jax.errors import UserError, unknown
 
 Batch = dict[str, np.ndarray]
+Example = dict[str, Any]
+
+WORKER_KINDS = ("thread", "process")
 
 
 def train_batches(
@@ -20,34 +28,51 @@ def train_batches(
     start_step: int,
     flip: bool,
     workers: int,
+    worker_kind: str = "thread",
+    max_bad_fraction: float = 0.0,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
     """Batches `start_step`, `start_step` + 1, ... without end; batch k is a function of (seed, k) alone.
 
-    "image" is float32 [b, h, w, c] in [-1, 1]; other entries are arrays [b].
+    "image" is float32 [b, h, w, c] in [-1, 1]; other entries are arrays [b] or [b, k].
     Each epoch is a fresh permutation; what is left over at its end begins the next batch.
 
     batch_size is the global one: each of `process_count` processes gets a contiguous part of it; the parts
     joined in order are the batch that a single process would see.
     flip: mirror each image left-right with probability 1/2.
-    workers: threads that read ahead, each busy with a batch of its own (so that many batches are in memory);
-    0 reads in the calling thread. It never changes the batches. The threads end with the iterator.
+    workers: how many read ahead, each busy with a batch of its own (so that many batches are in memory);
+    0 reads in the calling thread. worker_kind: one of WORKER_KINDS; processes start in seconds and pay where the
+    work of threads is Python's. Neither changes the batches. The workers end with the iterator.
+    max_bad_fraction: of the images that may be unreadable; the next readable one takes the place of each.
     """
     _check_sizes(dataset, seed, batch_size, start_step, workers, process_index, process_count)
-    import grain
-
     # Each random step has its own seed, so that one added later would not change the order of the data.
     # Grain seeds epoch e with seed + e: derived seeds keep run s, epoch 1 from being run s + 1, epoch 0.
-    shuffle_seed, flip_seed = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
-    examples = grain.MapDataset.source(dataset).shuffle(seed=shuffle_seed).repeat()
+    shuffle_seed, flip_seed = _seeds(seed, stream=())
+    examples = _shuffled(dataset, shuffle_seed, max_bad_fraction)
     if flip:
         examples = examples.random_map(_random_flip, seed=flip_seed)  # after repeat: drawn anew each epoch
-    # Nothing is dropped; without drop_remainder Grain rounds the endless length up, out of len()'s range.
-    parts = examples.batch(batch_size // process_count, drop_remainder=True, batch_fn=_collate)
-    # Part j of the stream is part j % n of global batch j // n.
-    parts = parts[start_step * process_count + process_index :: process_count]
-    return iter(parts.to_iter_dataset(grain.ReadOptions(num_threads=workers, prefetch_buffer_size=workers)))
+    return _batches(examples, batch_size, start_step, workers, worker_kind, process_index, process_count)
+
+
+def view_batches(
+    dataset: ImageDataset,
+    *,
+    seed: int,
+    batch_size: int,
+    start_step: int,
+    workers: int,
+    worker_kind: str = "thread",
+    max_bad_fraction: float = 0.0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """As `train_batches`, in an order of its own: "view1" and "view2" in place of "image", see `views`."""
+    _check_sizes(dataset, seed, batch_size, start_step, workers, process_index, process_count)
+    shuffle_seed, view_seed = _seeds(seed, stream=(1,))
+    examples = _shuffled(dataset, shuffle_seed, max_bad_fraction).random_map(two_views, seed=view_seed)
+    return _batches(examples, batch_size, start_step, workers, worker_kind, process_index, process_count)
 
 
 def ordered_batches(
@@ -56,31 +81,113 @@ def ordered_batches(
     batch_size: int,
     num_images: int | None = None,
     indices: Sequence[int] | None = None,
+    max_bad_fraction: float = 0.0,
 ) -> Iterator[Batch]:
     """The data set once and in order, without flips, batched as in `train_batches`; the last batch is short.
 
     indices: these images in this order instead. num_images: stop after so many, or at the end of these.
+    max_bad_fraction: of the data set that may be unreadable; these images are left out.
     """
     for value, what in ((batch_size, "batch_size"), (1 if num_images is None else num_images, "num_images")):
         if value < 1:
             raise UserError(f"{what} is {value}: use 1 or more.")
     order = (range(len(dataset)) if indices is None else indices)[:num_images]
-    starts = range(0, len(order), batch_size)
-    return (_collate([dataset[int(i)] for i in order[start : start + batch_size]]) for start in starts)
+    examples = _readable(dataset, order, BadEntries(len(dataset), max_bad_fraction))
+    parts = iter(lambda: list(itertools.islice(examples, batch_size)), [])
+    return (_finish(_collate(part)) for part in parts)
 
 
-def _random_flip(example: dict, rng: np.random.Generator) -> dict:
+def _seeds(seed: int, stream: tuple[int, ...]) -> tuple[int, int]:
+    """Two seeds for the steps of a stream; streams of one seed have nothing in common."""
+    first, second = np.random.SeedSequence(seed, spawn_key=stream).generate_state(2)
+    return int(first), int(second)
+
+
+def _shuffled(dataset: ImageDataset, seed: int, max_bad_fraction: float) -> Any:
+    """A Grain data set of the examples without end, each epoch shuffled anew."""
+    import grain
+
+    readable = Replacing(dataset, BadEntries(len(dataset), max_bad_fraction))
+    return grain.MapDataset.source(readable).shuffle(seed=seed).repeat()
+
+
+def _batches(
+    examples: Any,
+    batch_size: int,
+    start_step: int,
+    workers: int,
+    worker_kind: str,
+    process_index: int,
+    process_count: int,
+) -> Iterator[Batch]:
+    """This process's parts of the batches of a Grain data set of examples, from `start_step` on, read ahead."""
+    import grain
+
+    # Nothing is dropped; without drop_remainder Grain rounds the endless length up, out of len()'s range.
+    parts = examples.batch(batch_size // process_count, drop_remainder=True, batch_fn=_collate)
+    # Part j of the stream is part j % n of global batch j // n.
+    parts = parts[start_step * process_count + process_index :: process_count]
+    if worker_kind not in WORKER_KINDS:
+        raise unknown("kind of workers", worker_kind, WORKER_KINDS, "data.worker_kind")
+    if worker_kind == "thread" or workers == 0:
+        threads = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=workers)
+        return _until_closed(parts.map(_finish).to_iter_dataset(threads))
+    _tell_absl_that_flags_are_parsed()
+    in_caller = parts.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
+    # Bytes go from process to process through shared memory: a quarter of floats, which are made here.
+    return _until_closed(in_caller.mp_prefetch(processes).map(_finish))
+
+
+def _until_closed(batches: Any) -> Iterator[Batch]:
+    """The batches of a Grain data set; its workers end with this iterator, or with the program."""
+    held = [iter(batches)]
+    unending = (next(held[0]) for _ in itertools.count())
+    # At the end of the program too, before Python takes apart what Grain's iterators need to end.
+    weakref.finalize(unending, lambda: held.pop().close())
+    return unending
+
+
+def _tell_absl_that_flags_are_parsed() -> None:
+    """Grain asks absl's flags, which are not to be read before a program has parsed them; ours has none."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+
+
+def _readable(dataset: ImageDataset, order: Sequence[int], bad: BadEntries) -> Iterator[Example]:
+    for index in map(int, order):
+        try:
+            yield dict(dataset[index])
+        except BadEntry as error:
+            bad.note(index, error)
+
+
+def _random_flip(example: Example, rng: np.random.Generator) -> Example:
     if rng.random() < 0.5:
         return {**example, "image": flip_image(example["image"])}
     return example
 
 
-def _collate(examples: Sequence[dict]) -> Batch:
-    batch = {key: np.stack([example[key] for example in examples]) for key in examples[0]}
-    return {**batch, "image": to_float(batch["image"])}
+def _collate(examples: Sequence[Example]) -> Batch:
+    return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
 
 
-def _check_sizes(dataset, seed, batch_size, start_step, workers, process_index, process_count) -> None:
+def _finish(batch: Batch) -> Batch:
+    """Images, [b, h, w, c], as floats; all in memory of this process."""
+    return {key: to_float(values) if values.ndim == 4 else np.array(values) for key, values in batch.items()}
+
+
+def _check_sizes(
+    dataset: ImageDataset,
+    seed: int,
+    batch_size: int,
+    start_step: int,
+    workers: int,
+    process_index: int,
+    process_count: int,
+) -> None:
     lowest = {
         "seed": (seed, 0),
         "batch_size": (batch_size, 1),

@@ -43,7 +43,12 @@ class Reconstruct(base.DecodingTask):
         if total < self.num_images:
             log.warning("Split '%s' of %s has only %d images; taking all.", self.split, config.data.name, total)
         model = Inference(method, variables, mesh_of(variables))
-        batches = ordered_batches(dataset, batch_size=self.batch_size, num_images=total)
+        batches = ordered_batches(
+            dataset,
+            batch_size=self.batch_size,
+            num_images=total,
+            max_bad_fraction=config.data.max_bad_fraction,
+        )
         parts: dict[str, list[np.ndarray]] = {"images": [], "reconstructions": [], "codes": []}
         endpoints: np.ndarray | None = None
         first = 0

@@ -75,6 +75,8 @@ def train(
             start_step=start,
             flip=config.data.flip,
             workers=config.data.workers,
+            worker_kind=config.data.worker_kind,
+            max_bad_fraction=config.data.max_bad_fraction,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
