@@ -17,4 +17,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config = dbae_config(variant, "celeba", image_size=64, total_steps=1_020_000, split="train")
     if config.method.stochastic_encoder:
         config.train.total_steps = 980_000
+    config.tasks.prepare.size = 0  # as they are, 178 x 218; they are cropped when they are read
     return config

@@ -50,8 +50,8 @@ def _values(path: Path, rows: Sequence[Sequence[str]], number: int) -> np.ndarra
     return (signs.reshape(len(rows), number) == 1).astype(np.float32)
 
 
-def write(path: Path, table: AttributeList) -> None:
-    """Write what `read` reads."""
+def text(table: AttributeList) -> str:
+    """What `read` reads."""
     signs = np.where(table.values > 0, "1", "-1")
     rows = [f"{file} {' '.join(row)}" for file, row in zip(table.files, signs, strict=True)]
-    path.write_text("\n".join([str(len(rows)), " ".join(table.names), *rows]) + "\n", encoding="utf-8")
+    return "\n".join([str(len(rows)), " ".join(table.names), *rows]) + "\n"

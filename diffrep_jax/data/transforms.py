@@ -62,6 +62,14 @@ def _decode_pillow(data: bytes):
     return image
 
 
+def describe(data: bytes) -> tuple[str, str]:
+    """The format and the mode of an image that decodes, as Pillow calls them: ("JPEG", "RGB")."""
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(data))
+    return str(image.format), image.mode
+
+
 def crop(image: np.ndarray, top: int, left: int, height: int, width: int, place: str = "The image") -> np.ndarray:
     """The box of uint8 [h, w, c] as [height, width, c]. Raises BadEntry when it is not inside the image."""
     h, w = image.shape[:2]

@@ -1,6 +1,7 @@
 """The base of the published data sets: a subclass says which files, how many images, which splits, which crop."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -27,7 +28,7 @@ class PublishedImages(SourceImages):
     usual_names: ClassVar[tuple[str, ...]]  # looked for in data_dir, in this order
     published: ClassVar[int]  # number of images in the complete data set
     ranges: ClassVar[dict[str, Range]]  # of each split, in the complete data set
-    key_digits: ClassVar[int]  # of the keys in the DiffAE project's LMDB
+    key_digits: ClassVar[int]
     crop: ClassVar[tuple[int, int, int, int] | None] = None  # top, left, height, width; square images are past it
     attribute_files: ClassVar[tuple[str, ...]] = ()  # in the layout of `attribute_list`
     number_of_attributes: ClassVar[int] = 0
@@ -73,6 +74,13 @@ class PublishedImages(SourceImages):
         else:
             rows = rows_by_name(source, {name: row for row, name in enumerate(table.files)}, file)
         return Labels(attribute_names=table.names, attributes=table.values[rows])
+
+    def labels_file(self, keys: Sequence[str]) -> tuple[str, str] | None:
+        if len(self.attribute_names) != self.number_of_attributes or not self.attribute_names:
+            return None
+        values = np.stack([self.labels[entry]["attributes"] for entry in range(len(keys))])
+        table = attribute_list.AttributeList(self.attribute_names, tuple(keys), values)
+        return self.attribute_files[0], attribute_list.text(table)
 
     def to_size(self, image: np.ndarray, size: int, place: str) -> np.ndarray:
         return transforms.resize(self.to_square(image, place), size)

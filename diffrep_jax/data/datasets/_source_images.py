@@ -22,6 +22,7 @@ class SourceImages:
 
     name: ClassVar[str]
     needs_data_dir: ClassVar[bool] = True
+    key_digits: ClassVar[int | None] = None  # of the keys in an LMDB that `prepare` writes; None: it writes none
     attributes_from: ClassVar[str] = "use another data set."  # what to do where attributes are missing
 
     def __init_subclass__(cls) -> None:
@@ -60,6 +61,10 @@ class SourceImages:
         else:
             image = transforms.decode(value, self._channels, place)
         return {"image": self.to_size(image, self._image_size, place), **self.labels[entry]}
+
+    def labels_file(self, keys: Sequence[str]) -> tuple[str, str] | None:
+        """(name, text) of a file with the labels of all entries, for an LMDB that has `keys`; None without labels."""
+        return None
 
     def to_size(self, image: np.ndarray, size: int, place: str) -> np.ndarray:
         """uint8 [h, w, c] -> [size, size, c]. `place` names the image in an error."""

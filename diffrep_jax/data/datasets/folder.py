@@ -1,6 +1,7 @@
 """Any images: a folder, a zip, an LMDB or a TFDS data set, with a labels.csv where there are labels."""
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -15,6 +16,7 @@ from diffrep_jax.data.sources.tfds import TfdsSource
 from diffrep_jax.errors import UserError
 
 TEST_EVERY = 10
+LABELS_FILE = "labels.csv"
 
 
 class Folder(SourceImages):
@@ -41,11 +43,23 @@ class Folder(SourceImages):
     def _labels(self, data_dir: Path, source: Source, attributes: bool) -> Labels | TfdsLabels:
         if isinstance(source, TfdsSource):
             return TfdsLabels(source, attributes)
-        file = beside(data_dir, source, ("labels.csv",))
+        file = beside(data_dir, source, (LABELS_FILE,))
         if file is None:
             return Labels()
         labels = read_labels(file, source)
         return labels if attributes else Labels(labels.class_names, labels.classes)
+
+    def labels_file(self, keys: Sequence[str]) -> tuple[str, str] | None:
+        if not self.class_names and not self.attribute_names:
+            return None
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(["file", *(["class"] if self.class_names else []), *self.attribute_names])
+        for entry, key in enumerate(keys):
+            known = self.labels[entry]
+            name = [self.class_names[known["label"]]] if self.class_names else []
+            rows.writerow([key, *name, *map(float, known.get("attributes", ()))])
+        return LABELS_FILE, text.getvalue()
 
 
 def split_entries(source: Source, split: str) -> Sequence[int]:

@@ -1,0 +1,283 @@
+"""Write a data set as an LMDB in the layout of the DiffAE project: in parallel, and resumed where it was killed.
+
+<folder>/<name><size>.lmdb has the keys <size>-<digits> ("None" where images keep their size) and `length`. While it is
+written it is called .partial, so that nobody trains on a part. Beside it lies manifest.json: source, settings, count
+and checksum; and the labels, brought into the order of the LMDB.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from diffrep_jax.data import transforms
+from diffrep_jax.data.bad_entries import BadEntries, BadEntry
+from diffrep_jax.data.parallel import in_order
+from diffrep_jax.data.sources import Source
+from diffrep_jax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+COMMIT_EVERY = 256  # images: what a kill may cost
+FIRST_MAP_SIZE = 1 << 28  # bytes; doubled when it is full
+KEPT_FORMATS = ("JPEG", "PNG", "WEBP")  # stored as they are, where the picture is not changed
+IDENTITY = ("dataset", "lmdb", "source", "settings")  # fields of the manifest that say which data these are
+
+Progress = Callable[[Iterable[Any], int, str], Iterator[Any]]
+
+
+class Preparable(Protocol):
+    """A data set whose images can go into an LMDB."""
+
+    name: str
+    source: Source
+    key_digits: int
+
+    def to_square(self, image: np.ndarray, place: str) -> np.ndarray: ...
+
+    def labels_file(self, keys: list[str]) -> tuple[str, str] | None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How images are stored.
+
+    Attributes:
+      size: of the square image, the short side resized and the centre taken; 0: images keep their size, and with it
+        their bytes where these are JPEG, PNG or WebP.
+      crop: first take the published crop.
+      quality: of JPEG, 1 to 100. lossless: WebP without loss instead.
+    """
+
+    size: int
+    crop: bool
+    quality: int
+    lossless: bool
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            raise UserError(f"size is {self.size}: use 0 to keep the size, or a number of pixels.")
+        if not 1 <= self.quality <= 100:
+            raise UserError(f"quality is {self.quality}: use 1 to 100.")
+
+
+def prepare(
+    dataset: Preparable,
+    folder: Path,
+    settings: Settings,
+    *,
+    workers: int,
+    max_bad_fraction: float,
+    progress: Progress = lambda items, total, what: iter(items),
+) -> dict[str, Any]:
+    """Write all images of the data set's source into `folder`, or what is left of them; returns the manifest.
+
+    An image that does not decode is stored as it is, so that the numbers of the others stay what they were: the
+    loader leaves it out again. Raises UserError where `folder` holds other data, or too many images are bad.
+    """
+    prefix = str(settings.size or None)
+    keys = [f"{prefix}-{i:0{dataset.key_digits}d}" for i in range(len(dataset.source))]
+    path = folder / f"{dataset.name}{settings.size or ''}.lmdb"
+    manifest = _manifest(dataset, path, settings)
+    partial = path.with_name(f"{path.name}.partial")
+    if _refuse_other_data(folder, manifest, path, partial):
+        held = json.loads((folder / MANIFEST).read_text())
+        if held["complete"] and path.exists():
+            log.info("'%s' is complete already: %d images.", path, held["count"])
+            return held
+        manifest["bad"] = held["bad"]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_manifest(folder, manifest)
+        _write_labels(folder, dataset.labels_file(keys))
+        if not path.exists():
+            _write(dataset, partial, keys, settings, folder, manifest, workers, max_bad_fraction, progress)
+            os.replace(partial, path)
+        manifest |= {"complete": True, "count": len(keys), "sha256": checksum(path, keys, progress)}
+        _write_manifest(folder, manifest)
+    except OSError as error:
+        raise UserError(
+            f"'{folder}' cannot be written ({error.strerror}): what was written is kept, the same command goes on."
+        ) from error
+    return manifest
+
+
+def _manifest(dataset: Preparable, path: Path, settings: Settings) -> dict[str, Any]:
+    source = dataset.source
+    return {
+        "dataset": dataset.name,
+        "lmdb": path.name,
+        "source": {"kind": source.kind, "path": os.path.realpath(source.path or ""), "images": len(source)},
+        "settings": dataclasses.asdict(settings),
+        "complete": False,
+        "count": 0,
+        "bad": [],  # the keys of images that do not decode
+        "sha256": "",  # of all keys and values, in order
+    }
+
+
+def _refuse_other_data(folder: Path, manifest: dict[str, Any], path: Path, partial: Path) -> bool:
+    """Whether `folder` holds these very data, complete or not; raises UserError where it holds others."""
+    file = folder / MANIFEST
+    if not file.exists():
+        for existing in (path, partial):
+            if existing.exists():
+                raise UserError(
+                    f"'{existing}' exists and has no {MANIFEST}: nothing is overwritten; give another --workdir."
+                )
+        return False
+    try:
+        held = json.loads(file.read_text())
+        for field in IDENTITY:
+            if held[field] != manifest[field]:
+                raise UserError(
+                    f"'{folder}' holds other data, {field}: {json.dumps(held[field])}, not "
+                    f"{json.dumps(manifest[field])}; nothing is overwritten; give another --workdir."
+                )
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{file}' is not the manifest of an LMDB ({error!r}): give another --workdir.") from error
+    return True
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """All of it or nothing."""
+    temporary = folder / f".{MANIFEST}.tmp"
+    temporary.write_text(json.dumps(manifest, indent=2) + "\n")
+    os.replace(temporary, folder / MANIFEST)
+
+
+def _write_labels(folder: Path, labels: tuple[str, str] | None) -> None:
+    """(file name, text) into the folder, unless the file is there; UserError where that has another text."""
+    if labels is None:
+        return
+    file = folder / labels[0]
+    if not file.exists():
+        file.write_text(labels[1], encoding="utf-8")
+    elif file.read_text(encoding="utf-8") != labels[1]:
+        raise UserError(f"'{file}' exists and is in another order than the images: move it, or give another --workdir.")
+
+
+def _write(
+    dataset: Preparable,
+    partial: Path,
+    keys: list[str],
+    settings: Settings,
+    folder: Path,
+    manifest: dict[str, Any],
+    workers: int,
+    max_bad_fraction: float,
+    progress: Progress,
+) -> None:
+    """Fill the LMDB `partial` from the first image that it lacks; ends with its `length`."""
+    bad = BadEntries(len(keys), max_bad_fraction)
+    with _Writer(partial) as writer:
+        done = min(writer.count(), len(keys))  # one more entry is `length`
+        if done:
+            log.info("Going on after %d of %d images.", done, len(keys))
+        left = range(done, len(keys))
+        encoded = in_order(lambda i: (i, *_encode(dataset, i, settings)), left, workers)
+        chunk: list[tuple[str, bytes]] = []
+        for i, value, error in progress(encoded, len(left), "prepare"):
+            if error:
+                bad.note(i, error)
+                manifest["bad"] = sorted({*manifest["bad"], keys[i]})
+                _write_manifest(folder, manifest)
+            chunk.append((keys[i], value))
+            if len(chunk) == COMMIT_EVERY or i == left[-1]:
+                writer.append(chunk, first=i + 1 - len(chunk))
+                chunk = []
+        if writer.count() == len(keys):
+            writer.append([("length", str(len(keys)).encode())], first=len(keys))
+
+
+def _encode(dataset: Preparable, index: int, settings: Settings) -> tuple[bytes, BadEntry | None]:
+    """(the bytes to store, None), or as much as there is and what is wrong with it."""
+    data: Any = b""
+    place = f"Entry '{dataset.source.key(index)}' of '{dataset.source.path}'"
+    try:
+        data = dataset.source[index]
+        image = transforms.decode(data, place=place)
+        if not settings.size and not settings.crop and transforms.describe(data)[0] in KEPT_FORMATS:
+            return data, None
+        if settings.crop:
+            image = dataset.to_square(image, place)
+        if settings.size:
+            image = transforms.resize(image, settings.size)
+    except BadEntry as error:
+        return data, error
+    return encode(image, settings.quality, settings.lossless), None
+
+
+def encode(image: np.ndarray, quality: int, lossless: bool) -> bytes:
+    """uint8 RGB [h, w, 3] as JPEG, colours at full resolution, or as WebP without loss."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    if lossless:
+        Image.fromarray(image).save(buffer, "WEBP", lossless=True)
+    else:
+        Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+class _Writer:
+    """An LMDB that grows; what was appended survives the end of the process."""
+
+    def __init__(self, path: Path):
+        import lmdb
+
+        self._path = path
+        try:
+            self._environment = lmdb.open(str(path), map_size=FIRST_MAP_SIZE)
+        except lmdb.Error as error:
+            raise UserError(f"'{path}' does not open for writing ({error}): is the disk full or read-only?") from error
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._environment.close()
+        (self._path / "lock.mdb").unlink(missing_ok=True)
+
+    def count(self) -> int:
+        return self._environment.stat()["entries"]
+
+    def append(self, entries: list[tuple[str, bytes]], first: int) -> None:
+        """Write all entries or none; `first` is the number of entries before them."""
+        import lmdb
+
+        while True:
+            try:
+                with self._environment.begin(write=True) as txn:
+                    if txn.stat()["entries"] != first:
+                        raise UserError(f"Another process writes '{self._path}' too: wait for it to end.")
+                    for key, value in entries:
+                        txn.put(key.encode(), value)
+                return
+            except lmdb.MapFullError:
+                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+            except lmdb.Error as error:
+                raise UserError(
+                    f"'{self._path}' cannot be written ({error}): what was written is kept, the same command goes on."
+                ) from error
+
+
+def checksum(path: Path, keys: list[str], progress: Progress = lambda items, total, what: iter(items)) -> str:
+    """SHA-256 of an LMDB's entries: of each key, the length of its value as 8 bytes, and the value."""
+    import lmdb
+
+    digest = hashlib.sha256()
+    with lmdb.open(str(path), readonly=True, lock=False) as environment, environment.begin(buffers=True) as txn:
+        for key in progress(map(str.encode, keys), len(keys), "checksum"):
+            value = txn.get(key)
+            digest.update(key + len(value).to_bytes(8, "little"))
+            digest.update(value)
+    return digest.hexdigest()

@@ -1,0 +1,85 @@
+"""Look at the data before they are trained on: count, sizes, keys, a contact sheet, entries that do not decode.
+
+Writes to `<workdir>/inspect_data/`: contact_sheet.png (images as the model gets them), bad_entries.txt (a key and what
+is wrong with it a line) and metrics.json.
+"""
+
+import dataclasses
+import logging
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from diffrep_jax import pictures
+from diffrep_jax.data.bad_entries import BadEntry
+from diffrep_jax.data.inspection import inspect
+from diffrep_jax.errors import UserError
+from diffrep_jax.tasks import base
+
+log = logging.getLogger(__name__)
+
+COLUMNS = 8
+MOST_COMMON = 20  # sizes that are listed
+
+
+@dataclasses.dataclass(frozen=True)
+class InspectData:
+    """split: of the contact sheet, which has `shown` images from all over it; num_images: how many entries of the
+    whole source are decoded, the first ones, -1 for all; workers: threads that do so."""
+
+    needs_run = False
+
+    split: str
+    num_images: int
+    shown: int
+    workers: int
+    data_dir: pathlib.Path | None = dataclasses.field(kw_only=True, default=None)
+
+    def __post_init__(self) -> None:
+        for field, least in (("num_images", -1), ("shown", 1), ("workers", 1)):
+            if getattr(self, field) < least or getattr(self, field) == 0:
+                raise UserError(f"tasks.inspect_data.{field} is {getattr(self, field)}: use 1 or more.")
+
+    def run(self, method: Any, variables: None, config: Any, workdir: pathlib.Path) -> dict[str, float]:
+        dataset = base.open_dataset(config, self.split, self.data_dir)
+        source = dataset.source
+        count = len(source) if self.num_images == -1 else min(self.num_images, len(source))
+        report = inspect(source, range(count), self.workers, base.progress)
+        folder = base.output_folder(workdir, "inspect_data")
+        (folder / "bad_entries.txt").write_text("".join(f"{key}\t{why}\n" for key, why in report.bad), encoding="utf-8")
+        pictures.save_png(folder / "contact_sheet.png", pictures.labelled_grid(self._rows(dataset)))
+        numbers = {"images": len(source), "inspected": count, "bad": len(report.bad)}
+        description = {
+            "source": f"{source.kind} {source.path}",
+            "keys": [source.key(0), source.key(len(source) - 1)],
+            "sizes": dict(report.sizes.most_common(MOST_COMMON)),
+            "kinds": dict(report.kinds.most_common()),
+            "splits": {self.split: len(dataset)},
+            "class_names": list(dataset.class_names),
+        }
+        base.write_metrics(folder, numbers | description)
+        sizes = ", ".join(f"{images} of {size}" for size, images in report.sizes.most_common(3))
+        log.info("%s: %d images, '%s' to '%s'.", description["source"], len(source), *description["keys"])
+        log.info("%d decoded: %s%s.", count - len(report.bad), sizes, ", ..." if len(report.sizes) > 3 else "")
+        for _, why in report.bad[:10]:
+            log.warning("%s", why)
+        log.info("%d of %d do not decode; %s", len(report.bad), count, folder)
+        return numbers
+
+    def _rows(self, dataset: Any) -> dict[str, np.ndarray]:
+        """Rows of images of the split, evenly spaced; each named by the number of its first."""
+        images: dict[int, np.ndarray] = {}
+        for index in np.unique(np.linspace(0, len(dataset) - 1, self.shown).round().astype(int)):
+            try:
+                images[int(index)] = dataset[int(index)]["image"]
+            except BadEntry:
+                continue
+        if not images:
+            raise UserError(f"None of {self.shown} images of '{dataset.source.path}' decodes: see bad_entries.txt.")
+        numbers = list(images)
+        starts = range(0, len(numbers), COLUMNS)
+        return {str(numbers[i]): np.stack([images[n] for n in numbers[i : i + COLUMNS]]) for i in starts}
+
+
+Task = InspectData
