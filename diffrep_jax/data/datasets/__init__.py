@@ -15,6 +15,7 @@ class ImageDataset(Protocol):
     source: Source  # all of the data
     class_names: tuple[str, ...]
     attribute_names: tuple[str, ...]  # empty unless they were asked for
+    binary_attributes: bool  # whether all are 0 or 1, what an image has or lacks
 
     def __len__(self) -> int: ...
 
@@ -22,7 +23,7 @@ class ImageDataset(Protocol):
         """{"image": uint8 [image_size, image_size, channels]}, and
 
         "label": int, where there are `class_names`;
-        "attributes": float32 [k], where there are `attribute_names`. 1 or 0 for what an image has or lacks.
+        "attributes": float32 [k], where there are `attribute_names`.
 
         Raises BadEntry where the entry cannot be read.
         """

@@ -49,6 +49,11 @@ class SourceImages:
     def attribute_names(self) -> tuple[str, ...]:
         return self.labels.attribute_names
 
+    @property
+    def binary_attributes(self) -> bool:
+        """Whether all attributes are 0 or 1, what an image has or lacks; else they are measures."""
+        return self.labels.binary
+
     def __len__(self) -> int:
         return len(self.entries)
 

@@ -94,14 +94,17 @@ def read_attributes(file: Path, source: Source) -> tuple[Labels, np.ndarray]:
     values = np.zeros((len(source), ATTRIBUTES), np.float32)
     known = np.zeros(len(source), bool)
     rows = [line.split("\t") for line in lines[2:] if line.strip()]
-    for person, number, *measures in rows:
-        entry = entry_of.get(f"{person.replace(' ', '_')}_{int(number):04d}")
-        if len(measures) != ATTRIBUTES:
-            raise UserError(
-                f"'{file}' has {len(measures)} values for {person} {number}, not {ATTRIBUTES}: copy it again."
-            )
+    for row in rows:
+        if len(row) != ATTRIBUTES + 2:
+            person, had = " ".join(row[:2]), len(row) - 2
+            raise UserError(f"'{file}' has {had} values for {person}, not {ATTRIBUTES}: copy it again.")
+        try:
+            entry = entry_of.get(f"{row[0].replace(' ', '_')}_{int(row[1]):04d}")
+            measures = np.array(row[2:], np.float32)
+        except ValueError as error:
+            raise UserError(f"'{file}', row of '{row[0]}' does not read ({error}): copy it again.") from error
         if entry is not None:
-            values[entry], known[entry] = np.array(measures, np.float32), True
+            values[entry], known[entry] = measures, True
     if not known.any():
         raise UserError(
             f"'{file}' has {len(rows):,} rows, '{source.path}' {len(source):,} images, and no name is in both: "

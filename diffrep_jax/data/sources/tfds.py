@@ -63,7 +63,7 @@ class TfdsSource:
     def _image_feature(self, features: Mapping[str, Any]) -> str:
         import tensorflow_datasets as tfds
 
-        images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
+        images = sorted(name for name, feature in features.items() if isinstance(feature, tfds.features.Image))
         if "image" in images or len(images) == 1:
             return "image" if "image" in images else images[0]
         raise UserError(f"The TFDS data set '{self.path}' has the images {images}, not one 'image': use another.")
@@ -72,11 +72,12 @@ class TfdsSource:
         """As data sets of TFDS have them: the class in "label", the dictionary "attributes"."""
         import tensorflow_datasets as tfds
 
-        label, attributes = features.get("label"), features.get("attributes")
+        label, attributes = (features[name] if name in features else None for name in ("label", "attributes"))
         self.class_names = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
         known = isinstance(attributes, tfds.features.FeaturesDict)
-        self.attribute_names = tuple(name for name in attributes if attributes[name].shape == ()) if known else ()
-        self.binary_attributes = all(attributes[name].np_dtype is np.bool_ for name in self.attribute_names)
+        names = sorted(attributes) if known else []  # the file has no order; by name is how CelebA has its own
+        self.attribute_names = tuple(name for name in names if attributes[name].shape == ())
+        self.binary_attributes = all(np.issubdtype(attributes[name].np_dtype, np.bool_) for name in names)
 
     def __len__(self) -> int:
         return self._count
