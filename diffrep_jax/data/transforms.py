@@ -1,7 +1,9 @@
 """Images as uint8 [h, w, c] arrays: decode, crop, resize, flip; and uint8 0..255 <-> float32 in [-1, 1]."""
 
+import functools
 import io
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -19,22 +21,21 @@ def decode(data: bytes, channels: int = 3, place: str = "The image") -> np.ndarr
 
     try:
         pixels = _decode_jpeg(data)
+        if pixels is not None and channels == 3:
+            return pixels
         image = _decode_pillow(data) if pixels is None else Image.fromarray(pixels)
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ...
         raise BadEntry(f"{place} does not decode ({error}): write it again as JPEG, PNG or WebP.") from error
     if channels == 1:
         return np.asarray(image.convert("L"))[:, :, None]
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _decode_jpeg(data: bytes) -> np.ndarray | None:
     """RGB pixels by simplejpeg, equal to Pillow's and twice as fast; None where it is not up to the file."""
     # simplejpeg knows nothing of EXIF; the marker stands before the image data.
-    if not data.startswith(b"\xff\xd8") or b"Exif\0\0" in data[:65536]:
-        return None
-    try:
-        import simplejpeg
-    except ImportError:
+    simplejpeg = _simplejpeg()
+    if simplejpeg is None or not data.startswith(b"\xff\xd8") or b"Exif\0\0" in data[:65536]:
         return None
     try:
         # CMYK is inverted in Adobe's files: Pillow knows.
@@ -45,11 +46,22 @@ def _decode_jpeg(data: bytes) -> np.ndarray | None:
         return None  # Pillow has the last word, and the better message
 
 
+@functools.cache
+def _simplejpeg() -> Any:
+    """The module, or None where it is not installed: looking for it in vain takes longer than many a decoding."""
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    return simplejpeg
+
+
 def _decode_pillow(data: bytes):
     """A Pillow image of 8 bits a channel, opaque and upright."""
     from PIL import Image, ImageOps
 
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    image = Image.open(io.BytesIO(data))
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F":
         raise ValueError("it holds floats, whose range is unknown")
     if image.mode.startswith("I"):
@@ -109,7 +121,10 @@ def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
 
 def flip(image: np.ndarray) -> np.ndarray:
     """Left and right exchanged; [..., w, c]."""
-    return image[..., ::-1, :]
+    flipped = np.empty_like(image)
+    for channel in range(image.shape[-1]):  # four times as fast as all channels at once
+        flipped[..., channel] = image[..., ::-1, channel]
+    return flipped
 
 
 def to_float(pixels: np.ndarray) -> np.ndarray:
