@@ -36,7 +36,8 @@ class ZipSource:
 
     def _open(self) -> None:
         try:
-            self._zip, self._pid = zipfile.ZipFile(self.path), os.getpid()
+            # Of a file that it opened itself, ZipFile counts the readers, which goes wrong with many threads.
+            self._zip, self._pid = zipfile.ZipFile(self.path.open("rb")), os.getpid()
         except (OSError, zipfile.BadZipFile) as error:
             raise UserError(f"'{self.path}' does not open as a zip ({error}): copy it again.") from error
 
