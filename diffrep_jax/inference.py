@@ -58,6 +58,11 @@ class Inference:
         """D(x_t, t), unclipped, for one time an image: t [n]."""
         return self._run(_denoise, len(xt), xt, t, z, xT)
 
+    def evidence(self, images: np.ndarray, seed: int = 0, first: int = 0) -> np.ndarray:
+        """`Method.evidence` of each image: [n]."""
+        numbers = np.arange(first, first + len(images))
+        return self._run(functools.partial(_evidence, seed=seed), len(images), images, numbers)
+
     def _run(self, function: Any, n: int, *arrays: Any) -> np.ndarray:
         """Call with every array padded along its first axis and split over the mesh; cut the result to n."""
         missing = -n % self.mesh.size
@@ -107,3 +112,8 @@ def _decode(
 @functools.partial(jax.jit, static_argnums=0)
 def _denoise(method: Any, variables: PyTree, xt: Array, t: Array, z: Array, xT: Array) -> Array:
     return method.denoiser(variables, z, xT)(xt, t)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _evidence(method: Any, variables: PyTree, images: Array, numbers: Array, *, seed: Array) -> Array:
+    return method.evidence(variables, images, _image_keys(seed, numbers))

@@ -82,12 +82,14 @@ def main(argv: list[str]) -> None:
 
 
 def _config_and_workdir(flags: argparse.Namespace) -> tuple:
-    """The config named, or the run's own; the folder named, or runs/<name of the config file>."""
+    """The config named, or the one beside the checkpoint, or the run's own; the folder named, or runs/<config file>."""
     from diffrep_jax import config as configs
     from diffrep_jax.tasks.base import task_class
 
     spec = flags.config
     if spec is None:
+        if flags.checkpoint is not None and flags.workdir is not None and _is_run(flags.checkpoint.parent):
+            return configs.load_run(flags.checkpoint.parent), flags.workdir
         if flags.workdir is not None and _is_run(flags.workdir):
             return configs.load_run(flags.workdir), flags.workdir
         if flags.task != "train" and not task_class(flags.task).needs_run:

@@ -7,8 +7,8 @@ that a result depends neither on the batch around it nor on how the batch is spl
 import dataclasses
 import importlib
 import pathlib
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,15 @@ from diffrep_jax.types import Array, Code, Image, Keys, PyTree, Scalar
 
 
 class Method(Protocol):
-    """A frozen dataclass whose fields are the config's `method` section."""
+    """A frozen dataclass whose fields are the config's `method` section.
+
+    `untold` names the fields that change results but that no checkpoint tells, with the values they may have;
+    `evidence` is lowest for the right one.
+    """
 
     image_size: int
     channels: int
+    untold: ClassVar[Mapping[str, tuple[Any, ...]]]
 
     def init(self, rng: Array, batch: dict[str, Array]) -> PyTree:
         """The variables; only the shapes of `batch` matter."""
@@ -34,6 +39,10 @@ class Method(Protocol):
         self, variables: PyTree, batch: dict[str, Array], keys: Keys, train: bool
     ) -> tuple[Scalar, dict[str, Scalar], PyTree]:
         """(mean loss, metrics, new batch_stats); `keys` [b]."""
+        ...
+
+    def evidence(self, variables: PyTree, x0: Image, keys: Keys) -> Array:
+        """How badly the variables fit this method on each image, [b]; needed where `untold` has fields."""
         ...
 
     def param_labels(self, params: PyTree) -> PyTree:

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.core import FrozenDict
 
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.methods.base import AutoEncoder, freeze, split_keys
@@ -59,6 +60,8 @@ class DBAE(AutoEncoder):
     unet: Mapping[str, Any]
     encoder: Mapping[str, Any]
     generator: Mapping[str, Any]
+
+    untold = FrozenDict(sigma_data_end=(0.0, 0.5))  # training had 0.5 and the official inference 0
 
     def __post_init__(self):
         for name in ("unet", "encoder", "generator"):
@@ -151,20 +154,37 @@ class DBAE(AutoEncoder):
         t = self._sample_times(k_t)
         eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(k_eps)
         code_noise = jax.vmap(lambda key: jax.random.normal(key, (self.latent_dim,)))(k_code)
+        weighted, mse, new = self.loss_at(variables, x0, t, eps, code_noise, train, k_dropout if train else None)
+        return weighted.mean(), {"loss": weighted.mean(), "mse": mse.mean()}, new
 
+    def loss_at(
+        self,
+        variables: PyTree,
+        x0: Image,
+        t: Time,
+        eps: Image,
+        code_noise: Code | None = None,
+        train: bool = False,
+        dropout_keys: Keys | None = None,
+    ) -> tuple[Array, Array, PyTree]:
+        """The loss for given draws: (weight |D - x_0|^2 [b], |D - x_0|^2 [b], new batch_stats), means over pixels.
+
+        `train` has batch norm use the batch and makes one power iteration; dropout is on where there are keys.
+        """
         z = self.encode(variables, x0, code_noise)
         xT, new = self._generator.apply(self._generator_variables(variables), z, train=train, mutable=["batch_stats"])
-        mse = self._errors(variables, x0, xT, z, t, eps, k_dropout if train else None)
-        weighted = self.preconditioning.weight(*self.process.coefficients(t)) * mse
-        metrics = {"loss": weighted.mean(), "mse": mse.mean()}
-        return weighted.mean(), metrics, {"generator": new["batch_stats"]}
-
-    def _errors(
-        self, variables: PyTree, x0: Image, xT: Image, z: Code, t: Time, eps: Image, keys: Keys | None
-    ) -> Array:
-        """|D(x_t, t) - x_0|^2 of each example, the mean over its pixels: [b]."""
         xt = diffuse(self.process, x0, xT, eps, t)
-        return ((self._denoise(variables, xt, t, xT, z, keys) - x0) ** 2).mean((1, 2, 3))
+        mse = ((self._denoise(variables, xt, t, xT, z, dropout_keys) - x0) ** 2).mean((1, 2, 3))
+        weight = self.preconditioning.weight(*self.process.coefficients(t))
+        return weight * mse, mse, {"generator": new["batch_stats"]}
+
+    def evidence(self, variables: PyTree, x0: Image, keys: Keys) -> Array:
+        """|D - x_0|^2 next to the end, where sigma_data_end matters most: the mean of T - t = 1e-4, 1e-3 and 1e-2."""
+        errors = []
+        for gap in (1e-4, 1e-3, 1e-2):
+            eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(keys)
+            errors.append(self.loss_at(variables, x0, jnp.full(len(x0), self.process.t_max - gap), eps)[1])
+        return jnp.stack(errors).mean(0)
 
     def _sample_times(self, keys: Keys) -> Time:
         """t ~ U(t_min, T), kept off T itself, where x_t carries nothing of x_0."""

@@ -53,26 +53,43 @@ class Checkpoints:
         step = self.latest_step()
         if step is None:
             return 0
-        self._compare(step, _parts(template))
+        self._compare(step, self._saved_parts(step, template))
         return step
 
     def restore(self, template: TrainState) -> TrainState:
-        """The newest state, laid out as `template` (arrays or ShapeDtypeStructs with shardings) says."""
-        return TrainState(**self._load(_parts(template)))
+        """The newest state, laid out as `template` (arrays or ShapeDtypeStructs with shardings) says.
+
+        Its opt_state is None where the checkpoint has none: that of an imported run.
+        """
+        step = self._existing_step()
+        return TrainState(**{"opt_state": None} | self._load(step, self._saved_parts(step, template)))
 
     def restore_parts(self, **templates: PyTree) -> dict[str, PyTree]:
         """Only the named parts of the newest state, e.g. `restore_parts(ema=...)`."""
-        return self._load(templates)
+        return self._load(self._existing_step(), templates)
 
-    def _load(self, templates: dict[str, PyTree]) -> dict[str, PyTree]:
+    def _existing_step(self) -> int:
         step = self.latest_step()
         if step is None:
             raise UserError(f"No checkpoint in {self._folder}; train first (--task=train).")
+        return step
+
+    def _saved(self, step: int) -> dict[str, PyTree]:
+        return self._checkpointer.checkpointables_metadata(step).metadata
+
+    def _saved_parts(self, step: int, template: TrainState) -> dict[str, PyTree]:
+        """The parts of a state that a checkpoint has to have: all, but the optimizer's only if it is there."""
+        parts = _parts(template)
+        if "opt_state" not in self._saved(step):
+            del parts["opt_state"]
+        return parts
+
+    def _load(self, step: int, templates: dict[str, PyTree]) -> dict[str, PyTree]:
         self._compare(step, templates)
         return templates | self._checkpointer.load_checkpointables(step, _not_empty(templates))
 
     def _compare(self, step: int, templates: dict[str, PyTree]) -> None:
-        saved = self._checkpointer.checkpointables_metadata(step).metadata
+        saved = self._saved(step)
         for name, template in _not_empty(templates).items():
             _compare(name, saved.get(name), template, f"{self._folder}/{step}")
 

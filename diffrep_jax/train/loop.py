@@ -18,7 +18,7 @@ from diffrep_jax import data
 from diffrep_jax.train import checkpoint, heap, optimizer, sharding
 from diffrep_jax.train.monitor import Monitor
 from diffrep_jax.train.runtime import StopSignal, is_first
-from diffrep_jax.train.state import TrainState, abstract_state, create_state
+from diffrep_jax.train.state import TrainState, abstract_state, create_state, with_fresh_optimizer
 from diffrep_jax.train.step import compile_step, make_train_step
 from diffrep_jax.train.writer import Writer
 
@@ -120,7 +120,11 @@ def _make_state(
 ) -> TrainState:
     if checkpoints.latest_step() is None:
         return create_state(method, optim, mesh, seed)
-    return checkpoints.restore(template)
+    state = checkpoints.restore(template)
+    if state.opt_state is None:
+        log.info("The checkpoint was imported and has no optimizer state: the optimizer starts afresh.")
+        return with_fresh_optimizer(state, optim)
+    return state
 
 
 def _describe(mesh: Any, start: int, settings: Any) -> str:

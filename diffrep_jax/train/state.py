@@ -8,7 +8,7 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from diffrep_jax.train.sharding import state_shardings
+from diffrep_jax.train.sharding import mesh_of, state_shardings
 from diffrep_jax.types import Array, PyTree
 
 
@@ -20,7 +20,7 @@ class TrainState:
     params: PyTree
     batch_stats: PyTree
     ema: PyTree  # {"params": ..., "batch_stats": ...}
-    opt_state: PyTree
+    opt_state: PyTree  # None in an imported run, until it is trained
 
     @property
     def variables(self) -> PyTree:
@@ -28,9 +28,14 @@ class TrainState:
 
 
 def _from_variables(variables: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
-    copy = jax.tree.map(jnp.copy, variables)
     opt_state = optimizer.init(variables["params"])
-    return TrainState(jnp.zeros((), jnp.int32), variables["params"], variables["batch_stats"], copy, opt_state)
+    return imported_state(variables, 0).replace(opt_state=opt_state)
+
+
+def imported_state(variables: PyTree, step: int) -> TrainState:
+    """The state of a run whose averaged weights alone are known: they are the raw ones too, without an optimizer."""
+    copy = jax.tree.map(jnp.copy, variables)
+    return TrainState(jnp.asarray(step, jnp.int32), variables["params"], variables["batch_stats"], copy, None)
 
 
 def example_batch(method: Any) -> dict[str, jax.ShapeDtypeStruct]:
@@ -64,3 +69,10 @@ def create_state(method: Any, optimizer: optax.GradientTransformation, mesh: Mes
     variables = jax.device_put(variables, state_shardings(mesh, variables))
     shardings = state_shardings(mesh, jax.eval_shape(lambda v: _from_variables(v, optimizer), variables))
     return jax.jit(lambda v: _from_variables(v, optimizer), out_shardings=shardings)(variables)
+
+
+def with_fresh_optimizer(state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state with the optimizer's start instead of what it had."""
+    shapes = jax.eval_shape(optimizer.init, state.params)
+    init = jax.jit(optimizer.init, out_shardings=state_shardings(mesh_of(state.params), shapes))
+    return state.replace(opt_state=init(state.params))

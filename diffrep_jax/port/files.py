@@ -1,13 +1,12 @@
-"""State dicts from files: .pt (by PyTorch, imported only here, weights only) and .safetensors (read here).
+"""State dicts in files: .pt (by PyTorch, imported only here, weights only) and .safetensors.
 
 What a file is, its first bytes say, not its name. No file is ever given the chance to run code.
 """
 
-import json
-import math
 import os
 import pathlib
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,16 +14,12 @@ import numpy as np
 from diffrep_jax.errors import UserError
 
 _PREFIX = "module."  # of torch's DataParallel
-_SAFETENSORS = {
-    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
-    "U8": "u1", "BOOL": "?",
-}  # fmt: skip
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """{name: array} of a plain state dict, without the prefix `module.`; bfloat16 becomes float32.
 
-    The arrays map the file where its format allows that: they cost no memory until they are used, and are not to be
+    Those of a .pt file map it where its format allows that: they cost no memory until they are used, and are not to be
     written to. Raises UserError where the file is missing, damaged, no state dict, or could only be read by code.
     """
     path = pathlib.Path(path)
@@ -37,7 +32,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     if size == 0:
         raise UserError(f"Checkpoint {path} is empty; copy or download it again.")
     if start[8:9] == b"{":
-        tensors = _read_safetensors(path, size)
+        tensors = _read_safetensors(path)
     elif start.startswith((b"PK\x03\x04", b"\x80")):
         tensors = _read_torch(path, mapped=start.startswith(b"PK"))
     else:
@@ -48,10 +43,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def _read_torch(path: pathlib.Path, mapped: bool) -> dict[str, np.ndarray]:
-    try:
-        import torch
-    except ImportError:
-        raise UserError(f"Reading {path} needs PyTorch: pip install 'diffrep_jax[torch]'") from None
+    torch = _torch(f"Reading {path}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a damaged file fails in many ways: RuntimeError, KeyError, struct.error, ...
@@ -70,6 +62,14 @@ def _read_torch(path: pathlib.Path, mapped: bool) -> dict[str, np.ndarray]:
     return {name: array(value) for name, value in content.items()}
 
 
+def _torch(purpose: str) -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise UserError(f"{purpose} needs PyTorch: pip install 'diffrep_jax[torch]'") from None
+    return torch
+
+
 def _reason(path: pathlib.Path, message: str) -> str:
     """Why torch.load refused a file, in one line."""
     needed = re.search(r"GLOBAL (\S+)", message)
@@ -79,31 +79,37 @@ def _reason(path: pathlib.Path, message: str) -> str:
     return f"{path} is damaged, cut short or no PyTorch checkpoint; copy or download it again."
 
 
-def _read_safetensors(path: pathlib.Path, size: int) -> dict[str, np.ndarray]:
-    """8 bytes of header length, a JSON header {name: {dtype, shape, data_offsets}}, then the data."""
+def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    import safetensors
+
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > size - 8:
-                raise ValueError("the header exceeds the file")
-            header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        data = np.memmap(path, np.uint8, "r", offset=8 + length) if size > 8 + length else np.zeros(0, np.uint8)
-        tensors = {name: _view(data, **entry) for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged or cut short ({error}); copy or download it again.") from None
+        with safetensors.safe_open(path, "numpy") as file:
+            tensors = {name: np.asarray(file.get_tensor(name)) for name in file.keys()}
+    except Exception as error:  # the library's own, and TypeError for types that NumPy lacks
+        raise UserError(f"{path} is damaged, cut short or of an unknown type ({error}); copy it again.") from None
     if not tensors:
         raise UserError(f"{path} holds no tensors.")
-    return tensors
+    wide = {name: value.astype(np.float32) for name, value in tensors.items() if value.dtype.name == "bfloat16"}
+    return tensors | wide
 
 
-def _view(data: np.ndarray, dtype: str, shape: list[int], data_offsets: list[int]) -> np.ndarray:
-    if dtype not in _SAFETENSORS:
-        raise ValueError(f"dtype {dtype} is not supported")
-    kind, (begin, end) = np.dtype(_SAFETENSORS[dtype]), data_offsets
-    if not 0 <= begin <= end <= data.size or end - begin != math.prod(shape) * kind.itemsize:
-        raise ValueError(f"a tensor of shape {shape} is not within the data")
-    values = data[begin:end].view(kind).reshape(shape)
-    if dtype == "BF16":  # the upper half of a float32
-        values = (values.astype(np.uint32) << 16).view(np.float32)
-    return values
+def write_safetensors(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write all of it or nothing."""
+    from safetensors.numpy import save_file
+
+    contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    _write_at_once(path, lambda temporary: save_file(contiguous, temporary))
+
+
+def write_torch(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write a state dict for `torch.load`, all of it or nothing; raises UserError without PyTorch."""
+    torch = _torch(f"Writing {path}")
+
+    content = {name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}
+    _write_at_once(path, lambda temporary: torch.save(content, temporary))
+
+
+def _write_at_once(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    write(temporary)
+    os.replace(temporary, path)

@@ -1,0 +1,148 @@
+"""Make a run of a checkpoint file: an official state dict (.pt or .safetensors), or what `--task=export` wrote.
+
+The run is an ordinary one: every task and `diffrep_jax.load` take it, and training goes on from it. The file's weights
+become both the raw and the averaged ones; its optimizer, if it ever had one, is not part of it.
+"""
+
+import dataclasses
+import logging
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffrep_jax import config as configs
+from diffrep_jax import data, port
+from diffrep_jax.data.sources import open_source
+from diffrep_jax.data.sources.lmdb import LmdbSource
+from diffrep_jax.errors import UserError
+from diffrep_jax.inference import Inference
+from diffrep_jax.port import files, own
+from diffrep_jax.tasks import base
+from diffrep_jax.train import checkpoint
+from diffrep_jax.train.sharding import make_mesh, state_shardings
+from diffrep_jax.train.state import abstract_variables, imported_state
+from diffrep_jax.types import PyTree
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Import:
+    """Reads `--checkpoint`; with `--images` also measures what the file does not tell (`Method.untold`).
+
+    Attributes:
+      num_images, batch_size, seed: how many of the images are measured on, how many at a time, and with which noise.
+    """
+
+    needs_run = False
+
+    num_images: int
+    batch_size: int
+    seed: int
+    checkpoint: pathlib.Path | None = dataclasses.field(kw_only=True, default=None)
+    images: pathlib.Path | None = dataclasses.field(kw_only=True, default=None)
+
+    def run(self, method: Any, variables: None, config: Any, workdir: pathlib.Path) -> dict[str, float]:
+        """Write `config.json`, the checkpoint, and `import/metrics.json`, which says what was found."""
+        if self.checkpoint is None:
+            raise UserError("--task=import needs a file; add --checkpoint=FILE.")
+        _refuse_a_run(workdir)
+        variables, ignored = _read(self.checkpoint, method, config)
+        dataset = self._open_images(config)
+        mesh = make_mesh(devices=jax.local_devices())
+        variables = jax.device_put(variables, state_shardings(mesh, variables))
+        found = self._tell(method, variables, dataset, mesh)
+        with config.unlocked():
+            config.method.update(found["chosen"])
+        step = step_of(self.checkpoint)
+        workdir.mkdir(parents=True, exist_ok=True)
+        with checkpoint.opened(workdir) as checkpoints:
+            checkpoints.save(step, imported_state(variables, step))
+        configs.save(config, workdir)
+        leaves = jax.tree.leaves(variables["params"])
+        numbers = {"step": step, "parameters": sum(leaf.size for leaf in leaves), "ignored": len(ignored), **found}
+        base.write_metrics(base.output_folder(workdir, "import"), numbers | {"source": str(self.checkpoint)})
+        log.info("%s is the run %s now, at step %d.", self.checkpoint, workdir, step)
+        return numbers
+
+    def _open_images(self, config: Any) -> Any:
+        """What `--images` names: an LMDB with the framing of the config's data set, other images as they are."""
+        if self.images is None:
+            return None
+        section = config.data
+        known = isinstance(open_source(self.images), LmdbSource)
+        name, split = (section.name, section.split) if known else ("folder", "all")
+        return data.open_dataset(
+            name, split=split, image_size=section.image_size, channels=section.channels, data_dir=self.images
+        )
+
+    def _tell(self, method: Any, variables: PyTree, dataset: Any, mesh: Any) -> dict[str, Any]:
+        """{"chosen": {field: value}, "evidence": {field: {value: error}}} for the fields that no file tells."""
+        chosen, evidence = {}, {}
+        for field, values in method.untold.items():
+            configured = chosen[field] = getattr(method, field)
+            if dataset is None:
+                what = f"{field}={configured} is the config's: no checkpoint tells it. --images=PATH measures it"
+            else:
+                models = {v: Inference(dataclasses.replace(method, **{field: v}), variables, mesh) for v in values}
+                errors = {v: self._evidence(model, dataset) for v, model in models.items()}
+                chosen[field], why = decide(errors, configured)
+                evidence[field] = {str(v): error for v, error in errors.items()}
+                measured = ", ".join(f"{error:.5g} with {v}" for v, error in errors.items())
+                what = f"{field}: the error where it matters is {measured}; {chosen[field]} {why}"
+            log.info("%s.", what)
+        return {"chosen": chosen, "evidence": evidence}
+
+    def _evidence(self, model: Inference, dataset: Any) -> float:
+        """The mean of `Method.evidence` over the images."""
+        errors = []
+        count = min(self.num_images, len(dataset))
+        for batch in data.ordered_batches(dataset, batch_size=self.batch_size, num_images=count):
+            errors += model.evidence(batch["image"], self.seed, first=len(errors)).tolist()
+        return float(np.mean(errors))
+
+
+def step_of(path: pathlib.Path) -> int:
+    """The number at the end of a checkpoint's name, as in ema_0.9999_1020000.pt; 0 where there is none."""
+    found = re.search(r"(\d+)$", path.stem)
+    return int(found[1]) if found else 0
+
+
+def _refuse_a_run(workdir: pathlib.Path) -> None:
+    for name in (configs.FILE_NAME, checkpoint.FOLDER):
+        if (workdir / name).exists():
+            raise UserError(f"{workdir} holds a run already ({name}); give another --workdir.")
+
+
+def _read(path: pathlib.Path, method: Any, config: Any) -> tuple[PyTree, list[str]]:
+    """The variables, and the names that were expected and are of no use; raises UserError for anything else."""
+    tensors = files.read(path)
+    template = abstract_variables(method, make_mesh(devices=jax.local_devices()))
+    if own.is_own(tensors):
+        return own.unflatten(tensors, template, str(path)), []
+    if config.method.name not in port.names():
+        raise UserError(f"No official {config.method.name} checkpoint can be read; {path} is not one of --task=export.")
+    source = port.source(config.method.name)
+    source.check(config.method, {name: value.shape for name, value in tensors.items()}, str(path))
+    table = source.table(config.method)
+    ignored = list(table.match(tensors, template).ignored)
+    variables = table.to_variables(tensors, template, str(path))
+    log.info("%s: %d names matched; %d of no use here: %s.", path, len(tensors) - len(ignored), len(ignored), ignored)
+    return variables, ignored
+
+
+def decide(errors: Mapping[Any, float], configured: Any) -> tuple[Any, str]:
+    """The value with the lowest error, and what to say of it; the configured one where they do not differ."""
+    best = min(errors, key=errors.__getitem__)
+    if np.ptp(list(errors.values())) <= 1e-6 * max(errors.values()):
+        return configured, "stays, as the images do not tell"
+    if best == configured:
+        return best, "fits, as the config says"
+    return best, f"fits and goes into the run's config.json, not the config's {configured}"
+
+
+Task = Import
