@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from diffrep_jax.data import open_dataset
+from diffrep_jax.data import prepare as engine
 from diffrep_jax.errors import UserError
 from launch import main
 from tests.made_data import encoded, scene, small_images, write_folder, write_lmdb, write_zip
@@ -288,6 +289,18 @@ def test_settings_out_of_range_and_data_without_a_layout_are_refused(tmp_path):
         with pytest.raises(UserError, match=message):
             prepare(raw, tmp_path / "out", config, **settings)
     assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="'.*file' cannot be written"):
+        prepare(raw, tmp_path / "file", size=16)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_the_lmdb_outgrows_its_first_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "FIRST_MAP_SIZE", 1 << 17)
+    monkeypatch.setattr(engine, "COMMIT_EVERY", 5)
+    prepare(pictures(tmp_path / "raw", 30, size=(100, 100)), tmp_path / "out", size=0)
+    written = entries(tmp_path / "out" / "ffhq.lmdb")
+    assert len(written) == 31 and sum(map(len, written.values())) > 3 << 17
 
 
 # --- bad images

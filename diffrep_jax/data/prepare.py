@@ -11,7 +11,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -86,22 +86,32 @@ def prepare(
     prefix = str(settings.size or None)
     keys = [f"{prefix}-{i:0{dataset.key_digits}d}" for i in range(len(dataset.source))]
     path = folder / f"{dataset.name}{settings.size or ''}.lmdb"
-    manifest = _manifest(dataset, path, settings)
     partial = path.with_name(f"{path.name}.partial")
-    if _refuse_other_data(folder, manifest, path, partial):
-        held = json.loads((folder / MANIFEST).read_text())
-        if held["complete"] and path.exists():
-            log.info("'%s' is complete already: %d images.", path, held["count"])
-            return held
-        manifest["bad"] = held["bad"]
+    manifest = _manifest(dataset, path, settings)
+    held = _held_manifest(folder, manifest, (path, partial))
+    if held and held["complete"] and path.exists():
+        log.info("'%s' is complete already: %d images.", path, held["count"])
+        return held
+    bad = set(held["bad"] if held else ())
+    limit = BadEntries(len(keys), max_bad_fraction)
+
+    def note(index: int, error: BadEntry) -> None:
+        limit.note(index, error)
+        bad.add(keys[index])
+        _write_manifest(folder, manifest | {"bad": sorted(bad)})
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_manifest(folder, manifest)
+        _write_manifest(folder, manifest | {"bad": sorted(bad)})
         _write_labels(folder, dataset.labels_file(keys))
         if not path.exists():
-            _write(dataset, partial, keys, settings, folder, manifest, workers, max_bad_fraction, progress)
+            with _Writer(partial, keys) as writer:
+                left = range(writer.done(), len(keys))
+                encoded = in_order(lambda i: (i, *_encode(dataset, i, settings)), left, workers)
+                writer.write(progress(encoded, len(left), "prepare"), note)
             os.replace(partial, path)
-        manifest |= {"complete": True, "count": len(keys), "sha256": checksum(path, keys, progress)}
+        manifest |= {"complete": True, "bad": sorted(bad), "count": len(keys)}
+        manifest["sha256"] = checksum(path, keys, progress)
         _write_manifest(folder, manifest)
     except OSError as error:
         raise UserError(
@@ -124,16 +134,19 @@ def _manifest(dataset: Preparable, path: Path, settings: Settings) -> dict[str, 
     }
 
 
-def _refuse_other_data(folder: Path, manifest: dict[str, Any], path: Path, partial: Path) -> bool:
-    """Whether `folder` holds these very data, complete or not; raises UserError where it holds others."""
+def _held_manifest(folder: Path, manifest: dict[str, Any], paths: Iterable[Path]) -> dict[str, Any] | None:
+    """The manifest in `folder`, which is that of these very data; None where there is none, and none of `paths`.
+
+    Raises UserError where the folder holds other data.
+    """
     file = folder / MANIFEST
     if not file.exists():
-        for existing in (path, partial):
-            if existing.exists():
+        for path in paths:
+            if path.exists():
                 raise UserError(
-                    f"'{existing}' exists and has no {MANIFEST}: nothing is overwritten; give another --workdir."
+                    f"'{path}' exists and has no {MANIFEST}: nothing is overwritten; give another --workdir."
                 )
-        return False
+        return None
     try:
         held = json.loads(file.read_text())
         for field in IDENTITY:
@@ -144,7 +157,7 @@ def _refuse_other_data(folder: Path, manifest: dict[str, Any], path: Path, parti
                 )
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"'{file}' is not the manifest of an LMDB ({error!r}): give another --workdir.") from error
-    return True
+    return held
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
@@ -163,39 +176,6 @@ def _write_labels(folder: Path, labels: tuple[str, str] | None) -> None:
         file.write_text(labels[1], encoding="utf-8")
     elif file.read_text(encoding="utf-8") != labels[1]:
         raise UserError(f"'{file}' exists and is in another order than the images: move it, or give another --workdir.")
-
-
-def _write(
-    dataset: Preparable,
-    partial: Path,
-    keys: list[str],
-    settings: Settings,
-    folder: Path,
-    manifest: dict[str, Any],
-    workers: int,
-    max_bad_fraction: float,
-    progress: Progress,
-) -> None:
-    """Fill the LMDB `partial` from the first image that it lacks; ends with its `length`."""
-    bad = BadEntries(len(keys), max_bad_fraction)
-    with _Writer(partial) as writer:
-        done = min(writer.count(), len(keys))  # one more entry is `length`
-        if done:
-            log.info("Going on after %d of %d images.", done, len(keys))
-        left = range(done, len(keys))
-        encoded = in_order(lambda i: (i, *_encode(dataset, i, settings)), left, workers)
-        chunk: list[tuple[str, bytes]] = []
-        for i, value, error in progress(encoded, len(left), "prepare"):
-            if error:
-                bad.note(i, error)
-                manifest["bad"] = sorted({*manifest["bad"], keys[i]})
-                _write_manifest(folder, manifest)
-            chunk.append((keys[i], value))
-            if len(chunk) == COMMIT_EVERY or i == left[-1]:
-                writer.append(chunk, first=i + 1 - len(chunk))
-                chunk = []
-        if writer.count() == len(keys):
-            writer.append([("length", str(len(keys)).encode())], first=len(keys))
 
 
 def _encode(dataset: Preparable, index: int, settings: Settings) -> tuple[bytes, BadEntry | None]:
@@ -229,12 +209,12 @@ def encode(image: np.ndarray, quality: int, lossless: bool) -> bytes:
 
 
 class _Writer:
-    """An LMDB that grows; what was appended survives the end of the process."""
+    """An LMDB that is filled key by key; what was written survives the end of the process."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, keys: Sequence[str]):
         import lmdb
 
-        self._path = path
+        self._path, self._keys = path, keys
         try:
             self._environment = lmdb.open(str(path), map_size=FIRST_MAP_SIZE)
         except lmdb.Error as error:
@@ -247,10 +227,33 @@ class _Writer:
         self._environment.close()
         (self._path / "lock.mdb").unlink(missing_ok=True)
 
-    def count(self) -> int:
+    def done(self) -> int:
+        """How many of the keys are there; they are written in order."""
+        done = min(self._entries(), len(self._keys))  # one entry more is `length`
+        if done:
+            log.info("Going on after %d of %d images.", done, len(self._keys))
+        return done
+
+    def write(
+        self, encoded: Iterable[tuple[int, bytes, BadEntry | None]], note: Callable[[int, BadEntry], None]
+    ) -> None:
+        """Write (index, value, what is wrong with it) in order, and `length` when all are there."""
+        chunk: list[tuple[str, bytes]] = []
+        last = len(self._keys) - 1
+        for index, value, error in encoded:
+            if error:
+                note(index, error)
+            chunk.append((self._keys[index], value))
+            if len(chunk) == COMMIT_EVERY or index == last:
+                self._append(chunk, first=index + 1 - len(chunk))
+                chunk = []
+        if self._entries() == len(self._keys):
+            self._append([("length", str(len(self._keys)).encode())], first=len(self._keys))
+
+    def _entries(self) -> int:
         return self._environment.stat()["entries"]
 
-    def append(self, entries: list[tuple[str, bytes]], first: int) -> None:
+    def _append(self, entries: Sequence[tuple[str, bytes]], first: int) -> None:
         """Write all entries or none; `first` is the number of entries before them."""
         import lmdb
 
