@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.cpu_time import cpu_seconds
+from benchmarks.process_tree import cpu_seconds, private_bytes
 from diffrep_jax.data import open_dataset, train_batches
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -30,6 +30,7 @@ ENTRIES = (1_000, 10_000, 100_000)
 THROUGHPUT_ENTRIES = 2_000
 DISTINCT = 500  # photographs in an LMDB; its entries repeat them
 BATCH = 64
+KINDS = (("thread", "threads"), ("process", "processes"))
 
 
 def write_lmdb(folder: pathlib.Path, size: int, count: int) -> pathlib.Path:
@@ -93,7 +94,7 @@ def throughput(folder: pathlib.Path, flags: argparse.Namespace) -> list[dict[str
         number = max(4, flags.images * 128 * 128 // (jpeg_size**2 * BATCH))
         loaders: dict[str, Any] = {
             f"diffrep_jax, {flags.workers} {names}": (ours, path, size, flags.workers, kind, number)
-            for kind, names in (("thread", "threads"), ("process", "processes"))
+            for kind, names in KINDS
         }
         if flags.torch_python:
             torch_flags = (flags.torch_python, path, jpeg_size, THROUGHPUT_ENTRIES, size, flags.workers, number)
@@ -163,21 +164,17 @@ def entries(folder: pathlib.Path, flags: argparse.Namespace) -> list[dict[str, A
 
 
 def memory(folder: pathlib.Path, flags: argparse.Namespace) -> list[dict[str, Any]]:
-    """Resident memory while 10,000 batches of 16 images of 64 pixels go by, two threads reading."""
+    """Private memory while 10,000 batches of 16 images of 64 pixels go by."""
     path = write_lmdb(folder, 64, 1_000)
+    marks = (100, 1_000, 2_500, 5_000, 7_500, 10_000)
     rows = []
-    began = time.perf_counter()
-    for done, _ in enumerate(itertools.islice(batches(path, 64, 2, batch=16), 10_000), start=1):
-        if done in (100, 1_000, 2_500, 5_000, 7_500, 10_000):
-            row = {"batches": f"{done:,}", "resident MiB": f"{resident() / 2**20:.1f}"}
-            rows.append(row | {"seconds": f"{time.perf_counter() - began:.0f}"})
+    for kind, names in KINDS:
+        stream = enumerate(batches(path, 64, flags.workers, kind, batch=16), start=1)
+        used = {done: private_bytes() / 2**20 for done, _ in itertools.islice(stream, marks[-1]) if done in marks}
+        rows.append({"MiB after so many batches": f"{flags.workers} {names}"})
+        rows[-1] |= {f"{done:,}": f"{mebibytes:.1f}" for done, mebibytes in used.items()}
+        del stream
     return rows
-
-
-def resident() -> int:
-    """Bytes of this process that are in memory now (Linux)."""
-    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 WORK = {"throughput": throughput, "entries": entries, "memory": memory}

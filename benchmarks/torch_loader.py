@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.cpu_time import cpu_seconds
+from benchmarks.process_tree import cpu_seconds
 
 
 class Images(torch.utils.data.Dataset):

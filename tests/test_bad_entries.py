@@ -56,7 +56,7 @@ def test_in_order_bad_images_are_left_out():
 def test_each_is_logged_once_and_one_too_many_is_an_error(caplog):
     labels(30, Numbered(50, (7, 20)), max_bad_fraction=0.04)  # six epochs
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
-    assert "bad entry 2: Entry" in caplog.text
+    assert "Bad entry 2: Entry" in caplog.text
     with pytest.raises(UserError) as caught:
         labels(30, Numbered(50, (7, 20, 30)), max_bad_fraction=0.04)
     message = str(caught.value)

@@ -36,7 +36,7 @@ class BadEntries:
                 f"data.max_bad_fraction={self._max_fraction} allows: list them all with --task=inspect_data, "
                 "then mend them or raise the limit."
             ) from error
-        logging.getLogger(__name__).warning(f"Left out, bad entry {len(self._met):,}: {error}")
+        logging.getLogger(__name__).warning(f"Bad entry {len(self._met):,}: {error}")
 
 
 class Replacing:

@@ -17,7 +17,7 @@ def decode(data: bytes, channels: int = 3, place: str = "The image") -> np.ndarr
     Transparency is laid on white. channels: 1 (luma) or 3 (grey is repeated). place: what the error names.
     Raises BadEntry when the bytes do not decode, also when they are cut short.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         pixels = _decode_jpeg(data)
@@ -25,7 +25,8 @@ def decode(data: bytes, channels: int = 3, place: str = "The image") -> np.ndarr
             return pixels
         image = _decode_pillow(data) if pixels is None else Image.fromarray(pixels)
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise BadEntry(f"{place} does not decode ({error}): write it again as JPEG, PNG or WebP.") from error
+        why = "it is no image" if isinstance(error, UnidentifiedImageError) else error
+        raise BadEntry(f"{place} does not decode ({why}): write it again as JPEG, PNG or WebP.") from error
     if channels == 1:
         return np.asarray(image.convert("L"))[:, :, None]
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
