@@ -91,7 +91,7 @@ def dbae_config(variant: str, dataset: str, image_size: int, total_steps: int, s
                 "interpolate": decoding | {"first": "0", "second": "1", "points": 11, "gif": False},
                 "prepare": {"size": 256, "crop": False, "quality": 95, "lossless": False, "workers": 8},
                 "inspect_data": {"split": split, "num_images": -1, "shown": 64, "workers": 8},
-                "import": {"num_images": 64, "batch_size": 16, "seed": 0},
+                "import": {"num_images": 16, "batch_size": 16, "seed": 0},
                 "export": {},
             },
         }

@@ -58,12 +58,12 @@ class Inference:
         """D(x_t, t), unclipped, for one time an image: t [n]."""
         return self._run(_denoise, len(xt), xt, t, z, xT)
 
-    def evidence(self, images: np.ndarray, seed: int = 0, first: int = 0) -> np.ndarray:
-        """`Method.evidence` of each image: [n]."""
+    def evidence(self, images: np.ndarray, seed: int = 0, first: int = 0) -> dict[str, np.ndarray]:
+        """`Method.evidence`: {field: errors [n, values]}."""
         numbers = np.arange(first, first + len(images))
         return self._run(functools.partial(_evidence, seed=seed), len(images), images, numbers)
 
-    def _run(self, function: Any, n: int, *arrays: Any) -> np.ndarray:
+    def _run(self, function: Any, n: int, *arrays: Any) -> Any:
         """Call with every array padded along its first axis and split over the mesh; cut the result to n."""
         missing = -n % self.mesh.size
         sharding = batch_sharding(self.mesh)
@@ -73,9 +73,13 @@ class Inference:
             return jax.device_put(np.concatenate([x, np.repeat(x[:1], missing, axis=0)]), sharding)
 
         out = function(self.method, self.variables, *jax.tree.map(put, arrays))
-        if not out.is_fully_addressable:  # several processes: each gets all of it
-            out = jax.device_put(out, replicated(self.mesh))
-        return np.asarray(out)[:n]
+
+        def get(x: jax.Array) -> np.ndarray:
+            if not x.is_fully_addressable:  # several processes: each gets all of it
+                x = jax.device_put(x, replicated(self.mesh))
+            return np.asarray(x)[:n]
+
+        return jax.tree.map(get, out)
 
 
 def _image_keys(seed: Array, numbers: Array) -> Keys:
@@ -115,5 +119,5 @@ def _denoise(method: Any, variables: PyTree, xt: Array, t: Array, z: Array, xT: 
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _evidence(method: Any, variables: PyTree, images: Array, numbers: Array, *, seed: Array) -> Array:
+def _evidence(method: Any, variables: PyTree, images: Array, numbers: Array, *, seed: Array) -> PyTree:
     return method.evidence(variables, images, _image_keys(seed, numbers))

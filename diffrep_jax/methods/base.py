@@ -41,8 +41,8 @@ class Method(Protocol):
         """(mean loss, metrics, new batch_stats); `keys` [b]."""
         ...
 
-    def evidence(self, variables: PyTree, x0: Image, keys: Keys) -> Array:
-        """How badly the variables fit this method on each image, [b]; needed where `untold` has fields."""
+    def evidence(self, variables: PyTree, x0: Image, keys: Keys) -> dict[str, Array]:
+        """{field of `untold`: error of each image under each of the field's values, [b, values]}."""
         ...
 
     def param_labels(self, params: PyTree) -> PyTree:

@@ -64,7 +64,7 @@ class Import:
             checkpoints.save(step, imported_state(variables, step))
         configs.save(config, workdir)
         leaves = jax.tree.leaves(variables["params"])
-        numbers = {"step": step, "parameters": sum(leaf.size for leaf in leaves), "ignored": len(ignored), **found}
+        numbers = {"step": step, "parameters": sum(leaf.size for leaf in leaves), "ignored": ignored, **found}
         base.write_metrics(base.output_folder(workdir, "import"), numbers | {"source": str(self.checkpoint)})
         log.info("%s is the run %s now, at step %d.", self.checkpoint, workdir, step)
         return numbers
@@ -82,28 +82,27 @@ class Import:
 
     def _tell(self, method: Any, variables: PyTree, dataset: Any, mesh: Any) -> dict[str, Any]:
         """{"chosen": {field: value}, "evidence": {field: {value: error}}} for the fields that no file tells."""
-        chosen, evidence = {}, {}
-        for field, values in method.untold.items():
-            configured = chosen[field] = getattr(method, field)
-            if dataset is None:
-                what = f"{field}={configured} is the config's: no checkpoint tells it. --images=PATH measures it"
-            else:
-                models = {v: Inference(dataclasses.replace(method, **{field: v}), variables, mesh) for v in values}
-                errors = {v: self._evidence(model, dataset) for v, model in models.items()}
-                chosen[field], why = decide(errors, configured)
-                evidence[field] = {str(v): error for v, error in errors.items()}
-                measured = ", ".join(f"{error:.5g} with {v}" for v, error in errors.items())
-                what = f"{field}: the error where it matters is {measured}; {chosen[field]} {why}"
-            log.info("%s.", what)
+        chosen = {field: getattr(method, field) for field in method.untold}
+        if dataset is None:
+            for field, value in chosen.items():
+                log.info("%s=%s is the config's: no checkpoint tells it. --images=PATH measures it.", field, value)
+            return {"chosen": chosen, "evidence": {}}
+        evidence = {}
+        for field, errors in self._evidence(Inference(method, variables, mesh), dataset).items():
+            by_value = dict(zip(method.untold[field], errors, strict=True))
+            chosen[field], why = decide(by_value, chosen[field])
+            evidence[field] = {str(value): error for value, error in by_value.items()}
+            measured = ", ".join(f"{error:.5g} with {value}" for value, error in by_value.items())
+            log.info("%s: the error next to t = T is %s; %s %s.", field, measured, chosen[field], why)
         return {"chosen": chosen, "evidence": evidence}
 
-    def _evidence(self, model: Inference, dataset: Any) -> float:
-        """The mean of `Method.evidence` over the images."""
-        errors = []
-        count = min(self.num_images, len(dataset))
-        for batch in data.ordered_batches(dataset, batch_size=self.batch_size, num_images=count):
-            errors += model.evidence(batch["image"], self.seed, first=len(errors)).tolist()
-        return float(np.mean(errors))
+    def _evidence(self, model: Inference, dataset: Any) -> dict[str, list[float]]:
+        """{field: the mean error under each of its values} over the images."""
+        parts, first = [], 0
+        for batch in data.ordered_batches(dataset, batch_size=self.batch_size, num_images=self.num_images):
+            parts.append(model.evidence(batch["image"], self.seed, first))
+            first += len(batch["image"])
+        return {field: np.concatenate([part[field] for part in parts]).mean(0).tolist() for field in parts[0]}
 
 
 def step_of(path: pathlib.Path) -> int:
