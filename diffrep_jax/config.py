@@ -10,7 +10,7 @@ import importlib.util
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -119,15 +119,19 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def check_same_model(config: ConfigDict, workdir: pathlib.Path) -> None:
-    """Raise UserError where `workdir` holds a run whose model or data differ from `config`'s."""
+def check_same_model(config: ConfigDict, workdir: pathlib.Path, overridden: Iterable[str] = ()) -> None:
+    """Raise UserError where `workdir` holds a run whose model or data differ from `config`'s.
+
+    Other data of the same shape may be meant, where their fields are among the `overridden`: fine-tuning.
+    """
+    free = _FREE | {name for name in overridden if name.startswith("data.")} - {"data.image_size", "data.channels"}
     if not (workdir / FILE_NAME).is_file():
         return
     saved = load_run(workdir).to_dict()
     for section in ("method", "data"):
         ours, theirs = _flat(_tuples(config.to_dict()[section])), _flat(saved.get(section, {}))
         for field in sorted(ours.keys() | theirs.keys()):
-            if ours.get(field) != theirs.get(field) and f"{section}.{field}" not in _FREE:
+            if ours.get(field) != theirs.get(field) and f"{section}.{field}" not in free:
                 raise UserError(
                     f"{workdir} holds a run with {section}.{field}={theirs.get(field)!r}, this config has "
                     f"{ours.get(field)!r}; use another --workdir or the run's own config."

@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
         raise configs.unknown("task", flags.task, known, "--task")
     config, workdir = _config_and_workdir(flags)
     configs.override(config, overrides)
-    configs.check_same_model(config, workdir)
+    configs.check_same_model(config, workdir, overrides)
     method = build(config.method)
 
     if flags.multihost and not runtime.is_first():

@@ -280,3 +280,9 @@ def test_a_run_is_continued_with_the_same_model_only(tmp_path, digits):
         configs.override(changed, {field: text})
         with raises(*parts):
             configs.check_same_model(changed, tmp_path)
+    # other data, if they were named on the command line and have the same shape
+    configs.override(digits, {"data.name": "folder", "data.flip": "True"})
+    configs.check_same_model(digits, tmp_path, ["data.name", "data.flip"])
+    configs.override(digits, {"data.image_size": "8"})
+    with raises("image_size=16", "has 8"):
+        configs.check_same_model(digits, tmp_path, ["data.name", "data.flip", "data.image_size"])

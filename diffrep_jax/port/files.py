@@ -111,5 +111,8 @@ def write_torch(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
 
 def _write_at_once(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
+    temporary.touch()
+    mode = temporary.stat().st_mode
     write(temporary)
+    temporary.chmod(mode)  # safetensors makes files that nobody else may read
     os.replace(temporary, path)
