@@ -269,6 +269,7 @@ def test_a_run_is_continued_with_the_same_model_only(tmp_path, digits):
     configs.check_same_model(digits, tmp_path)
     # what neither shapes nor what was learned depends on may change
     free = {"optim.lr": "1e-4", "train.total_steps": "9", "data.workers": "2", "method.dtype": "bfloat16"}
+    free |= {"data.worker_kind": "process", "data.max_bad_fraction": "0.01"}
     configs.override(digits, free)
     configs.check_same_model(digits, tmp_path)
     for field, text, parts in (

@@ -130,7 +130,9 @@ def _batches(
     if worker_kind not in WORKER_KINDS:
         raise unknown("kind of workers", worker_kind, WORKER_KINDS, "data.worker_kind")
     if worker_kind == "thread" or workers == 0:
-        threads = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=workers)
+        # Batches leave in order: with two to spare, no thread waits for the one before it.
+        ahead = workers + 2 if workers else 0
+        threads = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=ahead)
         return _until_closed(parts.map(_finish).to_iter_dataset(threads))
     _tell_absl_that_flags_are_parsed()
     in_caller = parts.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
