@@ -406,7 +406,7 @@ def test_worker_processes_do_not_change_the_batches():
 
 def test_worker_processes_end_with_the_iterator_and_with_the_program():
     script = """
-import multiprocessing, time
+import multiprocessing, sys, time
 from tests.test_data import OPTIONS, Numbered, train_batches
 
 if __name__ == "__main__":
@@ -421,9 +421,24 @@ if __name__ == "__main__":
                 time.sleep(0.01)
             assert not multiprocessing.active_children()
     print("end of the program")
+    if "kill" in sys.argv:
+        print(multiprocessing.active_children()[0].pid, flush=True)
+        time.sleep(100)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "end of the program\n", "")
+
+    program = subprocess.Popen([sys.executable, "-c", script, "kill"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert program.stdout.readline() == "end of the program\n"
+    worker = int(program.stdout.readline())
+    program.kill()
+    program.wait()
+    program.stdout.close()
+    deadline = time.time() + 10
+    with pytest.raises(ProcessLookupError):
+        while time.time() < deadline:
+            os.kill(worker, 0)  # only asks whether it is there
+            time.sleep(0.01)
 
 
 @pytest.mark.parametrize("count", [2, 4, 8])

@@ -1,6 +1,9 @@
 """Batches from a data set: shuffled without end for training, in order and once for evaluation."""
 
 import itertools
+import multiprocessing
+import os
+import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -138,7 +141,7 @@ def _batches(
     in_caller = parts.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
     # Bytes go from process to process through shared memory: a quarter of floats, which are made here.
-    return _until_closed(in_caller.mp_prefetch(processes).map(_finish))
+    return _until_closed(in_caller.mp_prefetch(processes, _end_with_the_program).map(_finish))
 
 
 def _until_closed(batches: Any) -> Iterator[Batch]:
@@ -148,6 +151,16 @@ def _until_closed(batches: Any) -> Iterator[Batch]:
     # At the end of the program too, before Python takes apart what Grain's iterators need to end.
     weakref.finalize(unending, lambda: held.pop().close())
     return unending
+
+
+def _end_with_the_program(worker: int, workers: int) -> None:
+    """Called in each worker process: so that none is left where the program was killed."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _tell_absl_that_flags_are_parsed() -> None:
