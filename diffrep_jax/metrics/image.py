@@ -27,22 +27,32 @@ def ssim(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     An 11 x 11 Gaussian window of sigma 1.5, zero padding, population variances, data range 1, the mean over pixels
     and channels: DBAE's protocol, with the window over h and w.
     """
+    return _ssim(x, y, (1, 2))
+
+
+def ssim_official(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """What DBAE's script printed for its table 2: the same window, but over w and the channels, as the script hands
+    [n, h, w, c] to a function that reads [n, c, h, w]. Only to compare with that table."""
+    return _ssim(x, y, (2, 3))
+
+
+def _ssim(x: np.ndarray, y: np.ndarray, axes: tuple[int, int]) -> np.ndarray:
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    mean_x, mean_y = _window(x), _window(y)
-    var_x = _window(x * x) - mean_x**2
-    var_y = _window(y * y) - mean_y**2
-    cov = _window(x * y) - mean_x * mean_y
+    mean_x, mean_y = _window(x, axes), _window(y, axes)
+    var_x = _window(x * x, axes) - mean_x**2
+    var_y = _window(y * y, axes) - mean_y**2
+    cov = _window(x * y, axes) - mean_x * mean_y
     c1, c2 = 0.01**2, 0.03**2
     values = ((2 * mean_x * mean_y + c1) * (2 * cov + c2)) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
     return values.mean((1, 2, 3))
 
 
-def _window(x: np.ndarray) -> np.ndarray:
-    """The Gaussian mean around each pixel, zeros outside."""
+def _window(x: np.ndarray, axes: tuple[int, int]) -> np.ndarray:
+    """The Gaussian mean around each value along two axes, zeros outside."""
     from scipy.ndimage import correlate1d
 
     taps = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
     taps /= taps.sum()
-    for axis in (1, 2):
+    for axis in axes:
         x = correlate1d(x, taps, axis=axis, mode="constant")
     return x

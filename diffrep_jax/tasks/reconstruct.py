@@ -69,6 +69,7 @@ class Reconstruct(base.DecodingTask):
         numbers = {
             "mse": float(metrics.mse(x, y).mean()),
             "ssim": float(metrics.ssim(x, y).mean()),
+            "ssim_official": float(metrics.ssim_official(x, y).mean()),  # to compare with DBAE's table 2 alone
             # the MSE of always answering the mean of these images is the scale to judge the MSE by
             "mse_of_mean_image": float(metrics.mse(x, x.mean(0, keepdims=True)).mean()),
         }

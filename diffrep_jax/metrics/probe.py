@@ -1,0 +1,40 @@
+"""What a linear probe is judged by: average precision of classes, Pearson's r and MSE of measures, per attribute.
+
+The values are those of scikit-learn and SciPy, in float64.
+"""
+
+import warnings
+
+import numpy as np
+
+
+def average_precision(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The average precision of each attribute: scores [n, k], labels [n, k] of 0 and 1 -> [k].
+
+    An attribute that no image has gives 0, as in scikit-learn: leave it out of means (`has_positives`).
+    """
+    from sklearn.metrics import average_precision_score
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # for attributes without a positive
+        return np.array([average_precision_score(labels[:, i], scores[:, i]) for i in range(labels.shape[1])])
+
+
+def has_positives(labels: np.ndarray) -> np.ndarray:
+    """Which attributes some image has: [n, k] -> bool [k]."""
+    return np.asarray(labels).max(0) > 0
+
+
+def pearson(predicted: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The correlation of each attribute: [n, k] x 2 -> [k], NaN where one side is constant."""
+    from scipy.stats import pearsonr
+
+    predicted, target = np.asarray(predicted, np.float64), np.asarray(target, np.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # for constant attributes
+        return np.array([pearsonr(predicted[:, i], target[:, i])[0] for i in range(target.shape[1])])
+
+
+def squared_error(predicted: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The MSE of each attribute: [n, k] x 2 -> [k]."""
+    return ((np.asarray(predicted, np.float64) - np.asarray(target, np.float64)) ** 2).mean(0)

@@ -1,0 +1,85 @@
+"""Metrics of probes and feature sets against hand counts, definitions and closed forms."""
+
+import numpy as np
+import pytest
+from scipy import linalg
+
+from diffrep_jax.metrics import probe
+from diffrep_jax.metrics.fid import Moments, frechet_distance
+from diffrep_jax.metrics.image import ssim, ssim_official
+
+RANDOM = np.random.default_rng(0)
+
+
+def test_average_precision_is_the_mean_precision_at_the_positives():
+    scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.1, 0.4]])
+    labels = np.array([[1, 1], [0, 0], [1, 0], [0, 0]])
+    np.testing.assert_allclose(probe.average_precision(scores, labels), [(1 + 2 / 3) / 2, 1 / 4], rtol=1e-12)
+
+
+def test_an_attribute_without_positives_is_marked():
+    labels = np.array([[0, 1], [0, 0], [0, 1]])
+    values = probe.average_precision(RANDOM.normal(size=(3, 2)), labels)
+    assert values[0] == 0 and 0 < values[1] <= 1
+    assert probe.has_positives(labels).tolist() == [False, True]
+
+
+def test_pearson_is_the_cosine_of_what_is_centred():
+    x, y = RANDOM.normal(size=(50, 3)), RANDOM.normal(size=(50, 3))
+    y[:, 1] = 3 - 2 * x[:, 1]
+    y[:, 2] = 7
+    u, v = x - x.mean(0), y - y.mean(0)
+    found = probe.pearson(x.astype(np.float32), y)
+    np.testing.assert_allclose(
+        found[0], (u[:, 0] @ v[:, 0]) / np.sqrt((u[:, 0] ** 2).sum() * (v[:, 0] ** 2).sum()), 1e-6
+    )
+    np.testing.assert_allclose(found[1], -1, rtol=1e-6)
+    assert np.isnan(found[2])
+    np.testing.assert_allclose(probe.squared_error([[1, 2], [3, 4]], [[1, 0], [1, 4]]), [2, 2])
+
+
+def moments(features, batch):
+    out = Moments.empty(features.shape[1])
+    for start in range(0, len(features), batch):
+        out.update(features[start : start + batch])
+    return out
+
+
+@pytest.mark.parametrize("batch", [1, 7, 100])
+def test_running_moments_are_those_of_the_whole(batch):
+    features = 100 + RANDOM.normal(size=(100, 5)) @ RANDOM.normal(size=(5, 5))
+    found = moments(features, batch)
+    np.testing.assert_allclose(found.mean, features.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found.covariance, np.cov(features.T), rtol=1e-10)
+
+
+def test_the_distance_is_that_of_the_definition():
+    x, y = RANDOM.normal(size=(200, 6)) @ RANDOM.normal(size=(6, 6)), RANDOM.normal(size=(150, 6)) + 0.5
+    c1, c2 = np.cov(x.T), np.cov(y.T)
+    expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(c1 + c2 - 2 * linalg.sqrtm(c1 @ c2).real)
+    np.testing.assert_allclose(frechet_distance(moments(x, 64), moments(y, 64)), expected, rtol=1e-8)
+
+
+def test_the_distance_of_scaled_and_shifted_sets_is_known():
+    """For x and s x + m with the same covariance up to the scale: |mean shift|^2 + (1 - s)^2 tr C."""
+    x = RANDOM.normal(size=(300, 4)) @ RANDOM.normal(size=(4, 4))
+    y = 3 * x + 2
+    shift = ((y.mean(0) - x.mean(0)) ** 2).sum()
+    np.testing.assert_allclose(
+        frechet_distance(moments(x, 50), moments(y, 50)), shift + 4 * np.trace(np.cov(x.T)), rtol=1e-9
+    )
+
+
+def test_the_same_images_one_image_and_fewer_than_dimensions():
+    few = RANDOM.normal(size=(3, 10))
+    assert frechet_distance(moments(few, 2), moments(few, 3)) < 1e-9
+    one, other = moments(few[:1], 1), moments(few[1:2], 1)
+    np.testing.assert_allclose(frechet_distance(one, other), ((few[0] - few[1]) ** 2).sum())
+
+
+def test_the_official_ssim_moves_its_window_over_width_and_channels():
+    """It is the SSIM of images whose axes h, w, c are read as c, h, w."""
+    x, y = RANDOM.random((2, 9, 12, 3)), RANDOM.random((2, 9, 12, 3))
+    read = [np.ascontiguousarray(np.moveaxis(image, 1, -1)) for image in (x, y)]  # [n, w, c, h]: h as the channels
+    np.testing.assert_allclose(ssim_official(x, y), ssim(*read), rtol=1e-12)
+    assert np.all(np.abs(ssim_official(x, y) - ssim(x, y)) > 1e-3)
