@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -35,14 +36,14 @@ SMALL = [
 ]
 
 
-def command(*arguments, wait=True):
+def command(*arguments, wait=True, **environment):
     process = subprocess.Popen(
         [sys.executable, ROOT / "launch" / "main.py", *map(str, arguments)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment,
     )
     if not wait:
         return process
@@ -153,6 +154,34 @@ def test_a_run_with_another_model_is_not_overwritten(tiny_run, capsys):
         assert stop.value.code == 2
         assert message in capsys.readouterr().err
     assert {p: p.stat().st_mtime_ns for p in pathlib.Path(tiny_run).rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(tmp_path):
+    """Each reads its half of the batch; the losses, the previews' numbers and the one checkpoint are those of one."""
+    arguments = [*SMALL, "--config.train.total_steps=2", "--config.data.flip=True"]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    cluster = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    both = [
+        command(
+            *arguments, "--multihost", f"--workdir={tmp_path / 'two'}", wait=False, JAX_PROCESS_ID=str(i), **cluster
+        )
+        for i in range(2)
+    ]
+    outputs = [process.communicate(timeout=600)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    code, output = command(*arguments, f"--workdir={tmp_path / 'one'}")
+    assert code == 0, output
+    assert "step 2/2" in outputs[0] and "step 2/2" not in outputs[1]  # one speaks for all
+    lines = {run: (tmp_path / run / "metrics.jsonl").read_text().splitlines() for run in ("one", "two")}
+    assert len(lines["one"]) == len(lines["two"]) >= 3
+    for one, two in zip(*(map(json.loads, lines[run]) for run in ("one", "two")), strict=True):
+        for numbers in (one, two):
+            numbers.pop("images_per_second", None)
+        assert one == pytest.approx(two, rel=1e-4)
+    assert sorted(p.name for p in (tmp_path / "two" / "checkpoints").iterdir()) == ["2"]
 
 
 def test_overrides_take_both_spellings():
