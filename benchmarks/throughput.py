@@ -129,7 +129,7 @@ def _sample(config: Any, model: Any, batch_size: int) -> Callable[[], Any]:
     settings = config.tasks.reconstruct
     z = np.random.default_rng(0).standard_normal((batch_size, model.method.latent_dim), np.float32)
     xT = model.endpoint(z)
-    how = {name: settings[name] for name in ("sampler", "grid", "steps", "churn_step_ratio")}
+    how = {name: settings[name] for name in ("sampler", "grid", "steps", "churn_step_ratio", "eta")}
     return lambda: model.decode(z, xT, **how)
 
 
@@ -177,7 +177,7 @@ def model_flops(config: Any, what: str, batch_size: int) -> float:
     if what == "encode":
         return cost(method.encode, variables, image)
     settings = config.tasks.reconstruct
-    evaluations = samplers.build(settings.sampler, settings.churn_step_ratio).evaluations(settings.steps)
+    evaluations = samplers.build(settings.sampler, settings.churn_step_ratio, settings.eta).evaluations(settings.steps)
     one = cost(lambda v, x, z: method.denoiser(v, z, x)(x, jnp.full((), 0.5)), variables, image, z)
     return evaluations * one
 

@@ -31,6 +31,7 @@ def dbae_config(variant: str, dataset: str, image_size: int, total_steps: int, s
         "grid": "karras",
         "steps": 40,
         "churn_step_ratio": 0.0,
+        "eta": 0.0,
         "seed": 0,
         "batch_size": 32,
         "split": "test",

@@ -50,6 +50,7 @@ class AutoEncoder:
         seed: int = 0,
         noise: np.ndarray | None = None,
         grid: str = "karras",
+        eta: float = 0.0,
     ) -> np.ndarray:
         """Images from codes; x_T None: their own endpoint. `noise` [n, steps, h, w, c] replaces the drawn noise."""
         z = self._codes(z)
@@ -63,6 +64,7 @@ class AutoEncoder:
             grid=grid,
             steps=steps,
             churn_step_ratio=churn_step_ratio,
+            eta=eta,
             seed=seed,
             noise=noise,
         )
@@ -73,8 +75,9 @@ class AutoEncoder:
         shape = (len(z), self.image_size, self.image_size, self.channels)
         times = np.broadcast_to(np.asarray(t, np.float32), (len(z),))
         process = self._model.method.process
-        if times.min() < 0 or times.max() > process.t_max:
-            raise UserError(f"t {times.min():g} to {times.max():g} is outside the process's [0, {process.t_max:g}].")
+        low, high = process.t_data, process.t_max
+        if times.min() < low or times.max() > high:
+            raise UserError(f"t {times.min():g} to {times.max():g} is outside the process's [{low:g}, {high:g}].")
         return self._model.denoise(self._shaped("x_t", x_t, shape), times, z, self._shaped("x_T", x_T, shape))
 
     def _images(self, name: str, images: Any) -> np.ndarray:

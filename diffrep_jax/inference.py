@@ -44,12 +44,13 @@ class Inference:
         grid: str,
         steps: int,
         churn_step_ratio: float = 0.0,
+        eta: float = 0.0,
         seed: int = 0,
         first: int = 0,
         noise: np.ndarray | None = None,
     ) -> np.ndarray:
-        """(z, x_T) -> images in [-1, 1]. `noise` [n, steps, h, w, c] takes the place of noise drawn from `seed`."""
-        stepper = samplers.build(sampler, churn_step_ratio)
+        """(z, x_T) -> images in [-1, 1]. `noise` [n, steps, h, w, c] takes the place of what is drawn from `seed`."""
+        stepper = samplers.build(sampler, churn_step_ratio, eta)
         nodes = jnp.asarray(samplers.grid(grid, self.method.process, steps), jnp.float32)
         run = functools.partial(_decode, stepper=stepper, nodes=nodes, seed=seed)
         return self._run(run, len(z), z, xT, np.arange(first, first + len(z)), noise)

@@ -12,6 +12,7 @@ from scipy.integrate import solve_ivp
 
 from diffrep_jax.processes.base import diffuse, per_image
 from diffrep_jax.processes.bridge import VEBridge, VPBridge
+from diffrep_jax.processes.gaussian import DiscreteVP
 from diffrep_jax.processes.preconditioning import Karras, Plain, c_noise
 from diffrep_jax.samplers.drift import ode_drift, sde_drift
 
@@ -203,3 +204,37 @@ def test_the_denoiser_at_time_zero_is_the_identity():
     a, b, c = BRIDGES["vp"].coefficients(jnp.zeros(()))
     c_skip, c_out, _ = Karras(0.5, 0.5, 0.0).scalings(a, b, c)
     assert (float(c_skip), float(c_out)) == (1, 0)
+
+
+# --- the discrete diffusion of DDPM
+
+DDPM = DiscreteVP()
+DITI = np.load(Path(__file__).parent / "golden" / "diti_tiny.npz")
+
+
+def test_alpha_bar_meets_the_official_numbers_at_every_step():
+    np.testing.assert_allclose(DDPM.alpha_bar(jnp.arange(1000.0)), DITI["alphas_cumprod"], rtol=2e-6)
+
+
+def test_x0_is_one_step_below_the_first_and_noise_one_above_the_last():
+    a, b, c = DDPM.coefficients(jnp.asarray([DDPM.t_data, DDPM.t_noise]))
+    assert (a.tolist(), b.tolist(), c.tolist()) == ([0, 0], [1, 0], [0, 1])
+    assert (DDPM.t_data, DDPM.t_min, DDPM.t_max, DDPM.t_noise) == (-1, 0, 999, 1000)
+
+
+def test_between_the_steps_the_rate_is_that_of_the_step_above(x64):
+    betas = np.linspace(1e-4, 0.02, 1000)
+    steps = np.array([0, 1, 37, 642, 999])
+    for offset in (0.1, 0.9):
+        np.testing.assert_allclose(DDPM.g2(jnp.asarray(steps - offset)), -np.log(1 - betas[steps]), rtol=1e-9)
+    # dx = -g2/2 x dt + g dw has these moments: b' = -g2/2 b, (c^2)' = g2 (1 - c^2)
+    t = jnp.asarray([0.5, 37.25, 641.3, 998.7])
+    (_, b, c), (_, db, dc) = jax.jvp(DDPM.coefficients, (t,), (jnp.ones_like(t),))
+    np.testing.assert_allclose(db, -DDPM.g2(t) / 2 * b, rtol=1e-9)
+    np.testing.assert_allclose(2 * c * dc, DDPM.g2(t) * (1 - c**2), rtol=1e-9)
+
+
+@pytest.mark.parametrize("process", [*ALL, DDPM])
+def test_t_data_is_where_x_t_is_x0(process):
+    np.testing.assert_allclose(process.coefficients(jnp.asarray(process.t_data)), (0, 1, 0), atol=1e-6)
+    assert process.t_data <= process.t_min < process.t_max

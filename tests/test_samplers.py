@@ -11,11 +11,12 @@ from scipy import stats
 from diffrep_jax import samplers
 from diffrep_jax.errors import UserError
 from diffrep_jax.processes.bridge import VEBridge, VPBridge
+from diffrep_jax.processes.gaussian import DiscreteVP
 from diffrep_jax.samplers.drift import Problem
 from diffrep_jax.samplers.driver import normal_noise, sample
-from diffrep_jax.samplers.grids import GRIDS
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "bridge.npz")
+DITI = np.load(Path(__file__).parent / "golden" / "diti_tiny.npz")
 PROCESSES = {"vp": VPBridge(), "ve": VEBridge()}
 SMOOTH = {"vp": (0.9, 0.2), "ve": (64.0, 16.0)}  # a stretch of time away from the singular ends
 ORDERED = [name for name in samplers.names() if hasattr(samplers.build(name), "order")]
@@ -85,12 +86,12 @@ def test_error_falls_with_the_declared_order(x64, sampler, name):
     assert abs(slope - sampler.order) < 0.15, (slope, errors)
 
 
-def test_euler_and_heun_declare_their_orders():
-    assert {name: samplers.build(name).order for name in ("euler", "heun")} == {"euler": 1, "heun": 2}
+def test_samplers_declare_their_orders():
+    assert {name: samplers.build(name).order for name in ORDERED} == {"euler": 1, "heun": 2, "exponential": 1}
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-@pytest.mark.parametrize("sampler, tolerance", [("euler", 0.08), ("heun", 0.01)])
+@pytest.mark.parametrize("sampler, tolerance", [("euler", 0.08), ("heun", 0.01), ("exponential", 0.08)])
 def test_the_whole_way_to_time_zero_finds_x0(x64, name, sampler, tolerance):
     process, xT = PROCESSES[name], images(0)
     nodes = samplers.grid("karras", process, 200)
@@ -106,6 +107,7 @@ def test_the_whole_way_to_time_zero_finds_x0(x64, name, sampler, tolerance):
 PUBLISHED = {
     ("euler", 0.0): {1: 1, 2: 2, 7: 7},
     ("heun", 0.0): {1: 1, 2: 3, 7: 13},
+    ("exponential", 0.0): {1: 1, 2: 2, 7: 7},
     ("euler", 0.33): {1: 2, 2: 4, 7: 14},
     ("heun", 0.33): {1: 2, 2: 5, 7: 20},
 }
@@ -245,11 +247,10 @@ def test_karras_nodes_meet_the_official_numbers(steps):
     np.testing.assert_allclose(nodes, GOLDEN[f"karras_sigmas_vp_n{steps}"], rtol=1e-9, atol=0)
 
 
-@pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("process", PROCESSES.values())
 @pytest.mark.parametrize("steps", [1, 2, 30])
-def test_grids_fall_from_below_T_to_zero(grid, process, steps):
-    nodes = samplers.grid(grid, process, steps)
+def test_karras_nodes_fall_from_below_T_to_zero(process, steps):
+    nodes = samplers.grid("karras", process, steps)
     assert nodes.shape == (steps + 1,) and nodes.dtype == np.float64
     assert nodes[-1] == 0 and 0 < nodes[0] < process.t_max
     assert np.isclose(nodes[0], process.t_max - 1e-4)
@@ -267,7 +268,7 @@ def test_karras_steps_shrink_towards_zero():
 
 
 def test_every_sampler_file_holds_a_sampler():
-    assert {"euler", "heun"} <= set(samplers.names())
+    assert {"euler", "heun", "exponential"} <= set(samplers.names())
     for name in samplers.names():
         sampler = samplers.build(name)
         assert isinstance(sampler.stochastic, bool)
@@ -298,3 +299,118 @@ def test_a_stochastic_sampler_asks_for_noise():
     problem = constant_problem()
     with pytest.raises(ValueError, match="noise"):
         sample(samplers.build("euler", 0.33), problem, problem.xT, samplers.grid("karras", problem.process, 3))
+
+
+# --- the exponential integrator: DDIM and DBIM
+
+DDPM = DiscreteVP()
+LEVELS = {"vp": (0.9, 0.3), "ve": (60.0, 5.0), "ddpm": (900.0, 250.0)}  # two times a process
+
+
+def one_step(process, denoised, x, xT, t, t_next, eta=0.0, noise=None):
+    problem = Problem(process, lambda x, t: denoised, xT)
+    draw = None if noise is None else lambda i: noise
+    return sample(samplers.build("exponential", eta=eta), problem, x, np.array([t, t_next]), draw)
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_one_exponential_step_is_exact_for_a_denoiser_that_knows_x0(x64, name):
+    """However long it is, downward or upward, to x_0 itself and to where nothing of x_0 is left."""
+    process = {**PROCESSES, "ddpm": DDPM}[name]
+    x0, xT, eps = images(0), images(1), images(2)
+
+    def state(t):
+        a, b, c = process.coefficients(jnp.asarray(t))
+        return a * xT + b * x0 + c * eps
+
+    high, low = LEVELS[name]
+    ends = {"ddpm": DDPM.t_noise}.get(name, process.t_max)
+    for t, t_next in [(high, low), (low, high), (low, process.t_data), (low, ends)]:
+        np.testing.assert_allclose(one_step(process, x0, state(t), xT, t, t_next), state(t_next), atol=1e-9)
+
+
+@pytest.mark.parametrize("t", [1, 2, 37, 642, 999])
+def test_eta_1_is_the_posterior_of_ddpm(x64, t):
+    """What is left of x_t = b D after a step, with unit noise, is the official posterior deviation."""
+    denoised = images(0)
+    b, b_next = (DDPM.coefficients(jnp.asarray(float(s)))[1] for s in (t, t - 1))
+    out = one_step(DDPM, denoised, b * denoised, denoised, float(t), t - 1.0, 1.0, jnp.ones_like(denoised))
+    expected = np.exp(DITI["posterior_log_variance"][t] / 2)
+    # The official float32 cancels in 1 - alpha_bar where alpha_bar is near 1.
+    np.testing.assert_allclose(out - b_next * denoised, np.full(denoised.shape, expected), rtol=2e-4)
+
+
+def test_the_last_step_draws_nothing():
+    x, noise = images(0), images(1)
+    quiet = one_step(DDPM, x, x, x, 0.0, -1.0, 1.0, jnp.zeros_like(x))
+    np.testing.assert_array_equal(one_step(DDPM, x, x, x, 0.0, -1.0, 1.0, noise), quiet)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("name", ["vp", "ve", "ddpm"])
+def test_fresh_noise_keeps_the_marginals(name, eta):
+    process, n = {**PROCESSES, "ddpm": DDPM}[name], 20_000
+    first, last = LEVELS[name]
+    xT = jnp.full((n, 1, 1, 1), -0.7)
+    mean, std = moments(process, xT, first)
+    start = mean + std * jax.random.normal(jax.random.key(5), xT.shape)
+    nodes = np.linspace(first, last, 301)
+    sampler, noise = samplers.build("exponential", eta=eta), normal_noise(keys(n), xT.shape)
+    out = jax.jit(lambda x: sample(sampler, gaussian_problem(process, xT), x, nodes, noise))(start)
+    mean, std = (float(jnp.mean(v)) for v in moments(process, xT, last))
+    assert abs(out.mean() - mean) < 0.03 * std
+    assert abs(out.std() / std - 1) < 0.025
+
+
+@pytest.mark.parametrize("steps, grid", [(1000, "ddim_range"), (999, "ddim_linspace")])
+def test_encoding_with_ddim_solves_the_ode_upward(steps, grid):
+    """For Gaussian data the score (x - mean) / std stays the same along the ODE, and decoding comes back."""
+    scores = jnp.linspace(-2, 2, 8).reshape(2, 2, 2, 1)
+    problem = gaussian_problem(DDPM, jnp.zeros_like(scores))
+    mean, std = moments(DDPM, 0.0, 0.0)
+    ddim = samplers.build("exponential")
+    up = samplers.grid(grid, DDPM, steps, encoding=True)
+    code = sample(ddim, problem, mean + std * scores, up)
+    mean_T, std_T = moments(DDPM, 0.0, up[-1])
+    np.testing.assert_allclose((code - mean_T) / std_T, scores, atol=0.03)
+    back = sample(ddim, problem, code, samplers.grid(grid, DDPM, steps))
+    np.testing.assert_allclose(back, mean + std * scores, atol=0.03)
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_a_bridge_is_inverted_by_the_same_steps(name):
+    process, xT = PROCESSES[name], images(0)
+    problem, x0 = gaussian_problem(process, xT), 0.3 * images(1)
+    up = samplers.grid("karras", process, 300, encoding=True)
+    assert up[0] == pytest.approx(process.t_min) and np.all(np.diff(up) > 0) and len(up) == 300
+    mean, std = moments(process, xT, process.t_min)
+    code = sample(samplers.build("exponential"), problem, x0, up)
+    mean_T, std_T = moments(process, xT, up[-1])
+    np.testing.assert_allclose((code - mean_T) / std_T, (x0 - mean) / std, atol=0.05)
+
+
+def test_ddim_grids_meet_the_official_numbers():
+    up = samplers.grid("ddim_linspace", DDPM, 8, encoding=True)
+    np.testing.assert_array_equal(up, DITI["ddim8_timesteps"])
+    np.testing.assert_array_equal(samplers.grid("ddim_linspace", DDPM, 8), DITI["ddim8_timesteps"][::-1])
+    np.testing.assert_array_equal(samplers.grid("ddim_range", DDPM, 4), [750, 500, 250, 0, -1])
+    np.testing.assert_array_equal(samplers.grid("ddim_range", DDPM, 4, encoding=True), [0, 250, 500, 750, 1000])
+    assert len(samplers.grid("ddim_range", DDPM, 300)) == 1 + len(range(0, 1000, 3))
+
+
+@pytest.mark.parametrize(
+    "call, says",
+    [
+        (lambda: samplers.build("heun", eta=0.5), ["eta 0.5", "heun", "exponential"]),
+        (lambda: samplers.build("exponential", eta=-1.0), ["eta -1.0", "below 0"]),
+        (lambda: samplers.build("exponential", eta=float("nan")), ["eta nan"]),
+        (lambda: samplers.build("exponential", 0.33, 0.5), ["eta 0.5", "0.33", "both"]),
+        (lambda: samplers.grid("ddim_range", PROCESSES["vp"], 10), ["ddim_range", "grid=karras"]),
+        (lambda: samplers.grid("ddim_linspace", DDPM, 1000), ["steps 1000", "ddim_linspace"]),
+        (lambda: samplers.grid("ddim_range", DDPM, 1001), ["steps 1001"]),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(call, says):
+    with pytest.raises(UserError) as error:
+        call()
+    assert all(part in str(error.value) for part in says), error.value

@@ -14,6 +14,7 @@ from diffrep_jax.types import Array, Image, Time
 class Process(Protocol):
     """A pure description of a noising process on t in [t_min, t_max]; every function is elementwise in t."""
 
+    t_data: float  # where x_t is x_0: sampling ends there, at or below t_min
     t_min: float
     t_max: float
 

@@ -29,6 +29,8 @@ class VEBridge:
     t_min: float = 0.002
     t_max: float = 80.0
 
+    t_data = 0.0
+
     def coefficients(self, t: Array) -> tuple[Array, Array, Array]:
         a = (t / self.t_max) ** 2
         b = (self.t_max - t) * (self.t_max + t) / self.t_max**2
@@ -49,6 +51,8 @@ class VPBridge:
     t_max: float = 1.0
     beta_min: float = 0.1
     beta_d: float = 2.0
+
+    t_data = 0.0
 
     def coefficients(self, t: Array) -> tuple[Array, Array, Array]:
         end = math.sinh(self._u_end / 2)

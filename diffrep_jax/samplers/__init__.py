@@ -15,10 +15,10 @@ def names() -> list[str]:
     return sorted(p.stem for p in pathlib.Path(__file__).parent.glob("*.py") if p.stem not in _SHARED)
 
 
-def build(name: str, churn_step_ratio: float = 0.0) -> Stepper:
-    """The sampler `name`, with churn before each step where the ratio is above 0.
+def build(name: str, churn_step_ratio: float = 0.0, eta: float = 0.0) -> Stepper:
+    """The sampler `name`, with churn before each step where the ratio is above 0; `eta` is its own fresh noise.
 
-    Raises UserError for an unknown name or a ratio outside [0, 1).
+    Raises UserError for an unknown name, a ratio outside [0, 1), a negative eta, or an eta that it has no use for.
     """
     from diffrep_jax.samplers.churn import Churn
 
@@ -26,16 +26,30 @@ def build(name: str, churn_step_ratio: float = 0.0) -> Stepper:
         raise unknown("sampler", name, names())
     if not 0 <= churn_step_ratio < 1:
         raise UserError(f"churn_step_ratio {churn_step_ratio} is outside [0, 1); 0 turns churn off.")
-    sampler = importlib.import_module(f"diffrep_jax.samplers.{name}").Sampler()
+    if not eta >= 0:
+        raise UserError(f"eta {eta} is below 0; 0 draws no noise, 1 is ancestral sampling.")
+    cls = importlib.import_module(f"diffrep_jax.samplers.{name}").Sampler
+    if hasattr(cls, "eta"):
+        sampler = cls(eta=eta)
+    elif eta == 0:
+        sampler = cls()
+    else:
+        raise UserError(f"eta {eta} is of no use to sampler {name}; use sampler=exponential, or eta=0.")
+    if churn_step_ratio > 0 and sampler.stochastic:
+        raise UserError(f"eta {eta} and churn_step_ratio {churn_step_ratio} both add noise; set one of them to 0.")
     return Churn(sampler, churn_step_ratio) if churn_step_ratio > 0 else sampler
 
 
-def grid(name: str, process: Any, steps: int) -> Any:
-    """The grid `name` with `steps` intervals: [steps + 1] decreasing times that end at 0."""
-    from diffrep_jax.samplers.grids import GRIDS
+def grid(name: str, process: Any, steps: int, encoding: bool = False) -> Any:
+    """The grid `name` with `steps` intervals: [steps + 1] decreasing times to where x_t is x_0; `encoding`: the way up.
+
+    Raises UserError for an unknown name, fewer than one step, or a grid that does not fit the process.
+    """
+    from diffrep_jax.samplers.grids import GRIDS, upward
 
     if name not in GRIDS:
         raise unknown("grid", name, GRIDS)
     if steps < 1:
         raise UserError(f"steps {steps} is below 1: a sampler needs at least one step.")
-    return GRIDS[name](process, steps)
+    nodes = GRIDS[name](process, steps)
+    return upward(nodes, process, name) if encoding else nodes

@@ -38,17 +38,17 @@ class Problem:
 def ode_drift(process: Any, denoised: Image, x: Image, xT: Image, t: Array) -> Image:
     """dx/dt at (x, t) for the estimate `denoised` of x_0."""
     _, (da, db, dc) = jax.jvp(process.coefficients, (t,), (jnp.ones_like(t),))
-    return da * xT + db * denoised + dc * _noise(process, denoised, x, xT, t)
+    return da * xT + db * denoised + dc * noise_of(process, denoised, x, xT, t)
 
 
 def sde_drift(process: Any, denoised: Image, x: Image, xT: Image, t: Array) -> Image:
     """The reverse-time SDE's drift at (x, t); its noise has the rate sqrt(g2)."""
     c = process.coefficients(t)[2]
-    score = -_noise(process, denoised, x, xT, t) / c
+    score = -noise_of(process, denoised, x, xT, t) / c
     return ode_drift(process, denoised, x, xT, t) - process.g2(t) / 2 * score
 
 
-def _noise(process: Any, denoised: Image, x: Image, xT: Image, t: Array) -> Image:
+def noise_of(process: Any, denoised: Image, x: Image, xT: Image, t: Array) -> Image:
     """eps = (x - a x_T - b x_0) / c. Near T, where x is near x_T, x - a x_T is (x - x_T) + (1 - a) x_T."""
     a, b, c = process.coefficients(t)
     rest = jnp.where(a > 0.5, (x - xT) + process.a_complement(t) * xT, x - a * xT)

@@ -1,8 +1,8 @@
 """The only lax.scan over time: runs a sampler's steps along a grid of times as one traced computation.
 
-A sampler is one file with a `Sampler` class: `step` makes one interval, `last` the final one (to t = 0, where c = 0
-and no drift exists), `evaluations(steps)` promises how often the denoiser is called, `stochastic` says whether noise
-is needed. Samplers know closures, not networks.
+A sampler is one file with a `Sampler` class: `step` makes one interval, `last` the final one (where c is 0 at the end,
+no drift exists), `evaluations(steps)` promises how often the denoiser is called, `stochastic` says whether noise is
+needed. Samplers know closures, not networks.
 """
 
 from collections.abc import Callable
@@ -42,15 +42,15 @@ def normal_noise(keys: Keys, shape: tuple[int, ...]) -> Noise:
 def sample(
     sampler: Stepper, problem: Problem, x: Image, nodes: Array, noise: Noise | None = None, path: bool = False
 ) -> Any:
-    """Integrate from (x, nodes[0]) to nodes[-1] = 0.
+    """Integrate from (x, nodes[0]) to nodes[-1].
 
     Args:
-      x: the start, [b, h, w, c]; for a bridge this is x_T.
-      nodes: [steps + 1] decreasing times, the last one 0.
+      x: the start, [b, h, w, c]; for decoding this is x_T.
+      nodes: [steps + 1] times: decreasing for decoding, the last one where x_t is x_0; increasing for encoding.
       noise: step index -> noise; needed where the sampler is stochastic.
       path: also return all states.
     Returns:
-      x_0, or (x_0, states [steps + 1, b, h, w, c] from the start to x_0) with `path`.
+      x at nodes[-1], or with `path` (that, all states [steps + 1, b, h, w, c] from the start on).
     """
     if sampler.stochastic and noise is None:
         raise ValueError(f"{sampler} draws noise: pass `noise`")

@@ -95,7 +95,7 @@ class DecodingTask:
     """The fields of every task that decodes: how, from which seed, how many at a time.
 
     Attributes:
-      sampler, grid, steps, churn_step_ratio: see `samplers/`; the number of evaluations is in metrics.json.
+      sampler, grid, steps, churn_step_ratio, eta: see `samplers/`; the number of evaluations is in metrics.json.
       seed: of the noise of stochastic samplers and endpoints, by image number.
       batch_size: images at a time.
     """
@@ -107,12 +107,13 @@ class DecodingTask:
     grid: str
     steps: int
     churn_step_ratio: float
+    eta: float
     seed: int
     batch_size: int
     data_dir: pathlib.Path | None = dataclasses.field(kw_only=True, default=None)
 
     def __post_init__(self):
-        samplers.build(self.sampler, self.churn_step_ratio)
+        samplers.build(self.sampler, self.churn_step_ratio, self.eta)
         for field in ("steps", "batch_size"):
             if getattr(self, field) < 1:
                 raise UserError(f"{field} {getattr(self, field)} of a task must be at least 1.")
@@ -125,18 +126,21 @@ class DecodingTask:
             grid=self.grid,
             steps=self.steps,
             churn_step_ratio=self.churn_step_ratio,
+            eta=self.eta,
             seed=self.seed,
             first=first,
         )
 
-    def description(self) -> dict[str, Any]:
+    def description(self, method: Any) -> dict[str, Any]:
         """Which sampler made the pictures, for metrics.json."""
-        evaluations = samplers.build(self.sampler, self.churn_step_ratio).evaluations(self.steps)
+        intervals = len(samplers.grid(self.grid, method.process, self.steps)) - 1
+        evaluations = samplers.build(self.sampler, self.churn_step_ratio, self.eta).evaluations(intervals)
         return {
             "sampler": self.sampler,
             "grid": self.grid,
             "steps": self.steps,
             "churn_step_ratio": self.churn_step_ratio,
+            "eta": self.eta,
             "evaluations": evaluations,
             "seed": self.seed,
         }

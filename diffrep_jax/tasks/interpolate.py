@@ -50,7 +50,7 @@ class Interpolate(base.DecodingTask):
             for part in base.progress(z, self.points, "interpolate")
         ]
         images = to_uint8(np.concatenate(decoded))
-        return self._write(base.output_folder(workdir, "interpolate"), ends, images, z)
+        return self._write(base.output_folder(workdir, "interpolate"), ends, images, z, self.description(method))
 
     def _image(self, name: str, method: Any, config: Any) -> np.ndarray:
         """A uint8 image [h, w, c] from a path or an index."""
@@ -59,7 +59,9 @@ class Interpolate(base.DecodingTask):
         dataset = base.open_dataset(config, self.split, self.data_dir)
         return dataset[int(name)]["image"]
 
-    def _write(self, folder: pathlib.Path, ends: np.ndarray, images: np.ndarray, z: np.ndarray) -> dict[str, float]:
+    def _write(
+        self, folder: pathlib.Path, ends: np.ndarray, images: np.ndarray, z: np.ndarray, description: dict[str, Any]
+    ) -> dict[str, float]:
         steps = metrics.mse(images[1:] / 255.0, images[:-1] / 255.0)
         numbers = {
             "mse_of_ends": float(metrics.mse(ends / 255.0, images[[0, -1]] / 255.0).mean()),
@@ -71,7 +73,7 @@ class Interpolate(base.DecodingTask):
             pictures.save_gif(folder / "interpolation.gif", list(images))
         np.savez(folder / "arrays.npz", ends=ends, images=images, codes=z)
         points = {"first": self.first, "second": self.second, "points": self.points, "split": self.split}
-        base.write_metrics(folder, numbers | points | self.description())
+        base.write_metrics(folder, numbers | points | description)
         log.info("%d points between %s and %s; %s", self.points, self.first, self.second, folder / "strip.png")
         return numbers
 

@@ -62,9 +62,11 @@ class Reconstruct(base.DecodingTask):
             endpoints = xT if endpoints is None else endpoints
             first += len(x0)
         arrays = {name: np.concatenate(values) for name, values in parts.items()}
-        return self._write(base.output_folder(workdir, "reconstruct"), arrays, endpoints)
+        return self._write(base.output_folder(workdir, "reconstruct"), arrays, endpoints, self.description(method))
 
-    def _write(self, folder: pathlib.Path, arrays: dict[str, np.ndarray], endpoints: Any) -> dict[str, float]:
+    def _write(
+        self, folder: pathlib.Path, arrays: dict[str, np.ndarray], endpoints: Any, description: dict[str, Any]
+    ) -> dict[str, float]:
         x, y = arrays["images"] / 255.0, arrays["reconstructions"] / 255.0
         numbers = {
             "mse": float(metrics.mse(x, y).mean()),
@@ -81,7 +83,7 @@ class Reconstruct(base.DecodingTask):
         }
         pictures.save_png(folder / "grid.png", pictures.labelled_grid(rows))
         np.savez(folder / "arrays.npz", **arrays)
-        base.write_metrics(folder, numbers | {"images": len(x), "split": self.split} | self.description())
+        base.write_metrics(folder, numbers | {"images": len(x), "split": self.split} | description)
         log.info(
             "%d reconstructions: MSE %.5f (mean image: %.5f), SSIM %.4f; %s",
             *(len(x), numbers["mse"], numbers["mse_of_mean_image"], numbers["ssim"], folder / "grid.png"),
