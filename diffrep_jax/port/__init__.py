@@ -4,7 +4,7 @@ import importlib
 import pathlib
 from types import ModuleType
 
-_SHARED = {"__init__", "engine", "files", "own"}
+_SHARED = {"__init__", "engine", "files", "own", "unet", "latent_mlp"}
 
 
 def names() -> list[str]:

@@ -1,7 +1,5 @@
 """The official DBAE state dict (github.com/aailab-kaist/DBAE): the U-Net at the top level, `encoder.`, and the
-generator as `decoder.`
-
-Residual blocks are numbered there in the order of the forward pass; level and block follow from the configuration.
+generator as `decoder.` The names within the U-Net and the encoder are ADM's.
 """
 
 import math
@@ -23,25 +21,14 @@ from diffrep_jax.port.engine import (
     Table,
     spectral_conv,
 )
+from diffrep_jax.port.unet import ends, rules, way_down, way_up
 
 _SIZES = (8, 16, 32, 64, 128, 256)  # of images, and of the generator's features on the way there
 
 RULES = (
-    Rule("time_embed.0", "unet/time_in", DENSE),
-    Rule("time_embed.2", "unet/time_out", DENSE),
+    *ends("", "unet"),
+    *rules("", "unet", CONV),
     Rule("label_emb", "unet/code", DENSE),
-    Rule("input_blocks.0.0", "unet/conv_in", CONV),
-    Rule("{block}.in_layers.0", "unet/{block}/norm_in", NORM),
-    Rule("{block}.in_layers.2", "unet/{block}/conv_in", CONV),
-    Rule("{block}.emb_layers.1", "unet/{block}/emb", DENSE),
-    Rule("{block}.out_layers.0", "unet/{block}/norm_out", NORM),
-    Rule("{block}.out_layers.3", "unet/{block}/conv_out", CONV),
-    Rule("{block}.skip_connection", "unet/{block}/skip", CONV),
-    Rule("{attention}.norm", "unet/{attention}/norm", NORM),
-    Rule("{attention}.qkv", "unet/{attention}/qkv", CONV),
-    Rule("{attention}.proj_out", "unet/{attention}/proj", CONV),
-    Rule("out.0", "unet/norm_out", NORM),
-    Rule("out.2", "unet/conv_out", CONV),
     Rule("encoder.input_blocks.0.0", "encoder/conv_in", CONV),
     Rule("encoder.{encoder_block}.in_layers.0", "encoder/{encoder_block}/norm", NORM),
     Rule("encoder.{encoder_block}.in_layers.2", "encoder/{encoder_block}/conv", CONV),
@@ -72,9 +59,9 @@ def table(method: Mapping[str, Any]) -> Table:
     size, unet, encoder = method["image_size"], method["unet"], method["encoder"]
     if size not in _SIZES:
         raise UserError(f"No official DBAE checkpoint has images of {size} px; sizes: {', '.join(map(str, _SIZES))}.")
-    blocks, attention = _way_down(size, unet["mult"], unet["blocks"], unet["attention"])
-    up_blocks, up_attention = _way_up(size, unet["mult"], unet["blocks"], unet["attention"])
-    encoder_blocks, encoder_attention = _way_down(size, encoder["mult"], encoder["blocks"], encoder["attention"])
+    blocks, attention = way_down(size, unet["mult"], unet["blocks"], unet["attention"])
+    up_blocks, up_attention = way_up(size, unet["mult"], unet["blocks"], unet["attention"])
+    encoder_blocks, encoder_attention = way_down(size, encoder["mult"], encoder["blocks"], encoder["attention"])
     fields = {
         "block": blocks | up_blocks,
         "attention": attention | up_attention,
@@ -84,36 +71,6 @@ def table(method: Mapping[str, Any]) -> Table:
         "image": {str(size): "to_image"},
     }
     return Table(RULES, fields)
-
-
-def _way_down(size: int, mult: Sequence[int], blocks: int, attention: Sequence[int]) -> tuple[dict, dict]:
-    """{official: ours} of the residual blocks and of the attention blocks, the middle included."""
-    residual = {"middle_block.0": "middle_block0", "middle_block.2": "middle_block1"}
-    attend = {"middle_block.1": "middle_attention"}
-    for level in range(len(mult)):
-        first = level * (blocks + 1)  # that of the level's resampling; for level 0 the first convolution
-        if level > 0:
-            residual[f"input_blocks.{first}.0"] = f"down{level}_resample"
-        for i in range(blocks):
-            residual[f"input_blocks.{first + 1 + i}.0"] = f"down{level}_block{i}"
-            if size // 2**level in attention:
-                attend[f"input_blocks.{first + 1 + i}.1"] = f"down{level}_attention{i}"
-    return residual, attend
-
-
-def _way_up(size: int, mult: Sequence[int], blocks: int, attention: Sequence[int]) -> tuple[dict, dict]:
-    """The same for the way up, which has one block more a level and resamples after the last one."""
-    residual, attend = {}, {}
-    for steps, level in enumerate(reversed(range(len(mult)))):
-        attends = size // 2**level in attention
-        for i in range(blocks + 1):
-            number = steps * (blocks + 1) + i
-            residual[f"output_blocks.{number}.0"] = f"up{level}_block{i}"
-            if attends:
-                attend[f"output_blocks.{number}.1"] = f"up{level}_attention{i}"
-            if level > 0 and i == blocks:
-                residual[f"output_blocks.{number}.{2 if attends else 1}"] = f"up{level}_resample"
-    return residual, attend
 
 
 def infer(shapes: Mapping[str, Shape]) -> dict[str, Any]:
