@@ -15,14 +15,14 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _SMALL_MAP = 64  # pixels; at 8 x 8 and below a matmul over patches beats the gradient convolutions
 
 
-def conv(x: Image, kernel: Array) -> Image:
-    """[b, h, w, in] with a kernel [k, k, in, out] of odd k, zero padding (k - 1) / 2 -> [b, h, w, out]."""
-    if jax.default_backend() == "cpu":
+def conv(x: Image, kernel: Array, stride: int = 1) -> Image:
+    """[b, h, w, in] with a kernel [k, k, in, out] of odd k, zero padding (k - 1) / 2 -> [b, h / stride, .., out]."""
+    if jax.default_backend() == "cpu" and stride == 1:
         if kernel.shape[0] == 1:
             return _conv1(x, kernel)
         if kernel.shape[0] == 3 and x.shape[1] * x.shape[2] <= _SMALL_MAP:
             return _conv3_small(x, kernel)
-    return _conv(x, kernel, (kernel.shape[0] - 1) // 2)
+    return _conv(x, kernel, (kernel.shape[0] - 1) // 2, stride)
 
 
 def upsample(x: Image) -> Image:
@@ -42,8 +42,8 @@ def upsample_conv(x: Image, kernel: Array) -> Image:
     return conv(upsample(x), kernel)
 
 
-def _conv(x: Image, kernel: Array, padding: int) -> Image:
-    return lax.conv_general_dilated(x, kernel, (1, 1), [(padding, padding)] * 2, dimension_numbers=_LAYOUT)
+def _conv(x: Image, kernel: Array, padding: int, stride: int = 1) -> Image:
+    return lax.conv_general_dilated(x, kernel, (stride,) * 2, [(padding, padding)] * 2, dimension_numbers=_LAYOUT)
 
 
 def _rows(x: Array) -> Array:

@@ -20,12 +20,13 @@ from diffrep_jax.types import Array, Image, Keys, Time
 
 
 class Conv(nn.Module):
-    """A convolution with bias and zero padding (size - 1) / 2; with `up`, of the image at twice its size."""
+    """A convolution with bias and zero padding (size - 1) / 2, at every `stride`-th pixel; `up`: of twice the image."""
 
     features: int
     size: int = 3
     zero_init: bool = False
     up: bool = False
+    stride: int = 1
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -34,8 +35,8 @@ class Conv(nn.Module):
         init = constant(0) if self.zero_init else uniform_fan_in(fan_in)
         kernel = self.param("kernel", init, (self.size, self.size, x.shape[-1], self.features))
         bias = self.param("bias", init, (self.features,))
-        convolve = upsample_conv if self.up else conv
-        return convolve(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        return (upsample_conv(x, kernel) if self.up else conv(x, kernel, self.stride)) + bias.astype(self.dtype)
 
 
 class Dense(nn.Module):
@@ -55,7 +56,7 @@ class Dense(nn.Module):
 class GroupNorm(nn.Module):
     """Group norm over 32 channel groups (fewer where the channels do not divide), epsilon 1e-5, in float32.
 
-    `scale_shift` [b, 2c] (the scale first) modulates the normalised values by (1 + scale) and shift: ADM's AdaGN.
+    Each `scale_shift` [b, 2c] (the scale first) modulates the values so far by (1 + scale) and shift: ADM's AdaGN.
     With `silu` the activation follows.
     """
 
@@ -63,12 +64,12 @@ class GroupNorm(nn.Module):
     groups: int = 32
 
     @nn.compact
-    def __call__(self, x: Image, scale_shift: Array | None = None) -> Image:
+    def __call__(self, x: Image, *scale_shifts: Array) -> Image:
         channels = x.shape[-1]
         gain = self.param("scale", constant(1), (channels,))
         bias = self.param("bias", constant(0), (channels,))
         gain, bias = (jnp.broadcast_to(value, (x.shape[0], channels)) for value in (gain, bias))
-        if scale_shift is not None:
+        for scale_shift in scale_shifts:
             scale, shift = jnp.split(scale_shift.astype(gain.dtype), 2, axis=-1)
             gain, bias = gain * (1 + scale), bias * (1 + scale) + shift
         return group_norm(x, gain, bias, math.gcd(self.groups, channels), self.silu)

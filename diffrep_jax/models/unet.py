@@ -1,8 +1,10 @@
-"""The U-Net F(c_in x_t, c_noise; x_T, z): ADM's (Dhariwal & Nichol 2021) with a code, as DBAE conditions it.
+"""The U-Net of ADM (Dhariwal & Nichol 2021): eps(x_t, t) for DDPM, or F(c_in x_t, c_noise; x_T, z) for DBAE.
 
-x_T joins the input on the channels; the code joins the time embedding, which scales and shifts every residual block.
+The time's embedding scales and shifts every residual block. DBAE's condition: x_T joins the input on the channels, the
+code joins the embedding.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,9 +16,15 @@ from diffrep_jax.models.convolution import upsample
 from diffrep_jax.models.layers import Attention, Conv, Dense, GroupNorm
 from diffrep_jax.types import Array, Code, Image, Keys, Time
 
+Block = Callable[..., Image]
+Attend = Callable[[Image, str], Image]
+
 
 class ResBlock(nn.Module):
-    """GN, SiLU, [resample], conv; GN scaled and shifted by `emb`, SiLU, dropout, conv (zero init); plus the skip."""
+    """GN, SiLU, [resample], conv; GN scaled and shifted by `emb`, SiLU, dropout, conv (zero init); plus the skip.
+
+    With `code`, that scales and shifts the normalised values once more (PDAE).
+    """
 
     features: int
     resample: str = "none"  # "up", "down" or "none": by 2, on h after the first SiLU and on the skip
@@ -24,15 +32,17 @@ class ResBlock(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Image, emb: Array, keys: Keys | None) -> Image:
+    def __call__(self, x: Image, emb: Array, keys: Keys | None, code: Array | None = None) -> Image:
         h = GroupNorm(silu=True, name="norm_in")(x)
         if self.resample == "down":
             h, x = layers.downsample(h), layers.downsample(x)
         h = Conv(self.features, up=self.resample == "up", dtype=self.dtype, name="conv_in")(h)
         if self.resample == "up":
             x = upsample(x)
-        scale_shift = Dense(2 * self.features, dtype=self.dtype, name="emb")(jax.nn.silu(emb))
-        h = GroupNorm(silu=True, name="norm_out")(h, scale_shift)
+        scale_shifts = [Dense(2 * self.features, dtype=self.dtype, name="emb")(jax.nn.silu(emb))]
+        if code is not None:
+            scale_shifts.append(Dense(2 * self.features, dtype=self.dtype, name="code")(jax.nn.silu(code)))
+        h = GroupNorm(silu=True, name="norm_out")(h, *scale_shifts)
         h = layers.dropout(h, self.dropout, keys)
         h = Conv(self.features, zero_init=True, dtype=self.dtype, name="conv_out")(h)
         if x.shape[-1] != self.features:
@@ -40,13 +50,13 @@ class ResBlock(nn.Module):
         return x + h
 
 
-class UNet(nn.Module):
-    """Noisy image, time, endpoint and code -> an image of `channels`, float32.
+class Levels(nn.Module):
+    """What a U-Net and PDAE's second way up share: the plan of the levels.
 
     Attributes:
       width: channels of the first level; mult: their multiples by level, each level at half the size of the last.
       blocks: residual blocks a level on the way down (one more on the way up).
-      attention: the image sizes that have attention; head_dim: channels a head.
+      attention: the image sizes that have attention; head_dim: channels a head, or -1: `heads` heads.
       remat: recompute each residual block in the backward pass instead of storing its activations.
     """
 
@@ -57,16 +67,12 @@ class UNet(nn.Module):
     attention: tuple[int, ...]
     head_dim: int
     dropout: float
+    heads: int = 1
     remat: bool = False
     dtype: Any = jnp.float32
 
-    @nn.compact
-    def __call__(self, x: Image, c_noise: Time, xT: Image, z: Code, keys: Keys | None = None) -> Image:
-        """x, xT [b, h, w, c]; c_noise [b]; z [b, d]; keys [b] turn dropout on."""
-        emb = Dense(4 * self.width, dtype=self.dtype, name="time_in")(layers.time_embedding(c_noise, self.width))
-        emb = Dense(4 * self.width, dtype=self.dtype, name="time_out")(jax.nn.silu(emb))
-        emb = emb + Dense(4 * self.width, dtype=self.dtype, name="code")(z)
-
+    def block_and_attend(self, emb: Array, keys: Keys | None, code: Array | None = None) -> tuple[Block, Attend]:
+        """(block(h, features, name, resample), attend(h, name)), which make the layers; each block has its dropout."""
         residual = nn.remat(ResBlock) if self.remat else ResBlock
         count = 0
 
@@ -74,12 +80,16 @@ class UNet(nn.Module):
             nonlocal count
             count += 1
             module = residual(features, resample, self.dropout, self.dtype, name=name)
-            return module(h, emb, layers.fold_in(keys, count))
+            return module(h, emb, layers.fold_in(keys, count), code)
 
         def attend(h: Image, name: str) -> Image:
-            return Attention(max(1, h.shape[-1] // self.head_dim), dtype=self.dtype, name=name)(h)
+            heads = self.heads if self.head_dim == -1 else max(1, h.shape[-1] // self.head_dim)
+            return Attention(heads, dtype=self.dtype, name=name)(h)
 
-        h = Conv(self.width * self.mult[0], dtype=self.dtype, name="conv_in")(jnp.concatenate([x, xT], -1))
+        return block, attend
+
+    def down(self, h: Image, block: Block, attend: Attend) -> list[Image]:
+        """The features that the way up reads, `h` the first of them; the last one is where the middle starts."""
         skips = [h]
         for level, mult in enumerate(self.mult):
             if level > 0:
@@ -90,7 +100,11 @@ class UNet(nn.Module):
                 if h.shape[1] in self.attention:
                     h = attend(h, f"down{level}_attention{i}")
                 skips.append(h)
+        return skips
 
+    def up(self, skips: list[Image], block: Block, attend: Attend) -> Image:
+        """The middle, the way up along the skips, and the output: an image of `channels`, float32."""
+        h, skips = skips[-1], list(skips)
         h = block(h, h.shape[-1], "middle_block0")
         h = attend(h, "middle_attention")
         h = block(h, h.shape[-1], "middle_block1")
@@ -105,3 +119,28 @@ class UNet(nn.Module):
 
         h = GroupNorm(silu=True, name="norm_out")(h.astype(jnp.float32))
         return Conv(self.channels, zero_init=True, name="conv_out")(h)
+
+
+class UNet(Levels):
+    """Noisy image and time, for DBAE also endpoint and code -> an image of `channels`, float32."""
+
+    @nn.compact
+    def with_features(
+        self, x: Image, t: Time, xT: Image | None = None, z: Code | None = None, keys: Keys | None = None
+    ) -> tuple[Image, Array, list[Image]]:
+        """(the output, the embedding of t, the features that the way up reads)."""
+        emb = Dense(4 * self.width, dtype=self.dtype, name="time_in")(layers.time_embedding(t, self.width))
+        emb = Dense(4 * self.width, dtype=self.dtype, name="time_out")(jax.nn.silu(emb))
+        if z is not None:
+            emb = emb + Dense(4 * self.width, dtype=self.dtype, name="code")(z)
+        block, attend = self.block_and_attend(emb, keys)
+        x = x if xT is None else jnp.concatenate([x, xT], -1)
+        h = Conv(self.width * self.mult[0], dtype=self.dtype, name="conv_in")(x)
+        skips = self.down(h, block, attend)
+        return self.up(skips, block, attend), emb, skips
+
+    def __call__(
+        self, x: Image, t: Time, xT: Image | None = None, z: Code | None = None, keys: Keys | None = None
+    ) -> Image:
+        """x, xT [b, h, w, c]; t [b], as the network sees it; z [b, d]; keys [b] turn dropout on."""
+        return self.with_features(x, t, xT, z, keys)[0]
