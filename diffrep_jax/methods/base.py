@@ -46,7 +46,7 @@ class Method(Protocol):
         ...
 
     def param_labels(self, params: PyTree) -> PyTree:
-        """A label a parameter: "train" or "frozen"."""
+        """A label a parameter, for `params` or any part of them: "train" or "frozen"."""
         ...
 
 
@@ -70,6 +70,21 @@ class AutoEncoder:
         """The closure D(x_t, t), unclipped; x_T and z need not belong together."""
         raise NotImplementedError
 
+    def invert(
+        self, variables: PyTree, x0: Image, z: Code, xT: Image, sampler: Stepper, nodes: Array, path: bool = False
+    ) -> Any:
+        """x_0 -> the state at nodes[-1] that decodes to it: the stochastic code, by the same ODE upward.
+
+        x_0 counts as the state at nodes[0]. For the Gaussian family the result is x_T and `xT` plays no part; for a
+        bridge it is the state just below the fixed x_T. With `path` also all states. The denoiser is clipped, as in
+        decoding.
+        """
+        return sample(sampler, self._problem(variables, z, xT), x0, nodes, None, path)
+
+    def _problem(self, variables: PyTree, z: Code, xT: Image) -> Problem:
+        denoiser = self.denoiser(variables, z, xT)
+        return Problem(self.process, lambda x, t: jnp.clip(denoiser(x, t), -1, 1), xT)
+
     def decode(
         self,
         variables: PyTree,
@@ -81,9 +96,7 @@ class AutoEncoder:
         path: bool = False,
     ) -> Any:
         """(z, x_T) -> x_0 in [-1, 1], the denoiser clipped as in the papers; with `path` also all states."""
-        denoiser = self.denoiser(variables, z, xT)
-        problem = Problem(self.process, lambda x, t: jnp.clip(denoiser(x, t), -1, 1), xT)
-        out = sample(sampler, problem, xT, nodes, noise, path)
+        out = sample(sampler, self._problem(variables, z, xT), xT, nodes, noise, path)
         return (jnp.clip(out[0], -1, 1), out[1]) if path else jnp.clip(out, -1, 1)
 
 
@@ -117,6 +130,21 @@ def split_keys(keys: Keys, number: int) -> list[Keys]:
     """`number` independent sets of keys from one key an example: each [b]."""
     split: Callable[[Array], Array] = lambda key: jax.random.split(key, number)  # noqa: E731
     return list(jnp.moveaxis(jax.vmap(split)(keys), 1, 0))
+
+
+def check_dtype(dtype: str) -> None:
+    """Raise UserError unless networks can compute in it."""
+    if dtype not in ("float32", "bfloat16"):
+        raise unknown("dtype", dtype, ("float32", "bfloat16"), "config.method.dtype")
+
+
+def check_halvings(image_size: int, halvings: int, who: str) -> None:
+    """Raise UserError unless images can be halved as often as `who` asks."""
+    if image_size % 2**halvings:
+        raise UserError(
+            f"image_size {image_size} cannot be halved {halvings} times, as {who} ask; "
+            "choose fewer levels or another size."
+        )
 
 
 def freeze(value: Any) -> Any:

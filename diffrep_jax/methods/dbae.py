@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from diffrep_jax.errors import UserError, unknown
-from diffrep_jax.methods.base import AutoEncoder, freeze, split_keys
+from diffrep_jax.methods.base import AutoEncoder, check_dtype, check_halvings, freeze, split_keys
 from diffrep_jax.models.encoder import HalfUNet
 from diffrep_jax.models.generator import Generator, base_and_doublings
 from diffrep_jax.models.initialization import initialize
@@ -68,18 +68,13 @@ class DBAE(AutoEncoder):
             object.__setattr__(self, name, freeze(getattr(self, name)))
         if self.bridge not in BRIDGES:
             raise unknown("bridge", self.bridge, BRIDGES, "config.method.bridge")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise unknown("dtype", self.dtype, ("float32", "bfloat16"), "config.method.dtype")
+        check_dtype(self.dtype)
         try:
             base_and_doublings(self.image_size)
         except ValueError as error:
             raise UserError(f"{error}; choose another config.data.image_size.") from None
         for name, mult in (("unet", self.unet["mult"]), ("encoder", self.encoder["mult"])):
-            if self.image_size % 2 ** (len(mult) - 1):
-                raise UserError(
-                    f"image_size {self.image_size} cannot be halved {len(mult) - 1} times, as the {len(mult)} levels "
-                    f"of config.method.{name}.mult ask; choose fewer levels or another size."
-                )
+            check_halvings(self.image_size, len(mult) - 1, f"the {len(mult)} levels of config.method.{name}.mult")
 
     # The process and the networks that the fields describe.
 

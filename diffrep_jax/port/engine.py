@@ -56,6 +56,15 @@ def flat_kernel(size: int) -> Layout:
     )
 
 
+def flattened_dense(size: int) -> Layout:
+    """A linear layer on a flattened image: of (in, h, w) there, of (h, w, in) here."""
+    return Layout(
+        f"O(I {size} {size}) -> ({size} {size} I)O",
+        lambda x: x.reshape(len(x), -1, size, size).transpose(2, 3, 1, 0).reshape(-1, len(x)),
+        lambda x: x.reshape(size, size, -1, x.shape[-1]).transpose(3, 2, 0, 1).reshape(x.shape[-1], -1),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Leaf:
     """Where a leaf of an official module goes: collection and name; no collection: it has no use here."""
@@ -79,6 +88,11 @@ BATCH_NORM: Kind = NORM | {
     "running_var": Leaf("batch_stats", "var"),
     "num_batches_tracked": _UNUSED,
 }
+
+
+def dense_of_image(size: int) -> Kind:
+    """A linear layer on a flattened image of this size."""
+    return {"weight": Leaf("params", "kernel", flattened_dense(size))} | _BIAS
 
 
 def spectral(kernel: Layout, v: Layout) -> Kind:

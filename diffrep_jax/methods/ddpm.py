@@ -1,0 +1,97 @@
+"""DDPM: Denoising Diffusion Probabilistic Models (Ho et al., NeurIPS 2020, 2006.11239), the base of PDAE and DiTi.
+
+    x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps          1000 steps, x_0 at t = -1
+    loss = E_t,eps |eps - eps_hat(x_t, t)|^2,  t uniform             (eq. 14)
+
+Sampling starts from x_T ~ N(0, I); eta = 1 is the paper's algorithm 2, eta = 0 is DDIM.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.core import FrozenDict
+
+from diffrep_jax.methods.base import check_dtype, check_halvings, freeze, split_keys
+from diffrep_jax.models.initialization import initialize
+from diffrep_jax.models.unet import UNet
+from diffrep_jax.processes.base import diffuse, per_image
+from diffrep_jax.processes.gaussian import DiscreteVP
+from diffrep_jax.samplers.drift import Denoiser
+from diffrep_jax.types import Array, Image, Keys, PyTree, Scalar, Time
+
+
+@dataclasses.dataclass(frozen=True)
+class DDPM:
+    """The fields are the config's `method` section.
+
+    Attributes:
+      image_size, channels: of the images, which are square, in [-1, 1].
+      dtype: "float32" or "bfloat16", the type of the network's computation.
+      remat: recompute residual blocks in the backward pass.
+      unet: the network's own arguments (models/unet.py).
+    """
+
+    image_size: int
+    channels: int
+    dtype: str
+    remat: bool
+    unet: Mapping[str, Any]
+
+    untold = FrozenDict()
+    process = DiscreteVP()
+
+    def __post_init__(self):
+        object.__setattr__(self, "unet", freeze(self.unet))
+        check_dtype(self.dtype)
+        levels = len(self.unet["mult"])
+        check_halvings(self.image_size, levels - 1, f"the {levels} levels of config.method.unet.mult")
+
+    @property
+    def _unet(self) -> UNet:
+        return UNet(self.channels, **self.unet, remat=self.remat, dtype=jnp.dtype(self.dtype))
+
+    def init(self, rng: Array, batch: dict[str, Array]) -> PyTree:
+        image = jnp.zeros_like(batch["image"], jnp.float32)
+        unet = initialize(self._unet, rng, image, jnp.ones(image.shape[0]))
+        return {"params": {"unet": unet["params"]}, "batch_stats": {}}
+
+    def predict(self, variables: PyTree, x: Image, t: Time, keys: Keys | None = None) -> Image:
+        """eps_hat(x_t, t); `keys` turn dropout on."""
+        return self._unet.apply({"params": variables["params"]["unet"]}, x, t, keys=keys)
+
+    def denoiser(self, variables: PyTree) -> Denoiser:
+        """The closure D(x_t, t) = (x_t - c eps_hat) / b, unclipped."""
+
+        def denoise(x: Image, t: Array) -> Image:
+            times = jnp.broadcast_to(t, x.shape[:1])
+            _, b, c = (per_image(k, x) for k in self.process.coefficients(times))
+            return (x - c * self.predict(variables, x, times)) / b
+
+        return denoise
+
+    def loss(
+        self, variables: PyTree, batch: dict[str, Array], keys: Keys, train: bool
+    ) -> tuple[Scalar, dict[str, Scalar], PyTree]:
+        x0 = batch["image"]
+        k_t, k_eps, k_dropout = split_keys(keys, 3)
+        t = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.process.steps))(k_t).astype(jnp.float32)
+        eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(k_eps)
+        loss = self.loss_at(variables, x0, t, eps, k_dropout if train else None).mean()
+        return loss, {"loss": loss}, variables["batch_stats"]
+
+    def loss_at(self, variables: PyTree, x0: Image, t: Time, eps: Image, dropout_keys: Keys | None = None) -> Array:
+        """The loss of each image [b] for given draws, a mean over pixels; dropout is on where there are keys."""
+        eps_hat = self.predict(variables, diffuse(self.process, x0, jnp.zeros_like(x0), eps, t), t, dropout_keys)
+        return ((eps - eps_hat) ** 2).mean((1, 2, 3))
+
+    def evidence(self, variables: PyTree, x0: Image, keys: Keys) -> dict[str, Array]:
+        return {}
+
+    def param_labels(self, params: PyTree) -> PyTree:
+        return jax.tree.map(lambda _: "train", params)
+
+
+Method = DDPM

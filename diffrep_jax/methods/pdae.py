@@ -1,0 +1,185 @@
+"""PDAE: Unsupervised Representation Learning from Pre-trained Diffusion Probabilistic Models (Zhang et al., NeurIPS
+2022, 2212.12990).
+
+A frozen DDPM eps_hat(x_t, t) knows nothing of the image behind x_t, so that its posterior mean has a gap to the true
+one. A code z = Enc(x_0) fills it, through a gradient estimator G(x_t, z, t) that stands for grad log p(z | x_t):
+
+    eps = eps_hat(x_t, t) + k(t) G(x_t, z, t),     k(t) = -sqrt(alpha_t) (1 - alpha_bar_{t-1}) / sqrt(1 - alpha_bar_t)
+    loss = E_t,eps [ w(t) |eps - (eps_hat + k(t) G)|^2 ],     w = snr^0.1 / (1 + snr),  t uniform          (eq. 10-13)
+
+with snr = alpha_bar_t / (1 - alpha_bar_t). The loss trains Enc and G. Sampling is DDIM with sqrt(1 - alpha_bar_t)
+in place of -k(t), as the classifier guidance of DDIM has it:
+
+    D = (x_t - c (eps_hat - c G)) / b,     b = sqrt(alpha_bar_t),  c = sqrt(1 - alpha_bar_t)
+
+x_T ~ N(0, I), or the stochastic code that DDIM upward finds. Trajectory interpolation mixes the G's of two codes.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.core import FrozenDict
+
+from diffrep_jax.methods.base import AutoEncoder, check_dtype, check_halvings, freeze, split_keys
+from diffrep_jax.models.conv_encoder import ConvEncoder
+from diffrep_jax.models.gradient_estimator import GradientEstimator
+from diffrep_jax.models.initialization import initialize
+from diffrep_jax.models.unet import UNet
+from diffrep_jax.processes.base import diffuse, per_image
+from diffrep_jax.processes.gaussian import DiscreteVP
+from diffrep_jax.samplers.drift import Denoiser
+from diffrep_jax.types import Array, Code, Image, Keys, PyTree, Scalar, Time
+
+
+@dataclasses.dataclass(frozen=True)
+class PDAE(AutoEncoder):
+    """The fields are the config's `method` section.
+
+    Attributes:
+      image_size, channels: of the images, which are square, in [-1, 1].
+      latent_dim: d, the size of z.
+      dtype: "float32" or "bfloat16", the type of the networks' computation.
+      remat: recompute residual blocks in the backward pass.
+      unet: the arguments of the frozen U-Net and of the gradient estimator (models/unet.py).
+      encoder: the encoder's (models/conv_encoder.py).
+    """
+
+    image_size: int
+    channels: int
+    latent_dim: int
+    dtype: str
+    remat: bool
+    unet: Mapping[str, Any]
+    encoder: Mapping[str, Any]
+
+    untold = FrozenDict()
+    process = DiscreteVP()
+
+    def __post_init__(self):
+        for name in ("unet", "encoder"):
+            object.__setattr__(self, name, freeze(getattr(self, name)))
+        check_dtype(self.dtype)
+        levels, halvings = len(self.unet["mult"]), len(self.encoder["widths"])
+        check_halvings(self.image_size, levels - 1, f"the {levels} levels of config.method.unet.mult")
+        check_halvings(self.image_size, halvings, f"the {halvings} convolutions of config.method.encoder.widths")
+
+    @property
+    def _unet(self) -> UNet:
+        return UNet(self.channels, **self.unet, remat=self.remat, dtype=jnp.dtype(self.dtype))
+
+    @property
+    def _gradient_estimator(self) -> GradientEstimator:
+        return GradientEstimator(self.channels, **self.unet, remat=self.remat, dtype=jnp.dtype(self.dtype))
+
+    @property
+    def _encoder(self) -> ConvEncoder:
+        return ConvEncoder(self.latent_dim, **self.encoder, dtype=jnp.dtype(self.dtype))
+
+    def init(self, rng: Array, batch: dict[str, Array]) -> PyTree:
+        image = jnp.zeros_like(batch["image"], jnp.float32)
+        z, t = jnp.zeros((image.shape[0], self.latent_dim)), jnp.ones(image.shape[0])
+        r_unet, r_estimator, r_encoder = jax.random.split(rng, 3)
+        unet = initialize(self._unet, r_unet, image, t)["params"]
+        features = jax.eval_shape(lambda params: self._frozen({"params": {"unet": params}}, image, t)[1:], unet)
+        emb, skips = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), features)
+        params = {
+            "unet": unet,
+            "gradient_estimator": initialize(self._gradient_estimator, r_estimator, emb, skips, z)["params"],
+            "encoder": initialize(self._encoder, r_encoder, image)["params"],
+        }
+        return {"params": params, "batch_stats": {}}
+
+    # z, x_T and D
+
+    def encode(self, variables: PyTree, x0: Image, noise: Code | None = None) -> Code:
+        return self._encoder.apply({"params": variables["params"]["encoder"]}, x0)
+
+    def endpoint(self, variables: PyTree, z: Code, keys: Keys) -> Image:
+        shape = (self.image_size, self.image_size, self.channels)
+        return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+    def denoiser(self, variables: PyTree, z: Code, xT: Image) -> Denoiser:
+        return self.mixed_denoiser(variables, [z], [1.0])
+
+    def mixed_denoiser(
+        self, variables: PyTree, codes: Sequence[Code], weights: Sequence[float], shift_from: float = 0.0
+    ) -> Denoiser:
+        """D(x_t, t), unclipped, with the weighted sum of the codes' G's: trajectory interpolation (section 4.3).
+
+        Below the time `shift_from` G is left out, which is how the paper stops the guidance of sampled codes.
+        """
+
+        def denoise(x: Image, t: Array) -> Image:
+            times = jnp.broadcast_to(t, x.shape[:1])
+            eps, emb, skips = self._frozen(variables, x, times)
+            shifts = [self._estimate(variables, emb, skips, self.code_at(z, times)) for z in codes]
+            shift = sum(weight * shift for weight, shift in zip(weights, shifts, strict=True))
+            _, b, c = (per_image(k, x) for k in self.process.coefficients(times))
+            return (x - c * (eps - jnp.where(per_image(times, x) >= shift_from, c * shift, 0))) / b
+
+        return denoise
+
+    def _frozen(self, variables: PyTree, x: Image, t: Time) -> tuple[Image, Array, list[Image]]:
+        """(eps_hat, the time's embedding, the features that G reads): no gradient is computed for any of it."""
+        params = jax.lax.stop_gradient(variables["params"]["unet"])
+        return self._unet.apply({"params": params}, x, t, method="with_features")
+
+    def _estimate(self, variables: PyTree, emb: Array, skips: list[Image], z: Code, keys: Keys | None = None) -> Image:
+        """G(x_t, z, t)."""
+        params = variables["params"]["gradient_estimator"]
+        return self._gradient_estimator.apply({"params": params}, emb, skips, z, keys)
+
+    # What DiTi has its own way of
+
+    def code_at(self, z: Code, t: Time) -> Code:
+        """What G is given of the code at time t, in sampling: all of it."""
+        return z
+
+    def training_codes(self, z: Code, t: Time) -> list[Code]:
+        """What G is given of the code in training: one term of the loss for each."""
+        return [z]
+
+    # Training
+
+    def loss(
+        self, variables: PyTree, batch: dict[str, Array], keys: Keys, train: bool
+    ) -> tuple[Scalar, dict[str, Scalar], PyTree]:
+        x0 = batch["image"]
+        k_t, k_eps, k_dropout = split_keys(keys, 3)
+        t = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.process.steps))(k_t).astype(jnp.float32)
+        eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(k_eps)
+        loss = self.loss_at(variables, x0, t, eps, k_dropout if train else None).mean()
+        return loss, {"loss": loss}, variables["batch_stats"]
+
+    def loss_at(self, variables: PyTree, x0: Image, t: Time, eps: Image, dropout_keys: Keys | None = None) -> Array:
+        """The loss of each image [b] for given draws, a mean over pixels; dropout, of G, is on where there are keys."""
+        xt = diffuse(self.process, x0, jnp.zeros_like(x0), eps, t)
+        eps_hat, emb, skips = self._frozen(variables, xt, t)
+        codes = self.training_codes(self.encode(variables, x0), t)
+        keys = [None] * len(codes) if dropout_keys is None else split_keys(dropout_keys, len(codes))
+        k = per_image(self.shift_coefficient(t), x0)
+        shifts = [self._estimate(variables, emb, skips, z, key) for z, key in zip(codes, keys, strict=True)]
+        return self.weight(t) * sum(((eps - (eps_hat + k * shift)) ** 2).mean((1, 2, 3)) for shift in shifts)
+
+    def shift_coefficient(self, t: Time) -> Array:
+        """k(t)."""
+        now, before = self.process.alpha_bar(t), self.process.alpha_bar(t - 1)
+        return -jnp.sqrt(now / before) * (1 - before) / jnp.sqrt(1 - now)
+
+    def weight(self, t: Time) -> Array:
+        """w(t)."""
+        alpha_bar = self.process.alpha_bar(t)
+        snr = alpha_bar / (1 - alpha_bar)
+        return snr**0.1 / (1 + snr)
+
+    def evidence(self, variables: PyTree, x0: Image, keys: Keys) -> dict[str, Array]:
+        return {}
+
+    def param_labels(self, params: PyTree) -> PyTree:
+        return jax.tree.map_with_path(lambda path, _: "frozen" if path[0].key == "unet" else "train", params)
+
+
+Method = PDAE
