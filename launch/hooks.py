@@ -31,7 +31,7 @@ class TaskHook:
         # All processes compute, the first one writes where it counts.
         root = self.workdir if is_first() else pathlib.Path(tempfile.gettempdir())
         folder = root / "previews" / f"step_{step:08d}"
-        numbers = self.task.run(self.method, state.ema, self.config, folder)
+        numbers = self.task.run(self.method, state.averaged, self.config, folder)
         writer.scalars(step, {f"{self.name}/{key}": value for key, value in numbers.items()})
         for picture in sorted((folder / self.name).glob("*.png")):
             writer.image(step, f"{self.name}/{picture.stem}", np.asarray(Image.open(picture)))

@@ -44,7 +44,7 @@ class Linear:
         return loss, {"loss": loss, "mse": loss}, {}
 
     def param_labels(self, params):
-        return {"w": "train", "fixed": "frozen"}
+        return {name: "frozen" if name == "fixed" else "train" for name in params}
 
 
 def linear_step(microbatches, batch, ema_decay=0.9, lr=0.1):

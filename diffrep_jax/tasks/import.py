@@ -61,7 +61,7 @@ class Import:
         step = step_of(self.checkpoint)
         workdir.mkdir(parents=True, exist_ok=True)
         with checkpoint.opened(workdir) as checkpoints:
-            checkpoints.save(step, imported_state(variables, step))
+            checkpoints.save(step, imported_state(method, variables, step))
         configs.save(config, workdir)
         leaves = jax.tree.leaves(variables["params"])
         numbers = {"step": step, "parameters": sum(leaf.size for leaf in leaves), "ignored": ignored, **found}

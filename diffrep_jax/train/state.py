@@ -8,13 +8,17 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
+from diffrep_jax.train.frozen import overlay, trained
 from diffrep_jax.train.sharding import mesh_of, state_shardings
 from diffrep_jax.types import Array, PyTree
 
 
 @struct.dataclass
 class TrainState:
-    """Everything that a checkpoint holds. `ema` averages the parameters and the buffers measured with them."""
+    """Everything that a checkpoint holds. `ema` averages the parameters and the buffers measured with them.
+
+    Frozen parameters are in `params` alone: `ema` and `opt_state` have the trained ones.
+    """
 
     step: Array  # int32, the number of updates made
     params: PyTree
@@ -26,15 +30,20 @@ class TrainState:
     def variables(self) -> PyTree:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
+    @property
+    def averaged(self) -> PyTree:
+        """The averaged variables, and the frozen parameters as they are."""
+        return self.ema | {"params": overlay(self.params, self.ema["params"])}
 
-def _from_variables(variables: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
-    opt_state = optimizer.init(variables["params"])
-    return imported_state(variables, 0).replace(opt_state=opt_state)
+
+def _from_variables(method: Any, variables: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
+    state = imported_state(method, variables, 0)
+    return state.replace(opt_state=optimizer.init(state.ema["params"]))
 
 
-def imported_state(variables: PyTree, step: int) -> TrainState:
+def imported_state(method: Any, variables: PyTree, step: int) -> TrainState:
     """The state of a run whose averaged weights alone are known: they are the raw ones too, without an optimizer."""
-    copy = jax.tree.map(jnp.copy, variables)
+    copy = jax.tree.map(jnp.copy, variables | {"params": trained(method, variables["params"])})
     return TrainState(jnp.asarray(step, jnp.int32), variables["params"], variables["batch_stats"], copy, None)
 
 
@@ -52,7 +61,7 @@ def abstract_variables(method: Any, mesh: Mesh) -> PyTree:
 def abstract_state(method: Any, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """The same for the whole state."""
     variables = abstract_variables(method, mesh)
-    return _placed(jax.eval_shape(lambda v: _from_variables(v, optimizer), variables), mesh)
+    return _placed(jax.eval_shape(lambda v: _from_variables(method, v, optimizer), variables), mesh)
 
 
 def _placed(shapes: PyTree, mesh: Mesh) -> PyTree:
@@ -67,12 +76,13 @@ def create_state(method: Any, optimizer: optax.GradientTransformation, mesh: Mes
     """A fresh state; the same values for a seed on any backend and mesh."""
     variables = method.init(jax.random.key(seed), example_batch(method))
     variables = jax.device_put(variables, state_shardings(mesh, variables))
-    shardings = state_shardings(mesh, jax.eval_shape(lambda v: _from_variables(v, optimizer), variables))
-    return jax.jit(lambda v: _from_variables(v, optimizer), out_shardings=shardings)(variables)
+    shardings = state_shardings(mesh, jax.eval_shape(lambda v: _from_variables(method, v, optimizer), variables))
+    return jax.jit(lambda v: _from_variables(method, v, optimizer), out_shardings=shardings)(variables)
 
 
 def with_fresh_optimizer(state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
     """The state with the optimizer's start instead of what it had."""
-    shapes = jax.eval_shape(optimizer.init, state.params)
-    init = jax.jit(optimizer.init, out_shardings=state_shardings(mesh_of(state.params), shapes))
-    return state.replace(opt_state=init(state.params))
+    params = state.ema["params"]  # the raw ones have the same values, and frozen ones too
+    shapes = jax.eval_shape(optimizer.init, params)
+    init = jax.jit(optimizer.init, out_shardings=state_shardings(mesh_of(params), shapes))
+    return state.replace(opt_state=init(params))

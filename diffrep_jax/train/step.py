@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from diffrep_jax.train.frozen import overlay, part
 from diffrep_jax.train.optimizer import join_small, map_joined
 from diffrep_jax.train.sharding import batch_sharding, replicated
 from diffrep_jax.train.state import TrainState
@@ -33,46 +34,47 @@ def make_train_step(
 ) -> Step:
     """(state, batch) -> (state, metrics); pure.
 
-    `ema_decay` is reached as `ema_decay_at` says. The gradient is the mean over `microbatches` parts of the batch, one
-    after the other. Parts see the batch statistics that the part before left; all else is as for the whole batch,
-    since randomness goes by example.
+    `ema_decay` is reached as `ema_decay_at` says. The gradient is that of the trained parameters, which are those of
+    `state.ema`: the mean over `microbatches` parts of the batch, one after the other. Parts see the statistics that
+    the part before left; all else is as for the whole batch, since randomness goes by example.
     """
 
-    def gradient(params: PyTree, batch_stats: PyTree, batch: dict[str, Array], keys: Keys) -> Any:
-        def loss(params: PyTree) -> Any:
-            variables = {"params": params, "batch_stats": batch_stats}
+    def gradient(state: TrainState, batch_stats: PyTree, batch: dict[str, Array], keys: Keys) -> Any:
+        def loss(trained: PyTree) -> Any:
+            variables = {"params": overlay(state.params, trained), "batch_stats": batch_stats}
             value, metrics, batch_stats_ = method.loss(variables, batch, keys, train=True)
             return value, (metrics, batch_stats_)
 
-        grads, (metrics, batch_stats) = jax.grad(loss, has_aux=True)(params)
+        grads, (metrics, batch_stats) = jax.grad(loss, has_aux=True)(part(state.params, like=state.ema["params"]))
         return grads, metrics, batch_stats
 
     def accumulate(state: TrainState, batch: dict[str, Array], keys: Keys) -> Any:
-        def part(carry: Any, inputs: Any) -> tuple[Any, None]:
+        def microbatch(carry: Any, inputs: Any) -> tuple[Any, None]:
             batch_stats, total = carry
-            grads, metrics, batch_stats = gradient(state.params, batch_stats, *inputs)
+            grads, metrics, batch_stats = gradient(state, batch_stats, *inputs)
             return (batch_stats, jax.tree.map(jnp.add, total, (grads, metrics))), None
 
         parts = jax.tree.map(lambda x: _interleave(x, microbatches), (batch, keys))
         first = jax.tree.map(lambda x: x[0], parts)
-        shapes = jax.eval_shape(lambda *args: gradient(*args)[:2], state.params, state.batch_stats, *first)
+        shapes = jax.eval_shape(lambda *args: gradient(*args)[:2], state, state.batch_stats, *first)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        (batch_stats, total), _ = jax.lax.scan(part, (state.batch_stats, zeros), parts)
+        (batch_stats, total), _ = jax.lax.scan(microbatch, (state.batch_stats, zeros), parts)
         grads, metrics = jax.tree.map(lambda x: x / microbatches, total)
         return grads, metrics, batch_stats
 
     def step(state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, dict[str, Array]]:
         keys = example_keys(seed, state.step, batch["image"].shape[0])
         if microbatches == 1:
-            grads, metrics, batch_stats = gradient(state.params, state.batch_stats, batch, keys)
+            grads, metrics, batch_stats = gradient(state, state.batch_stats, batch, keys)
         else:
             grads, metrics, batch_stats = accumulate(state, batch, keys)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = map_joined(jnp.add, state.params, updates)
+        trained = part(state.params, like=state.ema["params"])
+        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        params = map_joined(jnp.add, trained, updates)
         current = {"params": params, "batch_stats": batch_stats}
         weight = 1 - ema_decay_at(state.step, ema_decay)
         ema = map_joined(lambda old, new: old + weight * (new - old), state.ema, current)
-        new_state = TrainState(state.step + 1, params, batch_stats, ema, opt_state)
+        new_state = TrainState(state.step + 1, overlay(state.params, params), batch_stats, ema, opt_state)
         return new_state, metrics | {"grad_norm": optax.global_norm(join_small(grads))}
 
     return step
