@@ -69,6 +69,24 @@ class AutoEncoder:
             noise=noise,
         )
 
+    def invert(
+        self,
+        images: np.ndarray,
+        z: np.ndarray | None = None,
+        steps: int = 40,
+        sampler: str = "exponential",
+        grid: str = "karras",
+    ) -> np.ndarray:
+        """The stochastic code [n, h, w, c]: where the same ODE, run upward from the images, ends; z None: their codes.
+
+        For PDAE and DiTi it is the x_T that decodes to the images; for DBAE, whose x_T follows from z, the state just
+        below it.
+        """
+        images = self._images("images", images)
+        z = self._model.encode(images) if z is None else self._shaped("z", z, (len(images), self.latent_dim))
+        xT = self._model.endpoint(z)
+        return self._model.invert(images, z, xT, sampler=sampler, grid=grid, steps=steps)
+
     def denoise(self, x_t: np.ndarray, t: Any, z: np.ndarray, x_T: np.ndarray) -> np.ndarray:
         """D(x_t, t), unclipped; t a number or one for each image [n], in the process's [t_min, t_max]."""
         z = self._codes(z)

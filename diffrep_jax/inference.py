@@ -14,6 +14,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffrep_jax import samplers
+from diffrep_jax.errors import UserError
+from diffrep_jax.methods.base import AutoEncoder
 from diffrep_jax.samplers.driver import Noise, Stepper, normal_noise
 from diffrep_jax.train.sharding import batch_sharding, replicated
 from diffrep_jax.types import Array, Keys, PyTree
@@ -29,6 +31,7 @@ class Inference:
 
     def encode(self, images: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
         """[n, h, w, c] -> z [n, d]; `noise` [n, d] for a stochastic encoder."""
+        self._need_codes()
         return self._run(_encode, len(images), images, noise)
 
     def endpoint(self, z: np.ndarray, seed: int = 0, first: int = 0) -> np.ndarray:
@@ -55,6 +58,14 @@ class Inference:
         run = functools.partial(_decode, stepper=stepper, nodes=nodes, seed=seed)
         return self._run(run, len(z), z, xT, np.arange(first, first + len(z)), noise)
 
+    def invert(
+        self, images: np.ndarray, z: np.ndarray, xT: np.ndarray, *, sampler: str, grid: str, steps: int
+    ) -> np.ndarray:
+        """[n, h, w, c] -> the state at the end of the grid's way up: the stochastic code (`AutoEncoder.invert`)."""
+        nodes = jnp.asarray(samplers.grid(grid, self.method.process, steps, encoding=True), jnp.float32)
+        run = functools.partial(_invert, stepper=samplers.build(sampler), nodes=nodes)
+        return self._run(run, len(images), images, z, xT)
+
     def denoise(self, xt: np.ndarray, t: np.ndarray, z: np.ndarray, xT: np.ndarray) -> np.ndarray:
         """D(x_t, t), unclipped, for one time an image: t [n]."""
         return self._run(_denoise, len(xt), xt, t, z, xT)
@@ -63,6 +74,11 @@ class Inference:
         """`Method.evidence`: {field: errors [n, values]}."""
         numbers = np.arange(first, first + len(images))
         return self._run(functools.partial(_evidence, seed=seed), len(images), images, numbers)
+
+    def _need_codes(self) -> None:
+        if not isinstance(self.method, AutoEncoder):
+            name = type(self.method).__name__
+            raise UserError(f"A {name} run has no codes; give the --workdir of an auto-encoder, such as PDAE.")
 
     def _run(self, function: Any, n: int, *arrays: Any) -> Any:
         """Call with every array padded along its first axis and split over the mesh; cut the result to n."""
@@ -112,6 +128,13 @@ def _decode(
 ) -> Array:
     drawn: Noise = normal_noise(_image_keys(seed, numbers), xT.shape) if noise is None else lambda i: noise[:, i]
     return method.decode(variables, z, xT, stepper, nodes, drawn)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="stepper")
+def _invert(
+    method: Any, variables: PyTree, images: Array, z: Array, xT: Array, *, stepper: Stepper, nodes: Array
+) -> Array:
+    return method.invert(variables, images, z, xT, stepper, nodes)
 
 
 @functools.partial(jax.jit, static_argnums=0)

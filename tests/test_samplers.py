@@ -408,6 +408,7 @@ def test_ddim_grids_meet_the_official_numbers():
         (lambda: samplers.grid("ddim_range", PROCESSES["vp"], 10), ["ddim_range", "grid=karras"]),
         (lambda: samplers.grid("ddim_linspace", DDPM, 1000), ["steps 1000", "ddim_linspace"]),
         (lambda: samplers.grid("ddim_range", DDPM, 1001), ["steps 1001"]),
+        (lambda: samplers.grid("karras", DDPM, 1, encoding=True), ["steps 1", "no step upward", "at least 2"]),
     ],
 )
 def test_settings_that_do_not_fit_are_named(call, says):

@@ -52,4 +52,8 @@ def grid(name: str, process: Any, steps: int, encoding: bool = False) -> Any:
     if steps < 1:
         raise UserError(f"steps {steps} is below 1: a sampler needs at least one step.")
     nodes = GRIDS[name](process, steps)
-    return upward(nodes, process, name) if encoding else nodes
+    if not encoding:
+        return nodes
+    if len(nodes := upward(nodes, process, name)) < 2:
+        raise UserError(f"steps {steps} leaves no step upward on grid {name}; use at least {steps + 1}.")
+    return nodes
