@@ -79,6 +79,7 @@ def dbae_config(variant: str, dataset: str, image_size: int, total_steps: int, s
             "train": {
                 "total_steps": total_steps,
                 "max_minutes": 0.0,
+                "init_from": "",
                 "batch_size": 256,
                 "microbatch_size": -1,
                 "log_every": 100,

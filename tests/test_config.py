@@ -8,10 +8,11 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import _dbae
+from configs import _dbae, _gaussian
 from diffrep_jax import config as configs
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
@@ -19,10 +20,16 @@ from diffrep_jax.tasks import base as tasks
 
 FOLDER = Path(__file__).parents[1] / "configs"
 FILES = sorted(path for path in FOLDER.glob("*.py") if not path.name.startswith("_"))
-VARIANTS = [
-    ",".join(f"{name}={value}" for name, value in zip(_dbae.VARIANTS, values, strict=True))
-    for values in itertools.product(*_dbae.VARIANTS.values())
-]
+CHOICES = {"dbae": _dbae.VARIANTS} | _gaussian.VARIANTS  # by method, the first part of a file's name
+
+
+def variants(choices):
+    """Every combination as it is written behind a config's name: "bridge=vp,encoder=stochastic"."""
+    combinations = itertools.product(*choices.values())
+    return [",".join(f"{name}={value}" for name, value in zip(choices, values, strict=True)) for values in combinations]
+
+
+CASES = [(p, v) for p in FILES for v in dict.fromkeys(["", *variants(CHOICES[p.stem.partition("_")[0]])])]
 PUBLISHED_STEPS = {  # training steps where the papers say them
     "dbae_ffhq": 1_020_000,
     "dbae_celeba": 1_020_000,
@@ -67,12 +74,12 @@ def traced_loss(method):
 
 
 def test_there_are_configs():
-    assert {"dbae_digits", "dbae_ffhq", "dbae_celeba"} <= {path.stem for path in FILES}
-    assert len(VARIANTS) == 8
+    assert {"dbae_digits", "dbae_ffhq", "dbae_celeba", "diti_digits", "pdae_celeba"} <= {path.stem for path in FILES}
+    assert len(variants(_dbae.VARIANTS)) == 8
+    assert variants(_gaussian.VARIANTS["ddpm"]) == [""]
 
 
-@pytest.mark.parametrize("variant", ["", *VARIANTS])
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path, variant", CASES, ids=lambda part: getattr(part, "stem", part))
 def test_every_config_and_variant_builds(path, variant):
     config = configs.load_file(f"{path}:{variant}")
     assert config.is_locked
@@ -82,12 +89,18 @@ def test_every_config_and_variant_builds(path, variant):
     assert all(value.shape == () for value in metrics.values())
     same = jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), buffers, variables["batch_stats"])
     assert all(jax.tree.leaves(same))
-    if variant:
-        bridge, encoder = (part.partition("=")[2] for part in variant.split(","))
-        assert config.method.bridge == method.bridge == bridge
-        assert config.method.stochastic_encoder == (encoder == "stochastic")
+    chosen = dict(part.split("=") for part in variant.split(",") if part)
+    for field in chosen.keys() & {"bridge", "mode"}:
+        assert config.method[field] == getattr(method, field) == chosen[field]
+    if "encoder" in chosen:
+        stochastic = chosen["encoder"] == "stochastic"
+        assert config.method.stochastic_encoder == stochastic
         out = variables["params"]["encoder"]["out"]["bias"]
-        assert out.shape == (method.latent_dim * (2 if encoder == "stochastic" else 1),)
+        assert out.shape == (method.latent_dim * (2 if stochastic else 1),)
+    if "stages" in chosen:
+        sizes = np.diff(method.block_ends, prepend=0)
+        assert (len(set(sizes)) == 1) == (chosen["stages"] == "balanced")
+        assert (sizes >= 0).all() and sizes.sum() == method.latent_dim
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -107,7 +120,9 @@ def test_every_section_of_a_config_fits_what_it_configures(path):
         config.method.unet.widht = 1
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.stem != "dbae_digits"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p.stem.startswith("dbae") and p.stem != "dbae_digits"], ids=lambda path: path.stem
+)
 def test_the_published_recipe_is_in_the_configs(path):
     config = load(path.stem)
     assert (config.optim.name, config.optim.lr, config.optim.ema_decay) == ("radam", 1e-4, 0.9999)
@@ -123,6 +138,16 @@ def test_the_published_recipe_is_in_the_configs(path):
     assert (method.encoder.width, method.encoder.mult, method.encoder.blocks) == (width, encoder, 2)
     assert (sorted(method.unet.attention), method.unet.head_dim) == ([8, 16, 32], 64)
     assert (method.encoder.attention, method.generator.width) == ((16,), 64)
+
+
+@pytest.mark.parametrize("name, lr", [("ddpm", 1e-4), ("pdae", 2e-4), ("diti", 1e-4)])
+def test_the_published_recipe_of_the_gaussian_family_is_in_the_configs(name, lr):
+    config = load(f"{name}_celeba")
+    assert (config.optim.name, config.optim.lr, config.optim.ema_decay) == ("adam", lr, 0.9999)
+    assert config.train.batch_size == 128
+    assert abs(config.train.total_steps * 128 - 38e6) < 128
+    if name != "ddpm":
+        assert (config.method.latent_dim, config.method.encoder.widths) == (512, (64, 128, 128, 128))
 
 
 @pytest.mark.parametrize("spec, steps", PUBLISHED_STEPS.items())

@@ -65,10 +65,12 @@ class Monitor:
         seconds = (time.perf_counter() - self._since) / (self._step - self._logged)
         metrics = metrics | {"images_per_second": self._settings.batch_size / seconds}
         self._writer.scalars(self._step, metrics)
+        told = [name for name in metrics if name not in ("grad_norm", "images_per_second")]
+        losses = "  ".join(f"{name} {metrics[name]:.5f}" for name in told)
         eta = tqdm.format_interval((self._settings.total_steps - self._step) * seconds)
         log.info(
-            "step %d/%d  loss %.5f  mse %.5f  %.1f images/s  ETA %s",
-            *(self._step, self._settings.total_steps, metrics["loss"], metrics["mse"]),
+            "step %d/%d  %s  %.1f images/s  ETA %s",
+            *(self._step, self._settings.total_steps, losses),
             *(metrics["images_per_second"], eta),
         )
         self._logged = self._step

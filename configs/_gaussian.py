@@ -1,0 +1,75 @@
+"""What all DDPM, PDAE and DiTi experiments share: the published recipe, and networks by image size.
+
+Data, mesh and tasks are those of DBAE's configs. Variants are in VARIANTS; the first value is the default.
+"""
+
+from ml_collections import ConfigDict
+
+from configs._dbae import dbae_config
+from diffrep_jax.config import parse_variant
+
+VARIANTS = {
+    "ddpm": {},
+    "pdae": {},
+    "diti": {"mode": ("base", "stop_grad", "dual"), "stages": ("unbalanced", "balanced")},
+}
+
+# The U-Nets of DiffAE (Preechakul et al. 2022), by image size. An imported base may have another shape.
+UNETS = {
+    64: {"width": 64, "mult": (1, 2, 4, 8), "blocks": 2, "attention": (16,)},
+    128: {"width": 128, "mult": (1, 1, 2, 3, 4), "blocks": 2, "attention": (16,)},
+}
+ENCODERS = {64: (64, 128, 128, 128), 128: (64, 128, 256, 256, 256)}  # channels of the convolutions
+
+# DiTi's 64 blocks: 512 dimensions by stages of time-steps, most of them in 100 .. 299, or 8 for each block
+STAGES = {
+    "unbalanced": {"stages": (50, 100, 300, 500, 1000), "dims_per_stage": (10, 25, 327, 100, 50)},
+    "balanced": {"stages": (1000,), "dims_per_stage": (512,)},
+}
+
+
+def gaussian_config(
+    method: str, variant: str, dataset: str, image_size: int, total_steps: int, split: str
+) -> ConfigDict:
+    """The published recipe of "ddpm", "pdae" or "diti" for one data set."""
+    chosen = parse_variant(variant, VARIANTS[method])
+    config = dbae_config("", dataset, image_size, total_steps, split)
+    fields = {
+        "name": method,
+        "image_size": config.data.get_ref("image_size"),
+        "channels": config.data.get_ref("channels"),
+        "dtype": "bfloat16",
+        "remat": False,
+        "unet": UNETS[image_size] | {"head_dim": -1, "heads": 1, "dropout": 0.1},
+    }
+    if method != "ddpm":
+        fields |= {
+            "latent_dim": 512,
+            "encoder": {"widths": ENCODERS[image_size], "attention": (16,), "heads": 4},
+        }
+    if method == "diti":
+        fields |= {"mode": chosen["mode"], "k": 64, "k_per_stage": (), **STAGES[chosen["stages"]]}
+    config.method = ConfigDict(fields)
+    config.optim.update(name="adam", lr=1e-4)
+    config.train.update(batch_size=128)
+    for name in ("reconstruct", "interpolate"):
+        config.tasks[name].update(every_steps=0, sampler="exponential", grid="ddim_range", steps=100)
+    return config
+
+
+def digits(config: ConfigDict) -> ConfigDict:
+    """Made small enough for two CPU cores: 16 x 16 images of one channel."""
+    config.data.update(image_size=16, channels=1, flip=False, workers=0)
+    config.method.update(dtype="float32")
+    config.method.unet.update(width=16, mult=(1, 2), blocks=1, attention=(8,), dropout=0.0)
+    if "encoder" in config.method:
+        config.method.update(latent_dim=64)
+        config.method.encoder.update(widths=(32, 64), attention=(4,))
+    if "k" in config.method:
+        config.method.update(k=16, dims_per_stage=(64,) if len(config.method.stages) == 1 else (2, 4, 40, 12, 6))
+    config.optim.update(lr=1e-3, ema_decay=0.99)
+    config.train.update(batch_size=64, checkpoint_every=500, log_every=50, keep_last=1, keep_every=0)
+    config.tasks.reconstruct.update(steps=50, batch_size=99, num_images=-1, grid_images=12)
+    config.tasks.interpolate.update(steps=50, first="3", second="4", gif=True)
+    config.tasks.probe.update(epochs=200, lr=1e-2)
+    return config

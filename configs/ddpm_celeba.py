@@ -1,0 +1,17 @@
+"""DDPM on CelebA 64 x 64 (crop 128 x 128, resized; the 162,770 training images).
+
+Paper:    the base of PDAE and DiTi, whose own training they do not tell. Here: as long as theirs, 38 million images.
+Command:  python launch/main.py --config=configs/ddpm_celeba.py --workdir=runs/ddpm --data_dir=DIR
+Measured here: nothing yet.
+Variants: none.
+"""
+
+from ml_collections import ConfigDict
+
+from configs._gaussian import gaussian_config
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    config = gaussian_config("ddpm", variant, "celeba", image_size=64, total_steps=38_000_000 // 128, split="train")
+    config.tasks.prepare.size = 0  # as they are, 178 x 218; they are cropped when they are read
+    return config

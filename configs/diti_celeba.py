@@ -1,0 +1,18 @@
+"""DiTi on CelebA 64 x 64 (crop 128 x 128, resized; the 162,770 training images).
+
+Paper:    38 million images seen in batches of 128, Adam at 1e-4, average 0.9999.
+Command:  python launch/main.py --config=configs/diti_celeba.py --workdir=runs/diti --data_dir=DIR
+          --config.train.init_from=runs/ddpm
+Measured here: nothing yet.
+Variants: mode=base|stop_grad|dual, stages=unbalanced|balanced.
+"""
+
+from ml_collections import ConfigDict
+
+from configs._gaussian import gaussian_config
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    config = gaussian_config("diti", variant, "celeba", image_size=64, total_steps=38_000_000 // 128, split="train")
+    config.tasks.prepare.size = 0  # as they are, 178 x 218; they are cropped when they are read
+    return config

@@ -1,0 +1,54 @@
+"""`config.train.init_from`: a run that starts with the networks of another, as PDAE and DiTi do with their DDPM's."""
+
+import logging
+import pathlib
+from typing import Any
+
+import jax
+
+from diffrep_jax import config as configs
+from diffrep_jax.errors import UserError
+from diffrep_jax.methods.base import build
+from diffrep_jax.train import checkpoint, frozen
+from diffrep_jax.train.sharding import make_mesh, state_shardings
+from diffrep_jax.train.state import example_batch, imported_state
+from diffrep_jax.types import PyTree
+
+log = logging.getLogger(__name__)
+
+
+def init_from(run: str, method: Any, workdir: pathlib.Path, mesh_settings: Any, seed: int) -> None:
+    """Save step 0 of a new run: the networks that `run` also has, averaged, and a fresh start for the others.
+
+    A run that has a checkpoint is left as it is. Raises UserError where `run` is no run, has no network of the same
+    name, or one of another shape.
+    """
+    if (workdir / checkpoint.FOLDER).exists():
+        return
+    mesh = make_mesh(**mesh_settings)
+    other = build(configs.load_run(pathlib.Path(run)).method)
+    theirs = checkpoint.load_variables(pathlib.Path(run), other, mesh)["params"]
+    variables = method.init(jax.random.key(seed), example_batch(method))
+    shared = {name: value for name, value in theirs.items() if name in variables["params"]}
+    if not shared:
+        raise UserError(
+            f"train.init_from={run} has {', '.join(theirs)}, this model {', '.join(variables['params'])}: no network "
+            "is the same; name a run of the base."
+        )
+    _compare(run, shared, {name: variables["params"][name] for name in shared})
+    variables = variables | {"params": frozen.overlay(variables["params"], shared)}
+    variables = jax.device_put(variables, state_shardings(mesh, variables))
+    with checkpoint.opened(workdir) as checkpoints:
+        checkpoints.save(0, imported_state(method, variables, 0))
+    log.info("Starting with %s of %s.", ", ".join(shared), run)
+
+
+def _compare(run: str, theirs: PyTree, ours: PyTree) -> None:
+    shapes = [{jax.tree_util.keystr(p): x.shape for p, x in jax.tree.leaves_with_path(tree)} for tree in (theirs, ours)]
+    for path in sorted(shapes[0].keys() | shapes[1].keys()):
+        there, here = (shape[path] if path in shape else "absent" for shape in shapes)
+        if there != here:
+            raise UserError(
+                f"train.init_from={run} has another network: {path} is {there} there and {here} here; "
+                "give this config the run's method.unet."
+            )

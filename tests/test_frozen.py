@@ -1,0 +1,158 @@
+"""Frozen networks: a DDPM's run goes into a DiTi, stays bitwise what it was, and costs no average and no optimizer."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffrep_jax
+from configs import ddpm_digits, diti_digits
+from diffrep_jax import config as configs
+from diffrep_jax.errors import UserError
+from diffrep_jax.inference import Inference
+from diffrep_jax.methods.base import build
+from diffrep_jax.tasks import base as tasks
+from diffrep_jax.train import checkpoint, frozen, optimizer, sharding
+from diffrep_jax.train.init_from import init_from
+from diffrep_jax.train.loop import train
+from diffrep_jax.train.state import abstract_state, create_state
+from diffrep_jax.train.step import make_train_step
+
+
+def tiny(module, **train_settings):
+    """A digits config made small: 8 x 8 images, a code of 16."""
+    config = module.get_config().unlock()
+    config.data.image_size = 8
+    config.method.unet.update(width=8, mult=(1, 2), attention=(), dropout=0.1)
+    if "encoder" in config.method:
+        config.method.update(latent_dim=16, k=4, stages=(1000,), dims_per_stage=(16,))
+        config.method.encoder.update(widths=(8, 8), attention=())
+    config.train.update(total_steps=3, batch_size=8, log_every=1, checkpoint_every=100)
+    config.train.update(train_settings)
+    for name in ("reconstruct", "interpolate"):
+        config.tasks[name].update(steps=2, batch_size=8)
+    config.tasks.reconstruct.update(num_images=8, grid_images=4)
+    config.tasks.interpolate.update(points=3, gif=False)
+    return config.lock()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """(the DDPM's run, the DiTi's run that starts from it)."""
+    folder = tmp_path_factory.mktemp("runs")
+    base, diti = tiny(ddpm_digits), tiny(diti_digits, init_from=str(folder / "base"))
+    train(build(base.method), base, folder / "base", None)
+    init_from(diti.train.init_from, build(diti.method), folder / "diti", diti.mesh, diti.seed)
+    train(build(diti.method), diti, folder / "diti", None)
+    return folder / "base", folder / "diti"
+
+
+def load(run, params):
+    config = configs.load_run(run)
+    return checkpoint.load_variables(run, build(config.method), sharding.make_mesh(), params)["params"]
+
+
+def test_a_frozen_network_is_bitwise_the_average_that_it_came_from(runs):
+    base, diti = runs
+    for params in ("ema", "live"):
+        jax.tree.map(np.testing.assert_array_equal, load(diti, params)["unet"], load(base, "ema")["unet"])
+
+
+def test_the_other_networks_have_moved(runs):
+    method = build(configs.load_run(runs[1]).method)
+    start = method.init(jax.random.key(0), {"image": jnp.zeros((1, 8, 8, 1))})["params"]
+    end = load(runs[1], "live")
+    for name in ("encoder", "gradient_estimator"):
+        assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (start[name], end[name])), strict=True)), name
+
+
+def test_nothing_is_averaged_or_kept_for_frozen_parameters():
+    config = tiny(diti_digits)
+    method = build(config.method)
+    state = abstract_state(method, optimizer.build(config.optim, method), sharding.make_mesh())
+    assert set(state.params) == {"unet", "gradient_estimator", "encoder"}
+    assert set(state.ema["params"]) == {"gradient_estimator", "encoder"}
+    size = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
+    trained = size(state.ema["params"])
+    assert trained == size(state.params) - size(state.params["unet"])
+    assert 2 * trained <= size(state.opt_state) < 2 * trained + 10  # Adam's two moments, and counters
+
+
+def test_no_gradient_is_computed_for_frozen_parameters():
+    """Every leaf of the base passes through the step as it is, and its gradient is nowhere."""
+    config = tiny(diti_digits)
+    method = build(config.method)
+    optim = optimizer.build(config.optim, method)
+    step = make_train_step(method, optim, ema_decay=0.9, seed=0)
+    state = create_state(method, optim, sharding.make_mesh(), 0)
+    batch = {"image": jnp.zeros((8, 8, 8, 1))}
+    grads = jax.jit(step)(state, batch)[1]
+    assert np.isfinite(grads["grad_norm"])
+    jaxpr = jax.make_jaxpr(step)(state, batch).jaxpr
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(state)]
+    for path, inside, outside in zip(paths, jaxpr.invars, jaxpr.outvars, strict=False):
+        if path.startswith(".params['unet']"):
+            assert inside is outside, path
+
+
+def test_tasks_run_on_diti_unchanged(runs):
+    config = configs.load_run(runs[1])
+    method, mesh = build(config.method), sharding.make_mesh()
+    variables = checkpoint.load_variables(runs[1], method, mesh)
+    for name in ("reconstruct", "interpolate"):
+        task = tasks.build(name, config.tasks[name], {"data_dir": None})
+        numbers = task.run(method, variables, config, runs[1])
+        assert all(np.isfinite(value) for value in numbers.values())
+        told = json.loads((runs[1] / name / "metrics.json").read_text())
+        assert (told["sampler"], told["grid"], told["evaluations"]) == ("exponential", "ddim_range", 2)
+    ae = diffrep_jax.load(runs[1])
+    z = ae.encode(np.zeros((3, 8, 8, 1), np.float32))
+    out = ae.decode(z, sampler="exponential", grid="ddim_range", steps=2, eta=0.5)
+    assert z.shape == (3, 16) and out.shape == (3, 8, 8, 1)
+    images = np.random.default_rng(0).uniform(-0.9, 0.9, (3, 8, 8, 1)).astype(np.float32)
+    assert ae.invert(images, sampler="exponential", grid="ddim_range", steps=50).shape == images.shape
+    with pytest.raises(UserError, match="z has the shape"):
+        ae.invert(images, z[:2])
+
+
+def test_a_run_without_codes_says_so(runs):
+    config = configs.load_run(runs[0])
+    method, mesh = build(config.method), sharding.make_mesh()
+    variables = checkpoint.load_variables(runs[0], method, mesh)
+    with pytest.raises(UserError, match="DDPM run has no codes"):
+        Inference(method, variables, mesh).encode(np.zeros((1, 8, 8, 1), np.float32))
+    with pytest.raises(UserError, match="no codes"):
+        diffrep_jax.load(runs[0])
+
+
+def test_init_from_names_what_does_not_fit(runs, tmp_path):
+    base, _ = runs
+    wide = tiny(diti_digits).unlock()
+    wide.method.unet.width = 16
+    with pytest.raises(UserError, match=r"init_from=.*another network: .*is \(.*\) there and \(.*\) here"):
+        init_from(str(base), build(wide.method), tmp_path / "a", wide.mesh, 0)
+    with pytest.raises(UserError, match="No config.json"):
+        init_from(str(tmp_path), build(tiny(diti_digits).method), tmp_path / "b", wide.mesh, 0)
+    assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+
+
+def test_init_from_leaves_a_run_that_has_begun(runs):
+    before = load(runs[1], "live")
+    config = configs.load_run(runs[1])
+    init_from(config.train.init_from, build(config.method), runs[1], config.mesh, 1)
+    jax.tree.map(np.testing.assert_array_equal, load(runs[1], "live"), before)
+
+
+def test_parts_of_a_tree():
+    params = {"a": {"x": 1, "y": 2}, "b": {"x": 3}}
+
+    class Labels:
+        def param_labels(self, params):
+            return {"a": {"x": "train", "y": "frozen"}, "b": {"x": "frozen"}}
+
+    kept = frozen.trained(Labels(), params)
+    assert kept == {"a": {"x": 1}}
+    assert frozen.part(params, like=kept) == kept
+    assert frozen.overlay(params, {"a": {"x": 9}}) == {"a": {"x": 9, "y": 2}, "b": {"x": 3}}
