@@ -112,8 +112,7 @@ def _train(method, config, workdir: pathlib.Path, data_dir: pathlib.Path | None)
     from diffrep_jax.train.loop import train
     from launch.hooks import task_hooks
 
-    if config.train.init_from:
-        init_from(config.train.init_from, method, workdir, config.mesh, config.seed)
+    init_from(config.train.init_from, method, workdir, config.mesh, config.seed)
     state = train(method, config, workdir, data_dir, task_hooks(method, config, workdir, data_dir))
     logging.info("Trained to step %d; the run is in %s.", int(state.step), workdir)
 

@@ -138,6 +138,13 @@ def test_init_from_names_what_does_not_fit(runs, tmp_path):
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
 
 
+def test_a_frozen_network_needs_a_run_to_come_from(tmp_path):
+    with pytest.raises(UserError, match="keeps unet frozen.*add --config.train.init_from=RUN"):
+        init_from("", build(tiny(diti_digits).method), tmp_path, tiny(diti_digits).mesh, 0)
+    init_from("", build(tiny(ddpm_digits).method), tmp_path, tiny(ddpm_digits).mesh, 0)
+    assert not list(tmp_path.iterdir())
+
+
 def test_init_from_leaves_a_run_that_has_begun(runs):
     before = load(runs[1], "live")
     config = configs.load_run(runs[1])

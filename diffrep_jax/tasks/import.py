@@ -55,7 +55,7 @@ class Import:
         dataset = self._open_images(config)
         mesh = make_mesh(devices=jax.local_devices())
         variables = jax.device_put(variables, state_shardings(mesh, variables))
-        found = self._tell(method, variables, dataset, mesh)
+        found = self._tell(method, Inference(method, variables, mesh), dataset, config.data.max_bad_fraction)
         with config.unlocked():
             config.method.update(found["chosen"])
         step = step_of(self.checkpoint)
@@ -80,7 +80,7 @@ class Import:
             name, split=split, image_size=section.image_size, channels=section.channels, data_dir=self.images
         )
 
-    def _tell(self, method: Any, variables: PyTree, dataset: Any, mesh: Any) -> dict[str, Any]:
+    def _tell(self, method: Any, model: Inference, dataset: Any, max_bad_fraction: float) -> dict[str, Any]:
         """{"chosen": {field: value}, "evidence": {field: {value: error}}} for the fields that no file tells."""
         chosen = {field: getattr(method, field) for field in method.untold}
         if dataset is None:
@@ -88,7 +88,11 @@ class Import:
                 log.info("%s=%s is the config's: no checkpoint tells it. --images=PATH measures it.", field, value)
             return {"chosen": chosen, "evidence": {}}
         evidence = {}
-        for field, errors in self._evidence(Inference(method, variables, mesh), dataset).items():
+        for field, errors in self._evidence(model, dataset, max_bad_fraction).items():
+            if not np.isfinite(errors).all():
+                raise UserError(
+                    f"The errors with {self.checkpoint} are not finite ({errors}): its weights are damaged."
+                )
             by_value = dict(zip(method.untold[field], errors, strict=True))
             chosen[field], why = decide(by_value, chosen[field])
             evidence[field] = {str(value): error for value, error in by_value.items()}
@@ -96,10 +100,13 @@ class Import:
             log.info("%s: the error next to t = T is %s; %s %s.", field, measured, chosen[field], why)
         return {"chosen": chosen, "evidence": evidence}
 
-    def _evidence(self, model: Inference, dataset: Any) -> dict[str, list[float]]:
+    def _evidence(self, model: Inference, dataset: Any, max_bad_fraction: float) -> dict[str, list[float]]:
         """{field: the mean error under each of its values} over the images."""
         parts, first = [], 0
-        for batch in data.ordered_batches(dataset, batch_size=self.batch_size, num_images=self.num_images):
+        batches = data.ordered_batches(
+            dataset, batch_size=self.batch_size, num_images=self.num_images, max_bad_fraction=max_bad_fraction
+        )
+        for batch in batches:
             parts.append(model.evidence(batch["image"], self.seed, first))
             first += len(batch["image"])
         return {field: np.concatenate([part[field] for part in parts]).mean(0).tolist() for field in parts[0]}

@@ -83,13 +83,13 @@ class Probe:
         train = self._open(config, "train")
         names = _names(train)
         kinds = {"classes": "bce", "attributes": "bce" if train.binary_attributes else "mse"}
+        bad = config.data.max_bad_fraction
         splits = {
-            "train": self._encode(model, train, names),
-            "test": self._encode(model, self._open(config, "test"), names),
+            split: self._encode(model, train if split == "train" else self._open(config, split), names, bad)
+            for split in ("train", "validation", "test")
+            if split in train.splits
         }
-        if "validation" in train.splits:
-            splits["validation"] = self._encode(model, self._open(config, "validation"), names)
-        else:
+        if "validation" not in splits:
             order = np.random.default_rng(self.seed).permutation(len(splits["train"].codes))
             cut = max(1, round(VALIDATION_SHARE * len(order)))
             splits |= {"validation": splits["train"].rows(order[:cut]), "train": splits["train"].rows(order[cut:])}
@@ -115,13 +115,15 @@ class Probe:
                 return plain
             raise
 
-    def _encode(self, model: Inference, dataset: Any, names: Mapping[str, Any]) -> Split:
+    def _encode(self, model: Inference, dataset: Any, names: Mapping[str, Any], max_bad_fraction: float) -> Split:
         count = len(dataset) if self.num_images == -1 else self.num_images
         if count > len(dataset):
             raise UserError(
                 f"tasks.probe.num_images {count}: '{dataset.name}' has {len(dataset)} such images; ask less."
             )
-        batches = data.ordered_batches(dataset, batch_size=self.encode_batch_size, num_images=count)
+        batches = data.ordered_batches(
+            dataset, batch_size=self.encode_batch_size, num_images=count, max_bad_fraction=max_bad_fraction
+        )
         codes, targets = [], {part: [] for part in names}
         for batch in base.progress(batches, -(-count // self.encode_batch_size), "encode"):
             codes.append(model.encode(batch["image"]))

@@ -11,7 +11,7 @@ from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
 from diffrep_jax.train import checkpoint, frozen
 from diffrep_jax.train.sharding import make_mesh, state_shardings
-from diffrep_jax.train.state import example_batch, imported_state
+from diffrep_jax.train.state import abstract_variables, example_batch, imported_state
 from diffrep_jax.types import PyTree
 
 log = logging.getLogger(__name__)
@@ -20,12 +20,16 @@ log = logging.getLogger(__name__)
 def init_from(run: str, method: Any, workdir: pathlib.Path, mesh_settings: Any, seed: int) -> None:
     """Save step 0 of a new run: the networks that `run` also has, averaged, and a fresh start for the others.
 
-    A run that has a checkpoint is left as it is. Raises UserError where `run` is no run, has no network of the same
-    name, or one of another shape.
+    A run that has a checkpoint is left as it is, and nothing is saved where `run` is "". Raises UserError where that
+    would leave a frozen network as it was drawn, `run` is no run, has no network of the same name, or one of another
+    shape.
     """
     if (workdir / checkpoint.FOLDER).exists():
         return
     mesh = make_mesh(**mesh_settings)
+    if not run:
+        _refuse_frozen(method, abstract_variables(method, mesh)["params"])
+        return
     other = build(configs.load_run(pathlib.Path(run)).method)
     theirs = checkpoint.load_variables(pathlib.Path(run), other, mesh)["params"]
     variables = method.init(jax.random.key(seed), example_batch(method))
@@ -41,6 +45,15 @@ def init_from(run: str, method: Any, workdir: pathlib.Path, mesh_settings: Any, 
     with checkpoint.opened(workdir) as checkpoints:
         checkpoints.save(0, imported_state(method, variables, 0))
     log.info("Starting with %s of %s.", ", ".join(shared), run)
+
+
+def _refuse_frozen(method: Any, params: PyTree) -> None:
+    kept = frozen.trained(method, params)
+    if left := [name for name in params if name not in kept]:
+        raise UserError(
+            f"This method keeps {', '.join(left)} frozen, so it has to come from a run of the base; "
+            "add --config.train.init_from=RUN."
+        )
 
 
 def _compare(run: str, theirs: PyTree, ours: PyTree) -> None:
