@@ -17,7 +17,7 @@ from flax.core import FrozenDict
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.samplers.drift import Denoiser, Problem
 from diffrep_jax.samplers.driver import Noise, Stepper, sample
-from diffrep_jax.types import Array, Code, Image, Keys, PyTree, Scalar
+from diffrep_jax.types import Array, Code, Image, Keys, PyTree, Scalar, Time
 
 
 class Method(Protocol):
@@ -98,6 +98,30 @@ class AutoEncoder:
         """(z, x_T) -> x_0 in [-1, 1], the denoiser clipped as in the papers; with `path` also all states."""
         out = sample(sampler, self._problem(variables, z, xT), xT, nodes, noise, path)
         return (jnp.clip(out[0], -1, 1), out[1]) if path else jnp.clip(out, -1, 1)
+
+
+class DiscreteTraining:
+    """The training of methods on discrete steps: t uniform, one noise an image, the loss that `loss_at` gives there."""
+
+    process: Any
+    untold = FrozenDict()
+
+    def loss_at(self, variables: PyTree, x0: Image, t: Time, eps: Image, dropout_keys: Keys | None = None) -> Array:
+        """The loss of each image [b] for given draws, a mean over pixels; dropout is on where there are keys."""
+        raise NotImplementedError
+
+    def loss(
+        self, variables: PyTree, batch: dict[str, Array], keys: Keys, train: bool
+    ) -> tuple[Scalar, dict[str, Scalar], PyTree]:
+        x0 = batch["image"]
+        k_t, k_eps, k_dropout = split_keys(keys, 3)
+        t = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.process.steps))(k_t).astype(jnp.float32)
+        eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(k_eps)
+        loss = self.loss_at(variables, x0, t, eps, k_dropout if train else None).mean()
+        return loss, {"loss": loss}, variables["batch_stats"]
+
+    def evidence(self, variables: PyTree, x0: Image, keys: Keys) -> dict[str, Array]:
+        return {}
 
 
 def names() -> list[str]:

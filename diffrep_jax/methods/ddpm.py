@@ -12,19 +12,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax.core import FrozenDict
 
-from diffrep_jax.methods.base import check_dtype, check_halvings, freeze, split_keys
+from diffrep_jax.methods.base import DiscreteTraining, check_dtype, check_halvings, freeze
 from diffrep_jax.models.initialization import initialize
 from diffrep_jax.models.unet import UNet
 from diffrep_jax.processes.base import diffuse, per_image
 from diffrep_jax.processes.gaussian import DiscreteVP
 from diffrep_jax.samplers.drift import Denoiser
-from diffrep_jax.types import Array, Image, Keys, PyTree, Scalar, Time
+from diffrep_jax.types import Array, Image, Keys, PyTree, Time
 
 
 @dataclasses.dataclass(frozen=True)
-class DDPM:
+class DDPM(DiscreteTraining):
     """The fields are the config's `method` section.
 
     Attributes:
@@ -40,7 +39,6 @@ class DDPM:
     remat: bool
     unet: Mapping[str, Any]
 
-    untold = FrozenDict()
     process = DiscreteVP()
 
     def __post_init__(self):
@@ -72,23 +70,10 @@ class DDPM:
 
         return denoise
 
-    def loss(
-        self, variables: PyTree, batch: dict[str, Array], keys: Keys, train: bool
-    ) -> tuple[Scalar, dict[str, Scalar], PyTree]:
-        x0 = batch["image"]
-        k_t, k_eps, k_dropout = split_keys(keys, 3)
-        t = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.process.steps))(k_t).astype(jnp.float32)
-        eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(k_eps)
-        loss = self.loss_at(variables, x0, t, eps, k_dropout if train else None).mean()
-        return loss, {"loss": loss}, variables["batch_stats"]
-
     def loss_at(self, variables: PyTree, x0: Image, t: Time, eps: Image, dropout_keys: Keys | None = None) -> Array:
         """The loss of each image [b] for given draws, a mean over pixels; dropout is on where there are keys."""
         eps_hat = self.predict(variables, diffuse(self.process, x0, jnp.zeros_like(x0), eps, t), t, dropout_keys)
         return ((eps - eps_hat) ** 2).mean((1, 2, 3))
-
-    def evidence(self, variables: PyTree, x0: Image, keys: Keys) -> dict[str, Array]:
-        return {}
 
     def param_labels(self, params: PyTree) -> PyTree:
         return jax.tree.map(lambda _: "train", params)

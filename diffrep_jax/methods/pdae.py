@@ -21,9 +21,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax.core import FrozenDict
 
-from diffrep_jax.methods.base import AutoEncoder, check_dtype, check_halvings, freeze, split_keys
+from diffrep_jax.methods.base import AutoEncoder, DiscreteTraining, check_dtype, check_halvings, freeze, split_keys
 from diffrep_jax.models.conv_encoder import ConvEncoder
 from diffrep_jax.models.gradient_estimator import GradientEstimator
 from diffrep_jax.models.initialization import initialize
@@ -31,11 +30,11 @@ from diffrep_jax.models.unet import UNet
 from diffrep_jax.processes.base import diffuse, per_image
 from diffrep_jax.processes.gaussian import DiscreteVP
 from diffrep_jax.samplers.drift import Denoiser
-from diffrep_jax.types import Array, Code, Image, Keys, PyTree, Scalar, Time
+from diffrep_jax.types import Array, Code, Image, Keys, PyTree, Time
 
 
 @dataclasses.dataclass(frozen=True)
-class PDAE(AutoEncoder):
+class PDAE(DiscreteTraining, AutoEncoder):
     """The fields are the config's `method` section.
 
     Attributes:
@@ -55,7 +54,6 @@ class PDAE(AutoEncoder):
     unet: Mapping[str, Any]
     encoder: Mapping[str, Any]
 
-    untold = FrozenDict()
     process = DiscreteVP()
 
     def __post_init__(self):
@@ -144,16 +142,6 @@ class PDAE(AutoEncoder):
 
     # Training
 
-    def loss(
-        self, variables: PyTree, batch: dict[str, Array], keys: Keys, train: bool
-    ) -> tuple[Scalar, dict[str, Scalar], PyTree]:
-        x0 = batch["image"]
-        k_t, k_eps, k_dropout = split_keys(keys, 3)
-        t = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.process.steps))(k_t).astype(jnp.float32)
-        eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(k_eps)
-        loss = self.loss_at(variables, x0, t, eps, k_dropout if train else None).mean()
-        return loss, {"loss": loss}, variables["batch_stats"]
-
     def loss_at(self, variables: PyTree, x0: Image, t: Time, eps: Image, dropout_keys: Keys | None = None) -> Array:
         """The loss of each image [b] for given draws, a mean over pixels; dropout, of G, is on where there are keys."""
         xt = diffuse(self.process, x0, jnp.zeros_like(x0), eps, t)
@@ -174,9 +162,6 @@ class PDAE(AutoEncoder):
         alpha_bar = self.process.alpha_bar(t)
         snr = alpha_bar / (1 - alpha_bar)
         return snr**0.1 / (1 + snr)
-
-    def evidence(self, variables: PyTree, x0: Image, keys: Keys) -> dict[str, Array]:
-        return {}
 
     def param_labels(self, params: PyTree) -> PyTree:
         return jax.tree.map_with_path(lambda path, _: "frozen" if path[0].key == "unet" else "train", params)
