@@ -109,6 +109,20 @@ def test_a_data_set_without_labels_is_refused(tiny_run, tmp_path, monkeypatch):
         run(tiny_run, tmp_path / "out", dataset="folder")
 
 
+def test_a_test_split_of_training_images_is_refused(tiny_run, tmp_path, monkeypatch):
+    """As published, CelebA-HQ has but one split."""
+    from PIL import Image
+
+    names = [f"a{i}" for i in range(40)]
+    rows = [f"{i}.png {' '.join('1' if (i + k) % 2 else '-1' for k in range(40))}" for i in range(8)]
+    for i in range(8):
+        Image.new("L", (8, 8), 30 * i).save(tmp_path / f"{i}.png")
+    (tmp_path / "CelebAMask-HQ-attribute-anno.txt").write_text("\n".join(["8", " ".join(names), *rows]) + "\n")
+    monkeypatch.setenv("DIFFREP_DATA", str(tmp_path))
+    with pytest.raises(UserError, match="test images of 'celebahq' are among its training images"):
+        run(tiny_run, tmp_path / "out", dataset="celebahq")
+
+
 def test_an_unknown_data_set_is_refused(tiny_run, tmp_path):
     with pytest.raises(UserError, match="'digit' .*tasks.probe.dataset|Did you mean 'digits'"):
         run(tiny_run, tmp_path, dataset="digit")

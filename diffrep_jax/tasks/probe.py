@@ -81,6 +81,11 @@ class Probe:
         """Encode, train the heads, judge them; the numbers are means over attributes."""
         model = Inference(method, variables, mesh_of(variables))
         train = self._open(config, "train")
+        if np.intersect1d(train.entries, self._open(config, "test").entries).size:
+            raise UserError(
+                f"The test images of '{train.name}' are among its training images: a probe would be judged on what it "
+                "was taught. Set tasks.probe.dataset to a data set with a test split of its own, such as celeba or lfw."
+            )
         names = _names(train)
         kinds = {"classes": "bce", "attributes": "bce" if train.binary_attributes else "mse"}
         bad = config.data.max_bad_fraction
