@@ -1,11 +1,11 @@
 """What all DDPM, PDAE and DiTi experiments share: the published recipe, and networks by image size.
 
-Data, mesh and tasks are those of DBAE's configs. Variants are in VARIANTS; the first value is the default.
+Variants are in VARIANTS; the first value is the default.
 """
 
 from ml_collections import ConfigDict
 
-from configs._dbae import dbae_config
+from configs._shared import shared_config
 from diffrep_jax.config import parse_variant
 
 VARIANTS = {
@@ -33,7 +33,8 @@ def gaussian_config(
 ) -> ConfigDict:
     """The published recipe of "ddpm", "pdae" or "diti" for one data set."""
     chosen = parse_variant(variant, VARIANTS[method])
-    config = dbae_config("", dataset, image_size, total_steps, split)
+    decoding = {"sampler": "exponential", "grid": "ddim_range", "steps": 100}
+    config = shared_config(dataset, image_size, split, total_steps, batch_size=128, decoding=decoding)
     fields = {
         "name": method,
         "image_size": config.data.get_ref("image_size"),
@@ -49,11 +50,8 @@ def gaussian_config(
         }
     if method == "diti":
         fields |= {"mode": chosen["mode"], "k": 64, "k_per_stage": (), **STAGES[chosen["stages"]]}
-    config.method = ConfigDict(fields)
-    config.optim.update(name="adam", lr=1e-4)
-    config.train.update(batch_size=128)
-    for name in ("reconstruct", "interpolate"):
-        config.tasks[name].update(every_steps=0, sampler="exponential", grid="ddim_range", steps=100)
+    config.method = fields
+    config.optim = {"name": "adam", "lr": 1e-4, "ema_decay": 0.9999}
     return config
 
 
