@@ -20,6 +20,8 @@ from diffrep_jax.samplers.driver import Noise, Stepper, normal_noise
 from diffrep_jax.train.sharding import batch_sharding, replicated
 from diffrep_jax.types import Array, Keys, PyTree
 
+GENERATION = 2**31 - 1  # folded into an image's key; no step of decoding has this number
+
 
 @dataclasses.dataclass(frozen=True)
 class Inference:
@@ -51,12 +53,34 @@ class Inference:
         seed: int = 0,
         first: int = 0,
         noise: np.ndarray | None = None,
+        sampled: bool = False,
     ) -> np.ndarray:
-        """(z, x_T) -> images in [-1, 1]. `noise` [n, steps, h, w, c] takes the place of what is drawn from `seed`."""
+        """(z, x_T) -> images in [-1, 1]. `noise` [n, steps, h, w, c] takes the place of what is drawn from `seed`.
+
+        `sampled`: the codes are samples of a prior, no images' codes.
+        """
         stepper = samplers.build(sampler, churn_step_ratio, eta)
         nodes = jnp.asarray(samplers.grid(grid, self.method.process, steps), jnp.float32)
-        run = functools.partial(_decode, stepper=stepper, nodes=nodes, seed=seed)
+        run = functools.partial(_decode, stepper=stepper, nodes=nodes, seed=seed, sampled=sampled)
         return self._run(run, len(z), z, xT, np.arange(first, first + len(z)), noise)
+
+    def generate(
+        self,
+        n: int,
+        *,
+        sampler: str,
+        grid: str,
+        steps: int,
+        churn_step_ratio: float = 0.0,
+        eta: float = 0.0,
+        seed: int = 0,
+        first: int = 0,
+    ) -> np.ndarray:
+        """n samples [n, h, w, c] of a method without a code; `first` is the number of the first, for its noise."""
+        stepper = samplers.build(sampler, churn_step_ratio, eta)
+        nodes = jnp.asarray(samplers.grid(grid, self.method.process, steps), jnp.float32)
+        run = functools.partial(_generate, stepper=stepper, nodes=nodes, seed=seed)
+        return self._run(run, n, np.arange(first, first + n))
 
     def invert(
         self, images: np.ndarray, z: np.ndarray, xT: np.ndarray, *, sampler: str, grid: str, steps: int
@@ -113,7 +137,7 @@ def _endpoint(method: Any, variables: PyTree, z: Array, numbers: Array, *, seed:
     return method.endpoint(variables, z, _image_keys(seed, numbers))
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames="stepper")
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("stepper", "sampled"))
 def _decode(
     method: Any,
     variables: PyTree,
@@ -125,9 +149,18 @@ def _decode(
     seed: Array,
     stepper: Stepper,
     nodes: Array,
+    sampled: bool,
 ) -> Array:
     drawn: Noise = normal_noise(_image_keys(seed, numbers), xT.shape) if noise is None else lambda i: noise[:, i]
-    return method.decode(variables, z, xT, stepper, nodes, drawn)
+    return method.decode(variables, z, xT, stepper, nodes, drawn, sampled=sampled)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="stepper")
+def _generate(method: Any, variables: PyTree, numbers: Array, *, seed: Array, stepper: Stepper, nodes: Array) -> Array:
+    # Not the noise of decoding: a prior's code and the image made of it have the same number.
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, GENERATION))(_image_keys(seed, numbers))
+    xT = method.endpoint(keys)
+    return method.generate(variables, xT, stepper, nodes, normal_noise(keys, xT.shape))
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="stepper")

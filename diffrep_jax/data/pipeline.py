@@ -38,7 +38,7 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Batches `start_step`, `start_step` + 1, ... without end; batch k is a function of (seed, k) alone.
 
-    "image" is float32 [b, h, w, c] in [-1, 1]; other entries are arrays [b] or [b, k].
+    "image" is float32 [b, h, w, c], in [-1, 1] where the data set has uint8; other entries are arrays [b] or [b, k].
     Each epoch is a fresh permutation; what is left over at its end begins the next batch.
 
     batch_size is the global one: each of `process_count` processes gets a contiguous part of it; the parts
@@ -190,8 +190,8 @@ def _collate(examples: Sequence[Example]) -> Batch:
 
 
 def _finish(batch: Batch) -> Batch:
-    """Images, [b, h, w, c], as floats; all in memory of this process."""
-    return {key: to_float(values) if values.ndim == 4 else np.array(values) for key, values in batch.items()}
+    """Images, uint8 [b, h, w, c], as floats; all in memory of this process."""
+    return {key: to_float(values) if values.dtype == np.uint8 else np.array(values) for key, values in batch.items()}
 
 
 def _check_sizes(

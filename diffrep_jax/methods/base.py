@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from diffrep_jax.errors import UserError, unknown
+from diffrep_jax.processes.base import per_image
 from diffrep_jax.samplers.drift import Denoiser, Problem
 from diffrep_jax.samplers.driver import Noise, Stepper, sample
 from diffrep_jax.types import Array, Code, Image, Keys, PyTree, Scalar, Time
@@ -70,6 +71,10 @@ class AutoEncoder:
         """The closure D(x_t, t), unclipped; x_T and z need not belong together."""
         raise NotImplementedError
 
+    def denoiser_of_sample(self, variables: PyTree, z: Code, xT: Image) -> Denoiser:
+        """D where z is a sample of a prior and no image's code; the same D for most methods."""
+        return self.denoiser(variables, z, xT)
+
     def invert(
         self, variables: PyTree, x0: Image, z: Code, xT: Image, sampler: Stepper, nodes: Array, path: bool = False
     ) -> Any:
@@ -79,10 +84,9 @@ class AutoEncoder:
         bridge it is the state just below the fixed x_T. With `path` also all states. The denoiser is clipped, as in
         decoding.
         """
-        return sample(sampler, self._problem(variables, z, xT), x0, nodes, None, path)
+        return sample(sampler, self._problem(self.denoiser(variables, z, xT), xT), x0, nodes, None, path)
 
-    def _problem(self, variables: PyTree, z: Code, xT: Image) -> Problem:
-        denoiser = self.denoiser(variables, z, xT)
+    def _problem(self, denoiser: Denoiser, xT: Image) -> Problem:
         return Problem(self.process, lambda x, t: jnp.clip(denoiser(x, t), -1, 1), xT)
 
     def decode(
@@ -94,9 +98,14 @@ class AutoEncoder:
         nodes: Array,
         noise: Noise | None = None,
         path: bool = False,
+        sampled: bool = False,
     ) -> Any:
-        """(z, x_T) -> x_0 in [-1, 1], the denoiser clipped as in the papers; with `path` also all states."""
-        out = sample(sampler, self._problem(variables, z, xT), xT, nodes, noise, path)
+        """(z, x_T) -> x_0 in [-1, 1], the denoiser clipped as in the papers; with `path` also all states.
+
+        `sampled`: the codes are samples of a prior (`denoiser_of_sample`).
+        """
+        denoiser = (self.denoiser_of_sample if sampled else self.denoiser)(variables, z, xT)
+        out = sample(sampler, self._problem(denoiser, xT), xT, nodes, noise, path)
         return (jnp.clip(out[0], -1, 1), out[1]) if path else jnp.clip(out, -1, 1)
 
 
@@ -122,6 +131,46 @@ class DiscreteTraining:
 
     def evidence(self, variables: PyTree, x0: Image, keys: Keys) -> dict[str, Array]:
         return {}
+
+
+class Unconditional(DiscreteTraining):
+    """A method without a code: x_T ~ N(0, I) -> x_0, by the noise eps_hat that its network sees in x_t.
+
+    Subclasses say `predict` and `loss_at`; generation follows. What is generated are images in [-1, 1], or where
+    `makes_images` is False something else, which has no such range.
+    """
+
+    image_size: int
+    channels: int
+    makes_images: ClassVar[bool] = True
+
+    def predict(self, variables: PyTree, x: Image, t: Time, keys: Keys | None = None) -> Image:
+        """eps_hat(x_t, t); `keys` turn dropout on."""
+        raise NotImplementedError
+
+    def denoiser(self, variables: PyTree) -> Denoiser:
+        """The closure D(x_t, t) = (x_t - c eps_hat) / b, unclipped."""
+
+        def denoise(x: Image, t: Array) -> Image:
+            times = jnp.broadcast_to(t, x.shape[:1])
+            _, b, c = (per_image(k, x) for k in self.process.coefficients(times))
+            return (x - c * self.predict(variables, x, times)) / b
+
+        return denoise
+
+    def endpoint(self, keys: Keys) -> Image:
+        """x_T ~ N(0, I), one for each key."""
+        shape = (self.image_size, self.image_size, self.channels)
+        return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+    def generate(
+        self, variables: PyTree, xT: Image, sampler: Stepper, nodes: Array, noise: Noise | None = None
+    ) -> Image:
+        """x_T -> x_0. Where that is an image D and x_0 are clipped to [-1, 1], as in decoding."""
+        denoiser = self.denoiser(variables)
+        bounded = (lambda x: jnp.clip(x, -1, 1)) if self.makes_images else (lambda x: x)
+        problem = Problem(self.process, lambda x, t: bounded(denoiser(x, t)), xT)
+        return bounded(sample(sampler, problem, xT, nodes, noise))
 
 
 def names() -> list[str]:

@@ -13,17 +13,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from diffrep_jax.methods.base import DiscreteTraining, check_dtype, check_halvings, freeze
+from diffrep_jax.methods.base import Unconditional, check_dtype, check_halvings, freeze
 from diffrep_jax.models.initialization import initialize
 from diffrep_jax.models.unet import UNet
-from diffrep_jax.processes.base import diffuse, per_image
+from diffrep_jax.processes.base import diffuse
 from diffrep_jax.processes.gaussian import DiscreteVP
-from diffrep_jax.samplers.drift import Denoiser
 from diffrep_jax.types import Array, Image, Keys, PyTree, Time
 
 
 @dataclasses.dataclass(frozen=True)
-class DDPM(DiscreteTraining):
+class DDPM(Unconditional):
     """The fields are the config's `method` section.
 
     Attributes:
@@ -57,21 +56,9 @@ class DDPM(DiscreteTraining):
         return {"params": {"unet": unet["params"]}, "batch_stats": {}}
 
     def predict(self, variables: PyTree, x: Image, t: Time, keys: Keys | None = None) -> Image:
-        """eps_hat(x_t, t); `keys` turn dropout on."""
         return self._unet.apply({"params": variables["params"]["unet"]}, x, t, keys=keys)
 
-    def denoiser(self, variables: PyTree) -> Denoiser:
-        """The closure D(x_t, t) = (x_t - c eps_hat) / b, unclipped."""
-
-        def denoise(x: Image, t: Array) -> Image:
-            times = jnp.broadcast_to(t, x.shape[:1])
-            _, b, c = (per_image(k, x) for k in self.process.coefficients(times))
-            return (x - c * self.predict(variables, x, times)) / b
-
-        return denoise
-
     def loss_at(self, variables: PyTree, x0: Image, t: Time, eps: Image, dropout_keys: Keys | None = None) -> Array:
-        """The loss of each image [b] for given draws, a mean over pixels; dropout is on where there are keys."""
         eps_hat = self.predict(variables, diffuse(self.process, x0, jnp.zeros_like(x0), eps, t), t, dropout_keys)
         return ((eps - eps_hat) ** 2).mean((1, 2, 3))
 

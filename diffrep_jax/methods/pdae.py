@@ -32,6 +32,8 @@ from diffrep_jax.processes.gaussian import DiscreteVP
 from diffrep_jax.samplers.drift import Denoiser
 from diffrep_jax.types import Array, Code, Image, Keys, PyTree, Time
 
+UNGUIDED = 0.3  # of the time-steps, the first ones, if the code was sampled: official `stop_percent`
+
 
 @dataclasses.dataclass(frozen=True)
 class PDAE(DiscreteTraining, AutoEncoder):
@@ -102,12 +104,16 @@ class PDAE(DiscreteTraining, AutoEncoder):
     def denoiser(self, variables: PyTree, z: Code, xT: Image) -> Denoiser:
         return self.mixed_denoiser(variables, [z], [1.0])
 
+    def denoiser_of_sample(self, variables: PyTree, z: Code, xT: Image) -> Denoiser:
+        """Without G in the last UNGUIDED part of the way down, as the official code samples."""
+        return self.mixed_denoiser(variables, [z], [1.0], shift_from=UNGUIDED * self.process.steps)
+
     def mixed_denoiser(
         self, variables: PyTree, codes: Sequence[Code], weights: Sequence[float], shift_from: float = 0.0
     ) -> Denoiser:
         """D(x_t, t), unclipped, with the weighted sum of the codes' G's: trajectory interpolation (section 4.3).
 
-        Below the time `shift_from` G is left out, which is how the paper stops the guidance of sampled codes.
+        Below the time `shift_from` G is left out, which stops the guidance of sampled codes.
         """
 
         def denoise(x: Image, t: Array) -> Image:

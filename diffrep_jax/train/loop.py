@@ -83,6 +83,7 @@ def train(
         first = sharding.put_batch(next(batches), mesh)
         if is_first():
             configs.save(config, workdir)  # only now: whatever is wrong has been refused before
+            dataset.keep(workdir)
         heap.touch(2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(template)))
         with concurrent.futures.ThreadPoolExecutor(1) as beside:
             making = beside.submit(_make_state, method, optim, mesh, config.seed, checkpoints, template)

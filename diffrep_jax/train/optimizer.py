@@ -11,13 +11,14 @@ from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.types import PyTree
 
 SMALL = 2**17  # elements
-OPTIMIZERS = {"radam": optax.radam, "adam": optax.adam}
+OPTIMIZERS = {"radam": optax.radam, "adam": optax.adam, "adamw": optax.adamw}
+OWN_FIELDS = {"adamw": ("weight_decay",)}  # of the config's section, beside those that all have
 
 
 def build(config: Any, method: Any) -> optax.GradientTransformation:
     """`config.name` at the constant rate `config.lr` for parameters labelled "train"; "frozen" ones stay.
 
-    optax.radam is PyTorch's RAdam, which DBAE uses, to 1e-9.
+    optax.radam is PyTorch's RAdam, which DBAE uses, to 1e-9. adamw shrinks all parameters by lr weight_decay a step.
     """
     if config.name not in OPTIMIZERS:
         raise unknown("optimizer", config.name, OPTIMIZERS, "config.optim.name")
@@ -25,8 +26,19 @@ def build(config: Any, method: Any) -> optax.GradientTransformation:
         raise UserError(f"config.optim.lr {config.lr} must be above 0.")
     if not 0 <= config.ema_decay < 1:
         raise UserError(f"config.optim.ema_decay {config.ema_decay} is outside [0, 1).")
-    transforms = {"train": _on_joined(OPTIMIZERS[config.name](config.lr)), "frozen": optax.set_to_zero()}
+    optimizer = OPTIMIZERS[config.name](config.lr, **_own_settings(config))
+    transforms = {"train": _on_joined(optimizer), "frozen": optax.set_to_zero()}
     return optax.multi_transform(transforms, method.param_labels)
+
+
+def _own_settings(config: Any) -> dict[str, float]:
+    """The arguments that this optimizer alone has."""
+    settings = {}
+    for field in OWN_FIELDS[config.name] if config.name in OWN_FIELDS else ():
+        if field not in config or not config[field] >= 0:
+            raise UserError(f"config.optim.name={config.name} needs config.optim.{field}, a number from 0 on.")
+        settings[field] = config[field]
+    return settings
 
 
 def join_small(tree: PyTree) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One data set a file, found by the file's name, each ending in the symbol `Dataset`."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from diffrep_jax.data.sources import Source
@@ -25,6 +26,10 @@ class ImageDataset(Protocol):
         "label": int, where there are `class_names`;
         "attributes": float32 [k], where there are `attribute_names`.
 
-        Raises BadEntry where the entry cannot be read.
+        The image of `codes` is float32 as it stands. Raises BadEntry where the entry cannot be read.
         """
+        ...
+
+    def keep(self, workdir: Path) -> None:
+        """Write what a run that is trained on these data has to keep of them; most write nothing."""
         ...

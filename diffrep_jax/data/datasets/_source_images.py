@@ -71,6 +71,9 @@ class SourceImages:
         """(name, text) of a file with the labels of all entries, for an LMDB that has `keys`; None without labels."""
         return None
 
+    def keep(self, workdir: Path) -> None:
+        """Write what a run that is trained on these data has to keep of them: nothing of images."""
+
     def to_size(self, image: np.ndarray, size: int, place: str) -> np.ndarray:
         """uint8 [h, w, c] -> [size, size, c]. `place` names the image in an error."""
         return transforms.resize(image, size)

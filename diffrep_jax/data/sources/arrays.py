@@ -8,7 +8,7 @@ from diffrep_jax.data.sources import check_index
 
 
 class ArraySource:
-    """The rows of one array, uint8 [n, h, w, c]."""
+    """The rows of one array, uint8 [n, h, w, c], or codes [n, d]."""
 
     kind: ClassVar[str] = "array"
     path = None

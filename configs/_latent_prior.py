@@ -1,0 +1,35 @@
+"""What all latent priors share: DiffAE's recipe. The codes are those that `--task=encode` has written of a run.
+
+DiffAE trains at lr 1e-4 with the batch and the number of codes below and clips gradients at norm 1, which is left out
+here; PDAE trains at lr 1e-3 with 128 codes a process, without an end, and does not clip. Both use AdamW with weight
+decay 0.01 for faces and Adam for LSUN. There are no variants.
+"""
+
+from ml_collections import ConfigDict
+
+from configs._shared import shared_config
+from diffrep_jax.config import parse_variant
+
+
+def latent_prior_config(variant: str, latent_dim: int, layers: int, batch_size: int, total_codes: int) -> ConfigDict:
+    """The recipe for codes of so many dimensions; `total_codes`: seen in training."""
+    parse_variant(variant, {})
+    decoding = {"sampler": "exponential", "grid": "ddim_range", "steps": 100}
+    config = shared_config("codes", 1, "train", total_codes // batch_size, batch_size, decoding=decoding)
+    config.data.update(channels=latent_dim, flip=False, workers=0)  # in memory: reading ahead would only cost
+    config.method = {
+        "name": "latent_prior",
+        "image_size": config.data.get_ref("image_size"),
+        "channels": config.data.get_ref("channels"),
+        "beta": 0.008,
+        "dtype": "float32",
+        "mlp": {"width": 2048, "layers": layers, "time_width": 64},
+    }
+    config.optim = {"name": "adamw", "lr": 1e-4, "ema_decay": 0.9999, "weight_decay": 0.01}
+    return config
+
+
+def lsun(config: ConfigDict) -> ConfigDict:
+    """As the faces' recipe, but Adam: nothing decays."""
+    config.optim = {"name": "adam", "lr": config.optim.lr, "ema_decay": config.optim.ema_decay}
+    return config

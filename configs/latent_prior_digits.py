@@ -1,0 +1,19 @@
+"""The latent prior of an auto-encoder of scikit-learn's digits: 4 layers of 256 for codes of 64 dimensions.
+
+Paper:    none; the 1,500 training images' codes.
+Command:  python launch/main.py --config=configs/latent_prior_digits.py --data_dir=runs/digits/encode --workdir=runs/prior
+Measured here: nothing yet.
+Variants: none.
+"""
+
+from ml_collections import ConfigDict
+
+from configs._latent_prior import latent_prior_config
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    config = latent_prior_config(variant, latent_dim=64, layers=4, batch_size=256, total_codes=768_000)
+    config.method.mlp.width = 256
+    config.optim.update(lr=1e-3, ema_decay=0.99)
+    config.train.update(checkpoint_every=1000, log_every=200, keep_last=1, keep_every=0)
+    return config
