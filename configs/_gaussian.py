@@ -52,6 +52,8 @@ def gaussian_config(
         fields |= {"mode": chosen["mode"], "k": 64, "k_per_stage": (), **STAGES[chosen["stages"]]}
     config.method = fields
     config.optim = {"name": "adam", "lr": 1e-4, "ema_decay": 0.9999}
+    if method == "ddpm":
+        config.tasks.sample.every_steps = 10_000
     return config
 
 
@@ -69,5 +71,8 @@ def digits(config: ConfigDict) -> ConfigDict:
     config.train.update(batch_size=64, checkpoint_every=500, log_every=50, keep_last=1, keep_every=0)
     config.tasks.reconstruct.update(steps=50, batch_size=99, num_images=-1, grid_images=12)
     config.tasks.interpolate.update(steps=50, first="3", second="4", gif=True)
+    config.tasks.sample.update(steps=50, batch_size=64)
+    if config.method.name == "ddpm":
+        config.tasks.sample.update(every_steps=1000, eta=1.0)  # on so small a network cleaner than eta = 0
     config.tasks.probe.update(epochs=200, lr=1e-2)
     return config

@@ -41,6 +41,16 @@ def shared_config(
             "tasks": {
                 "reconstruct": decoding | {"split": "test", "num_images": 64, "grid_images": 8},
                 "interpolate": decoding | {"split": "test", "first": "0", "second": "1", "points": 11, "gif": False},
+                "sample": decoding
+                | {
+                    "num_images": 64,
+                    "grid_images": 64,
+                    "prior": "",
+                    "prior_sampler": "exponential",
+                    "prior_grid": "ddim_range",
+                    "prior_steps": 100,
+                    "prior_eta": 0.0,
+                },
                 "prepare": {"size": 256, "crop": False, "quality": 95, "lossless": False, "workers": 8},
                 "inspect_data": {"split": split, "num_images": -1, "shown": 64, "workers": 8},
                 "encode": {"dataset": "", "split": "train", "num_images": -1, "batch_size": 64},

@@ -1,7 +1,8 @@
 """The latent prior of an auto-encoder of scikit-learn's digits: 4 layers of 256 for codes of 64 dimensions.
 
 Paper:    none; the 1,500 training images' codes.
-Command:  python launch/main.py --config=configs/latent_prior_digits.py --data_dir=runs/digits/encode --workdir=runs/prior
+Command:  python launch/main.py --config=configs/latent_prior_digits.py --data_dir=RUN/encode --workdir=runs/prior
+          RUN is that of the auto-encoder, on which --task=encode ran.
 Measured here: nothing yet.
 Variants: none.
 """

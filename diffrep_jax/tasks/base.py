@@ -118,10 +118,26 @@ class DecodingTask:
             if getattr(self, field) < 1:
                 raise UserError(f"{field} {getattr(self, field)} of a task must be at least 1.")
 
-    def decode(self, model: Inference, z: np.ndarray, xT: np.ndarray, first: int = 0) -> np.ndarray:
-        """(z, x_T) -> images in [-1, 1]; `first` is the number of the first image."""
+    def decode(
+        self, model: Inference, z: np.ndarray, xT: np.ndarray, first: int = 0, sampled: bool = False
+    ) -> np.ndarray:
+        """(z, x_T) -> images in [-1, 1]; `first` is the number of the first one; `sampled`: a prior made the codes."""
         return model.decode(
             *(z, xT),
+            sampler=self.sampler,
+            grid=self.grid,
+            steps=self.steps,
+            churn_step_ratio=self.churn_step_ratio,
+            eta=self.eta,
+            seed=self.seed,
+            first=first,
+            sampled=sampled,
+        )
+
+    def generate(self, model: Inference, count: int, first: int = 0) -> np.ndarray:
+        """`count` samples of a method without a code; `first` is the number of the first one."""
+        return model.generate(
+            count,
             sampler=self.sampler,
             grid=self.grid,
             steps=self.steps,

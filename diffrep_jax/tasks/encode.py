@@ -134,7 +134,7 @@ def codes_of(
         return _codes(encode(range(count)), names)
     path = _path(base.output_folder(workdir, "encode"), dataset)
     images = [dataset.name, dataset.split, str(dataset.source.path), len(dataset), count]
-    identity = {"owner": np.array(json.dumps([*images, *names.values()])), "witness": _witness(model, batch_size)}
+    identity = {"owner": np.array(json.dumps([*images, *names.values()])), "witness": witness(model, batch_size)}
     if _is_of(path, identity):
         log.info("The codes in %s are of this network: used.", path)
         return _codes(_read(path), names)
@@ -150,7 +150,7 @@ def _path(folder: pathlib.Path, dataset: Any) -> pathlib.Path:
     return folder / f"{dataset.name}_{dataset.split}.npz"
 
 
-def _witness(model: Inference, batch_size: int) -> np.ndarray:
+def witness(model: Inference, batch_size: int) -> np.ndarray:
     """The code of one fixed picture of noise, [d]: it tells one network from another, whatever file it came from."""
     method = model.method
     shape = (batch_size, method.image_size, method.image_size, method.channels)
@@ -166,7 +166,11 @@ def _is_of(path: pathlib.Path, identity: Mapping[str, np.ndarray]) -> bool:
     with file:
         if not identity.keys() <= set(file.files) or file["owner"] != identity["owner"]:
             return False
-        theirs, ours = file["witness"], identity["witness"]
+        return same_network(file["witness"], identity["witness"])
+
+
+def same_network(theirs: np.ndarray, ours: np.ndarray) -> bool:
+    """Whether two witnesses are of one network."""
     return bool(theirs.shape == ours.shape and np.linalg.norm(theirs - ours) <= SAME * np.linalg.norm(ours))
 
 
