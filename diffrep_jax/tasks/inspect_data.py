@@ -43,6 +43,8 @@ class InspectData:
 
     def run(self, method: Any, variables: None, config: Any, workdir: pathlib.Path) -> dict[str, float]:
         dataset = base.open_dataset(config, self.split, self.data_dir)
+        if config.data.channels not in (1, 3):
+            raise UserError(f"'{dataset.name}' holds no images to look at: inspect the data of its auto-encoder.")
         source = dataset.source
         count = len(source) if self.num_images == -1 else min(self.num_images, len(source))
         report = inspect(source, range(count), self.workers, base.progress)

@@ -110,8 +110,10 @@ def _read(file: Path, *names: str, optional: str = "") -> dict[str, np.ndarray]:
         with np.load(file) as arrays:
             present = {*names, optional} & set(arrays.files)
             found = {name: np.asarray(arrays[name], np.float32) for name in present}
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:  # AttributeError: a plain array
-        raise UserError(f"'{file}' does not read as codes ({error}): use a file of {ENCODE}.") from error
+    except OSError as error:
+        raise UserError(f"'{file}' cannot be read ({error}): use a file of {ENCODE}.") from error
+    except (ValueError, EOFError, TypeError, zipfile.BadZipFile):  # TypeError: one plain array
+        raise UserError(f"'{file}' is no npz of codes: use a file of {ENCODE}.") from None
     if missing := [name for name in names if name not in found]:
         raise UserError(f"'{file}' has no {' and no '.join(missing)}: use a file of {ENCODE}.")
     return found

@@ -1,0 +1,265 @@
+"""The latent prior: its loss and process in closed form, Gaussian codes sampled back, its data set and AdamW."""
+
+import dataclasses
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+from configs import latent_prior_digits
+from diffrep_jax import data, samplers
+from diffrep_jax.data.datasets import codes
+from diffrep_jax.errors import UserError
+from diffrep_jax.inference import Inference
+from diffrep_jax.methods.base import build
+from diffrep_jax.methods.latent_prior import LatentPrior
+from diffrep_jax.samplers.driver import normal_noise
+from diffrep_jax.train import checkpoint, optimizer
+from diffrep_jax.train.loop import train
+from diffrep_jax.train.sharding import make_mesh
+
+MEAN = np.array([3.0, -1.0, 0.0, 10.0])
+FACTOR = np.array([[2, 0, 0, 0], [1.6, 1.2, 0, 0], [0, 0, 0.1, 0], [0, 0, -0.05, 0.1]])  # codes = mean + factor normal
+HEUN = {"sampler": "heun", "grid": "karras", "steps": 50}  # exact to 1 % for these Gaussians, as DDIM's 100 are to 10 %
+
+
+def write_codes(folder, z, name="toy_train.npz", **changes):
+    """A file as `encode` writes it; `changes` replace or add arrays, None leaves one out."""
+    folder.mkdir(exist_ok=True)
+    arrays = {"codes": z.astype(np.float32), "mean": z.mean(0), "std": z.std(0)} | changes
+    np.savez(folder / name, **{key: value for key, value in arrays.items() if value is not None})
+    return folder / name
+
+
+def toy_codes(n=4000):
+    return MEAN + np.random.default_rng(0).standard_normal((n, 4)) @ FACTOR.T
+
+
+def toy_config(dimensions=4, **train_settings):
+    config = latent_prior_digits.get_config().unlock()
+    config.data.channels = dimensions
+    config.method.mlp.update(width=64, layers=3, time_width=16)
+    config.optim.update(lr=3e-3, ema_decay=0.995)
+    config.train.update(total_steps=600, batch_size=256, log_every=100, checkpoint_every=1000)
+    config.train.update(train_settings)
+    return config.lock()
+
+
+def open_codes(place, channels=4, split="train", image_size=1):
+    return data.open_dataset("codes", split=split, image_size=image_size, channels=channels, data_dir=place)
+
+
+# --- the method
+
+
+def zero_network(method):
+    """The variables of a network that always answers 0."""
+    batch = {"image": jnp.zeros((1, 1, 1, method.channels))}
+    return jax.tree.map(jnp.zeros_like, method.init(jax.random.key(0), batch))
+
+
+def test_the_loss_is_the_absolute_error_of_the_noise():
+    """A network that answers 0 is wrong by |eps|, whose mean is sqrt(2 / pi); the square's would be 1."""
+    method = build(toy_config().method)
+    batch = {"image": jnp.ones((4096, 1, 1, 4))}
+    loss, metrics, _ = method.loss(zero_network(method), batch, jax.random.split(jax.random.key(0), 4096), train=True)
+    assert float(loss) == pytest.approx(np.sqrt(2 / np.pi), abs=0.02)  # 4 standard errors
+    assert metrics.keys() == {"loss"}
+
+
+def test_every_step_has_the_same_beta():
+    process = build(toy_config().method).process
+    t = jnp.array([-1.0, 0.0, 9.0, 999.0])
+    a, b, c = process.coefficients(t)
+    np.testing.assert_allclose(b**2, 0.992 ** (np.asarray(t) + 1), rtol=1e-4)
+    np.testing.assert_allclose(b**2 + c**2, 1, rtol=1e-5)
+    assert not a.any()
+
+
+@pytest.mark.parametrize("field, value, message", [("image_size", 2, "one pixel"), ("beta", 0.0, "0.008")])
+def test_impossible_fields_are_refused(field, value, message):
+    with pytest.raises(UserError, match=f"config.method.{field}={value}.*{message}"):
+        dataclasses.replace(build(toy_config().method), **{field: value})
+
+
+class Exact(LatentPrior):
+    """Knows the noise in codes of independent dimensions with the variances VARIANCES: E[eps | z_t]."""
+
+    def predict(self, variables, x, t, keys=None):
+        _, b, c = (k[:, None, None, None] for k in self.process.coefficients(t))
+        return c * x / (b**2 * VARIANCES + c**2)
+
+
+VARIANCES = jnp.array([0.25, 1.0, 25.0, 4.0])
+
+
+@pytest.fixture(scope="module")
+def exact():
+    return Exact(**{k: v for k, v in toy_config().method.items() if k != "name"})
+
+
+def test_ddim_with_the_exact_noise_scales_each_dimension_by_its_deviation(exact):
+    """The ODE between Gaussians is linear: z_0 = sqrt(variance) z_T. Values far outside [-1, 1] are not clipped."""
+    zT = jax.random.normal(jax.random.key(0), (64, 1, 1, 4))
+    nodes = samplers.grid("ddim_range", exact.process, 1000)
+    z0 = jax.jit(lambda: exact.generate({}, zT, samplers.build("exponential"), nodes))()
+    np.testing.assert_allclose(z0 / zT, np.broadcast_to(np.sqrt(VARIANCES), zT.shape), rtol=0.03)
+    assert np.abs(z0).max() > 5
+
+
+def test_ancestral_sampling_with_the_exact_noise_has_the_variances_of_the_codes(exact):
+    keys = jax.random.split(jax.random.key(0), 2048)
+    zT = exact.endpoint(keys)
+    nodes = samplers.grid("ddim_range", exact.process, 1000)
+    sampler = samplers.build("exponential", eta=1.0)
+    z0 = jax.jit(lambda: exact.generate({}, zT, sampler, nodes, normal_noise(keys, zT.shape)))()[:, 0, 0]
+    np.testing.assert_allclose(z0.std(0), np.sqrt(VARIANCES), rtol=0.08)  # 5 % of it is the grid's, at 0.25
+    correlation = np.corrcoef(np.hstack([z0, zT[:, 0, 0]]).T)
+    assert np.abs(correlation - np.eye(8)).max() < 0.1  # all of the start is forgotten, unlike with eta = 0
+
+
+# --- training and sampling
+
+
+@pytest.fixture(scope="module")
+def toy_run(tmp_path_factory):
+    """(the run of a prior of correlated Gaussian codes, its config, the codes' file)."""
+    folder = tmp_path_factory.mktemp("prior")
+    file = write_codes(folder / "encode", toy_codes(), witness=np.ones(4))
+    config = toy_config()
+    train(build(config.method), config, folder / "run", folder / "encode")
+    return folder / "run", config, file
+
+
+@pytest.fixture(scope="module")
+def toy_prior(toy_run):
+    run, config, _ = toy_run
+    method, mesh = build(config.method), make_mesh()
+    return Inference(method, checkpoint.load_variables(run, method, mesh), mesh)
+
+
+def test_samples_have_the_mean_and_the_covariance_of_the_codes(toy_run, toy_prior):
+    """Of N(MEAN, FACTOR FACTOR^T); correlations of 0.8 and -0.45 between dimensions of very different scales."""
+    scale = codes.read_scale(toy_run[0] / codes.SCALE_FILE)
+    z = scale.restore(toy_prior.generate(4096, **HEUN).reshape(4096, 4))
+    covariance = FACTOR @ FACTOR.T
+    deviations = np.sqrt(np.diag(covariance))
+    assert np.abs((z.mean(0) - MEAN) / deviations).max() < 0.12
+    np.testing.assert_allclose(z.std(0), deviations, rtol=0.12)
+    expected = covariance / deviations / deviations[:, None]
+    assert np.abs(np.corrcoef(z.T) - expected).max() < 0.1
+
+
+def test_sample_i_depends_on_the_seed_and_on_i_alone(toy_prior):
+    settings = {"sampler": "exponential", "grid": "ddim_range", "steps": 5, "eta": 1.0}
+    whole = toy_prior.generate(6, **settings)
+    parts = [toy_prior.generate(n, first=first, **settings) for n, first in ((3, 0), (3, 3))]
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-4, atol=1e-4)
+    assert np.abs(toy_prior.generate(6, seed=1, **settings) - whole).max() > 0.1
+    assert len({row.tobytes() for row in whole}) == 6
+
+
+def test_a_run_keeps_the_scale_of_its_codes(toy_run):
+    run, _, file = toy_run
+    kept, given = codes.read_scale(run / codes.SCALE_FILE), codes.read_scale(file)
+    for name in ("mean", "std", "witness"):
+        np.testing.assert_array_equal(getattr(kept, name), getattr(given, name))
+
+
+# --- the data set
+
+
+def test_codes_arrive_at_unit_scale_and_go_back(tmp_path):
+    z = toy_codes()
+    z[:, 2] = 7.0  # carries nothing
+    dataset = open_codes(write_codes(tmp_path, z))
+    batch = next(data.ordered_batches(dataset, batch_size=len(z)))
+    assert batch["image"].shape == (4000, 1, 1, 4) and batch["image"].dtype == np.float32
+    normalised = batch["image"].reshape(-1, 4)
+    np.testing.assert_allclose(normalised.mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(normalised.std(0), [1, 1, 0, 1], atol=1e-3)
+    np.testing.assert_allclose(dataset.scale.restore(normalised), z, rtol=1e-4, atol=1e-4)
+
+
+def test_training_batches_are_codes(tmp_path):
+    z = toy_codes(20)
+    dataset = pickle.loads(pickle.dumps(open_codes(write_codes(tmp_path, z))))
+    batches = data.train_batches(dataset, seed=0, batch_size=20, start_step=0, flip=False, workers=0)
+    epoch = dataset.scale.restore(next(batches)["image"].reshape(20, 4))
+    np.testing.assert_allclose(epoch[epoch[:, 0].argsort()], z[z[:, 0].argsort()], rtol=1e-4, atol=1e-4)
+
+
+def test_the_file_is_found_by_its_split(tmp_path):
+    write_codes(tmp_path, toy_codes(5), "toy_train.npz")
+    write_codes(tmp_path, toy_codes(6), "toy_test.npz")
+    assert [len(open_codes(tmp_path, split=split)) for split in ("train", "test")] == [5, 6]
+    assert len(open_codes(tmp_path / "toy_test.npz")) == 6  # a file is taken as it is
+    write_codes(tmp_path, toy_codes(7), "other_train.npz")
+    with pytest.raises(UserError, match="other_train.npz, toy_train.npz: give the file"):
+        open_codes(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes, request_, message",
+    [
+        ({}, {"channels": 512}, r"4 dimensions, data.channels is 512: add --config.data.channels=4"),
+        ({}, {"image_size": 16}, "data.image_size is 16: use 1"),
+        ({}, {"split": "tset"}, "Did you mean 'test'"),
+        ({}, {"split": "test"}, r"no \*_test.npz, in .*--task=encode"),
+        ({"std": None}, {}, "has no std"),
+        ({"codes": None}, {}, "has no codes"),
+        ({"mean": np.zeros(3)}, {}, "no mean and std of one length"),
+        ({"mean": np.zeros(3), "std": np.zeros(3)}, {}, r"codes \(5, 4\) and mean \(3,\)"),
+        ({"codes": np.full((5, 4), np.nan)}, {}, "not finite"),
+    ],
+)
+def test_codes_that_do_not_fit_are_refused(changes, request_, message, tmp_path):
+    write_codes(tmp_path, toy_codes(5), **changes)
+    with pytest.raises(UserError, match=message):
+        open_codes(tmp_path, **request_)
+
+
+def test_files_that_are_no_codes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.delenv("DIFFREP_DATA", raising=False)
+    with pytest.raises(UserError, match="needs codes.*--task=encode"):
+        open_codes(None)
+    np.save(tmp_path / "array.npy", np.zeros((5, 4)))
+    for name, content in (("empty.npz", b""), ("text.npz", b"hello"), ("cut.npz", b"PK\3\4 and no more")):
+        (tmp_path / name).write_bytes(content)
+    for name in ("empty.npz", "text.npz", "cut.npz", "array.npy"):
+        with pytest.raises(UserError, match=f"{name}' is no npz of codes"):
+            open_codes(tmp_path / name)
+
+
+# --- AdamW
+
+
+def test_adamw_shrinks_what_adam_leaves_and_goes_the_same_way():
+    """Without a gradient a step multiplies by 1 - lr weight_decay; else that comes on top of Adam's step."""
+    method = build(toy_config().method)
+    params = jax.tree.map(lambda x: x + 1.0, zero_network(method)["params"])
+
+    def stepped(gradient, **settings):
+        optim = optimizer.build(ConfigDict({"lr": 0.1, "ema_decay": 0.9} | settings), method)
+        grads = jax.tree.map(lambda x: jnp.full_like(x, gradient), params)
+        after = optax.apply_updates(params, optim.update(grads, optim.init(params), params)[0])
+        values = np.concatenate([np.ravel(x) for x in jax.tree.leaves(after)])
+        assert np.ptp(values) < 1e-6  # biases and norms decay too, as in the official code
+        return values[0]
+
+    adamw = {"name": "adamw", "weight_decay": 0.01}
+    assert stepped(0.0, **adamw) == pytest.approx(0.999)
+    assert stepped(0.0, name="adam") == 1
+    assert stepped(2.0, **adamw) == pytest.approx(stepped(2.0, name="adam") - 0.001)
+    assert stepped(2.0, name="adam") == pytest.approx(0.9)  # Adam's first step is lr
+
+
+@pytest.mark.parametrize("settings", [{}, {"weight_decay": -0.1}])
+def test_adamw_needs_its_weight_decay(settings):
+    section = ConfigDict({"name": "adamw", "lr": 0.1, "ema_decay": 0.9} | settings)
+    with pytest.raises(UserError, match="adamw needs config.optim.weight_decay"):
+        optimizer.build(section, build(toy_config().method))
