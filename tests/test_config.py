@@ -20,7 +20,7 @@ from diffrep_jax.tasks import base as tasks
 
 FOLDER = Path(__file__).parents[1] / "configs"
 FILES = sorted(path for path in FOLDER.glob("*.py") if not path.name.startswith("_"))
-CHOICES = {"dbae": _dbae.VARIANTS} | _gaussian.VARIANTS  # by method, the first part of a file's name
+CHOICES = {"dbae": _dbae.VARIANTS, "latent": {}} | _gaussian.VARIANTS  # by the first part of a file's name
 
 
 def variants(choices):
@@ -148,6 +148,23 @@ def test_the_published_recipe_of_the_gaussian_family_is_in_the_configs(name, lr)
     assert abs(config.train.total_steps * 128 - 38e6) < 128
     if name != "ddpm":
         assert (config.method.latent_dim, config.method.encoder.widths) == (512, (64, 128, 128, 128))
+
+
+@pytest.mark.parametrize(
+    "name, layers, batch_size, codes, optim",
+    [
+        ("celeba", 10, 512, 301e6, {"name": "adamw", "weight_decay": 0.01}),
+        ("ffhq", 10, 256, 101e6, {"name": "adamw", "weight_decay": 0.01}),
+        ("bedroom", 20, 2048, 2001e6, {"name": "adam"}),
+    ],
+)
+def test_the_published_recipe_of_the_latent_prior_is_in_the_configs(name, layers, batch_size, codes, optim):
+    config = load(f"latent_prior_{name}")
+    assert config.optim.to_dict() == optim | {"lr": 1e-4, "ema_decay": 0.9999}
+    assert (config.train.batch_size, config.data.flip) == (batch_size, False)
+    assert abs(config.train.total_steps * batch_size - codes) < batch_size
+    assert config.method.mlp.to_dict() == {"width": 2048, "layers": layers, "time_width": 64}
+    assert (config.method.channels, config.method.beta) == (512, 0.008)
 
 
 @pytest.mark.parametrize("spec, steps", PUBLISHED_STEPS.items())
