@@ -4,7 +4,7 @@ Paper:    none; the 1,500 training images' codes.
 Command:  python launch/main.py --config=configs/latent_prior_digits.py --data_dir=RUN/encode --workdir=runs/prior
           RUN is that of the auto-encoder, on which --task=encode ran.
 Cost:     3,000 steps of 256 codes, half a minute to two minutes on two CPU cores.
-Measured: on the codes of the demonstration's DBAE. Frechet distance, at unit scale, of 750 samples to 750 codes 0.87, of
+Measured: on the codes of the demonstration's DBAE. Frechet distance at unit scale of 750 samples to 750 codes 0.87, of
           750 codes to the 750 others 0.72. A sample's nearest code is 4.0 away, a code's 3.2 (medians): none is copied.
 Variants: none.
 """
