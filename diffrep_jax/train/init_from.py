@@ -40,6 +40,7 @@ def init_from(run: str, method: Any, workdir: pathlib.Path, mesh_settings: Any, 
             "is the same; name a run of the base."
         )
     _compare(run, shared, {name: variables["params"][name] for name in shared})
+    _compare_settings(run, {name: (getattr(other, name), getattr(method, name)) for name in shared})
     variables = variables | {"params": frozen.overlay(variables["params"], shared)}
     variables = jax.device_put(variables, state_shardings(mesh, variables))
     with checkpoint.opened(workdir) as checkpoints:
@@ -65,3 +66,15 @@ def _compare(run: str, theirs: PyTree, ours: PyTree) -> None:
                 f"train.init_from={run} has another network: {path} is {there} there and {here} here; "
                 "give this config the run's method.unet."
             )
+
+
+def _compare_settings(run: str, networks: dict[str, tuple[Any, Any]]) -> None:
+    """Refuse settings that differ and that no shape tells, such as the heads; dropout is training's own."""
+    for name, (theirs, ours) in networks.items():
+        for field in sorted((theirs.keys() | ours.keys()) - {"dropout"}):
+            there, here = (section[field] if field in section else "absent" for section in (theirs, ours))
+            if there != here:
+                raise UserError(
+                    f"train.init_from={run} has another network: method.{name}.{field} is {there} there and {here} here; "
+                    f"give this config the run's method.{name}."
+                )
