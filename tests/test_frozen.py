@@ -152,7 +152,7 @@ def test_init_from_refuses_other_heads_which_no_shape_tells(runs, tmp_path):
         init_from(str(runs[0]), build(config.method), tmp_path / "a", config.mesh, 0)
     assert not (tmp_path / "a").exists()
     config.method.unet.update(heads=1, dropout=0.3)  # that is for training
-    init_from(str(runs[0]), build(config.method), tmp_path / "b", config.mesh, 0)
+    init_from(str(runs[1]), build(config.method), tmp_path / "b", config.mesh, 0)  # a whole DiTi
     assert (tmp_path / "b" / checkpoint.FOLDER / "0").is_dir()
 
 
