@@ -10,6 +10,7 @@ import pytest
 import diffrep_jax
 from diffrep_jax import config as configs
 from diffrep_jax.errors import UserError
+from diffrep_jax.methods import base as methods
 from diffrep_jax.methods.base import build
 from diffrep_jax.port import config_yml, ddpm, diti, files, latent_prior, parts, pdae
 from diffrep_jax.train.checkpoint import load_variables, opened
@@ -354,6 +355,23 @@ class TestRuns:
         init_from(str(run), method, tmp_path / "pdae", {"data": -1, "fsdp": 1}, 0)
         mesh = make_mesh(devices=jax.local_devices())
         assert_same(load_variables(tmp_path / "pdae", method, mesh)["params"]["unet"], variables["params"]["unet"])
+
+    @pytest.mark.skipif("latent_prior" not in methods.names(), reason="the method latent_prior is not there")
+    def test_the_golden_latent_prior_becomes_a_run(self, torch, tmp_path):
+        network = {"input_channel": 512, "model_channel": 256, "num_layers": 4, "time_emb_channel": 64}
+        path = write(
+            tmp_path / "config.yml", {"latent_denoise_fn_config": network | {"use_norm": True, "dropout": 0.0}}
+        )
+        state = {name: torch.from_numpy(x) for name, x in tensors("latent").items()}
+        torch.save({"encoder": {"w": torch.ones(1)}, "ema_latent_denoise_fn": state, "step": 5}, path.with_name("a.pt"))
+        run, config = tmp_path / "run", "--config=configs/latent_prior_celeba.py"
+        command("--task=import", f"--checkpoint={path.with_name('a.pt')}", config, f"--workdir={run}")
+        section = configs.load_run(run).method
+        template = averaged(run)
+        assert_same(template, latent_prior.table(section).to_variables(tensors("latent"), template, "a.pt"))
+        command("--task=export", f"--workdir={run}")
+        (path,) = (run / "export").glob("*.pt")
+        assert torch.load(path, weights_only=True)["ema_latent_denoise_fn"].keys() == state.keys()
 
     def test_a_plain_state_dict_needs_no_parts(self, torch, tmp_path, caplog):
         caplog.set_level(logging.INFO)
