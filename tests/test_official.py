@@ -268,6 +268,16 @@ def assert_same(one, other):
 FLOAT32 = "--config.method.dtype=float32"
 
 
+def test_a_flat_file_without_torch_takes_the_config_yml_too(tmp_path):
+    path = official_tree(tmp_path, DITI_YML).with_suffix(".safetensors")
+    files.write_safetensors(path, autoencoder_tensors())
+    run, config = tmp_path / "run", "--config=configs/diti_celeba.py:mode=dual"
+    command("--task=import", f"--checkpoint={path}", config, f"--workdir={run}", FLOAT32)
+    assert build(configs.load_run(run).method) == build(SECTIONS["diti"])
+    ours = pdae.table(SECTIONS["diti"]).to_official(averaged(run))
+    assert all(np.array_equal(ours[name], x) for name, x in autoencoder_tensors().items())
+
+
 @pytest.mark.torch
 class TestRuns:
     @pytest.fixture(scope="class", autouse=True)
