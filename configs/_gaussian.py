@@ -48,7 +48,6 @@ def gaussian_config(
             "latent_dim": 512,
             "encoder": {"widths": ENCODERS[image_size], "attention": (16,), "heads": 4},
         }
-    config.tasks.manipulate.update(invert_steps=500, steps=200)
     if method == "diti":
         fields |= {"mode": chosen["mode"], "k": 64, "k_per_stage": (), **STAGES[chosen["stages"]]}
     config.method = fields

@@ -69,7 +69,7 @@ def shared_config(
                     "num_images": -1,
                     "seed": 0,
                 },
-                "import": {"num_images": 16, "batch_size": 16, "seed": 0},
+                "import": {"weights": "ema", "num_images": 16, "batch_size": 16, "seed": 0},
                 "export": {},
             },
         }
