@@ -49,13 +49,12 @@ class Sample(base.DecodingTask):
 
     def __post_init__(self):
         super().__post_init__()
-        self._prior_settings.__post_init__()
+        self._of_prior()  # refuses what the prior cannot be sampled with
         for field in ("num_images", "grid_images"):
             if getattr(self, field) < 1:
                 raise UserError(f"tasks.sample.{field} {getattr(self, field)} must be at least 1.")
 
-    @property
-    def _prior_settings(self) -> base.DecodingTask:
+    def _of_prior(self) -> base.DecodingTask:
         """The prior's own way of sampling; its noise is not that of decoding, for the same seed."""
         own = {"sampler": self.prior_sampler, "grid": self.prior_grid, "steps": self.prior_steps, "eta": self.prior_eta}
         return base.DecodingTask(every_steps=0, churn_step_ratio=0.0, seed=self.seed, batch_size=self.batch_size, **own)
@@ -83,7 +82,7 @@ class Sample(base.DecodingTask):
         """The images first .. first + count - 1, and their codes."""
         if prior is None:
             return {"images": to_uint8(self.generate(model, count, first))}
-        normalised = self._prior_settings.generate(prior.model, count, first)
+        normalised = self._of_prior().generate(prior.model, count, first)
         z = prior.scale.restore(normalised.reshape(count, -1))
         xT = model.endpoint(z, self.seed, first)
         return {"images": to_uint8(self.decode(model, z, xT, first, sampled=True)), "codes": z}
@@ -113,7 +112,7 @@ class Sample(base.DecodingTask):
     def _describe_prior(self, prior: "Prior | None") -> dict[str, Any]:
         if prior is None:
             return {"prior": ""}
-        settings = self._prior_settings.description(prior.model.method)
+        settings = self._of_prior().description(prior.model.method)
         told = ("sampler", "grid", "steps", "eta", "evaluations")
         return {"prior": self.prior} | {f"prior_{name}": settings[name] for name in told}
 
