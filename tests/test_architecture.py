@@ -42,6 +42,7 @@ MAY_IMPORT = {
         "train",
         "inference",
         "encoded",
+        "promask",
         "pictures",
         "port",
         "config",
