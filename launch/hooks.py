@@ -41,4 +41,5 @@ def task_hooks(method: Any, config: Any, workdir: pathlib.Path, data_dir: pathli
     """A hook for every section of `config.tasks` whose `every_steps` is above 0."""
     due = {name: settings for name, settings in config.tasks.items() if "every_steps" in settings}
     tasks = {name: base.build(name, settings, {"data_dir": data_dir}) for name, settings in due.items()}
-    return [TaskHook(name, task, method, config, workdir) for name, task in tasks.items() if task.every_steps > 0]
+    hooks = [TaskHook(name, task, method, config, workdir) for name, task in tasks.items() if task.every_steps > 0]
+    return sorted(hooks, key=lambda hook: not hook.task.needs_run)  # the report is of what the others have written

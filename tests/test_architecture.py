@@ -29,10 +29,22 @@ MAY_IMPORT = {
     "metrics": (),
     "data": (),
     "port": (),
+    "report": ("config", "train"),  # its files, not its networks
     "methods": ("models", "processes", "samplers"),
     "train": ("methods.base", "data", "config"),  # not tasks: launch hands them over as hooks
     "inference": ("methods.base", "samplers", "train.sharding"),
-    "tasks": ("methods.base", "samplers", "data", "metrics", "train", "inference", "pictures", "port", "config"),
+    "tasks": (
+        "methods.base",
+        "samplers",
+        "data",
+        "metrics",
+        "train",
+        "inference",
+        "pictures",
+        "port",
+        "config",
+        "report",
+    ),
     "api": ("methods.base", "samplers", "train", "inference", "config"),
 }
 

@@ -1,0 +1,133 @@
+"""Our numbers beside the papers' rows: the tables that fit a run, and where its protocol differs from theirs."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from diffrep_jax.report.collect import Run
+from diffrep_jax.report.measured import Measured
+from diffrep_jax.report.published import TABLES, Column, Table
+from diffrep_jax.report.values import text
+
+WORDS = {  # what a setting is called, where its name does not say it
+    "dataset": "data set",
+    "epochs": "epochs of the linear head",
+    "lr": "learning rate of the linear head",
+    "epoch_from": "split that picks the epoch",
+    "latent_dim": "size of the code",
+    "churn_step_ratio": "churn",
+    "window": "window of the SSIM",
+}
+ALMOST = 0.05  # the papers round how many images were seen
+THIS, AS_PUBLISHED = "this run", "this run, as the paper's code measures"
+
+
+def beside(run: Run) -> list[Table]:
+    """The published tables of models of the run's data and size."""
+    data = run.config["data"]
+    return [
+        table for table in TABLES if table.image_size == data["image_size"] and table.dataset in (None, data["name"])
+    ]
+
+
+def comparison(table: Table, run: Run, measured: Iterable[Measured]) -> dict[str, Any]:
+    """{"table": a block, "protocols": a block on how each measure was taken, "missing": columns that were not}."""
+    candidates = list(measured)
+    ours = [_closest(column, [m for m in candidates if not m.as_published]) for column in table.columns]
+    theirs = [
+        _closer(column, ours[i], [m for m in candidates if m.as_published]) for i, column in enumerate(table.columns)
+    ]
+    rows = [[method, *map(printed, values)] for method, values in table.rows.items()]
+    marked = [i for i, method in enumerate(table.rows) if _is_same_method(table, method, run)]
+    for name, found in ((THIS, ours), (AS_PUBLISHED, theirs)):
+        if found is ours or any(found):
+            marked.append(len(rows))
+            rows.append([name, *(one and one.value for one in found)])
+    return {
+        "table": block(table, rows, marked),
+        "protocols": _protocols(table, run, zip(table.columns * 2, ours + theirs, strict=True)),
+        "missing": [c for c, one in zip(table.columns, ours, strict=True) if c.measure and one is None],
+    }
+
+
+def block(table: Table, rows: list[list[Any]], marked: Iterable[int] = ()) -> dict[str, Any]:
+    """A table block; marked rows are ours, and those of the same method."""
+    names = ["method", *(f"{column.name}{ARROWS[column.better]}" for column in table.columns)]
+    caption = ": ".join(filter(None, (", ".join(filter(None, (table.paper, table.place))), table.title)))
+    return {"kind": "table", "caption": caption, "columns": names, "rows": rows, "marked": list(marked)}
+
+
+ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
+
+
+def printed(value: str) -> dict[str, Any] | None:
+    """A number with its text as the paper prints it; None for a dash."""
+    if value == "-":
+        return None
+    return {"value": float(value.replace(",", "")), "text": f"0{value}" if value.startswith(".") else value}
+
+
+def _closest(column: Column, candidates: Iterable[Measured]) -> Measured | None:
+    """The one whose settings differ least from the published ones."""
+    own = [one for one in candidates if column.measure and one.measure == column.measure]
+    return min(own, key=lambda one: (len(differences(column, one)), _distance(column, one)), default=None)
+
+
+def _distance(column: Column, ours: Measured) -> float:
+    """How far the numbers among our settings are from the published ones, by ratio."""
+    pairs = [(ours.settings[name], theirs) for name, theirs in column.settings.items() if name in ours.settings]
+    numbers = [pair for pair in pairs if all(isinstance(x, int | float) and x > 0 for x in pair)]
+    return sum(abs(math.log(here / theirs)) for here, theirs in numbers)
+
+
+def _closer(column: Column, ours: Measured | None, candidates: Iterable[Measured]) -> Measured | None:
+    """The number that the paper's code would give, where that is nearer to the paper than ours."""
+    one = _closest(column, candidates)
+    return one if one and ours and len(differences(column, one)) < len(differences(column, ours)) else None
+
+
+def differences(column: Column, ours: Measured) -> list[str]:
+    """Where our settings differ from those that are published, in words."""
+    found = []
+    for name, theirs in column.settings.items():
+        here = text(ours.settings[name]) if name in ours.settings else "not recorded"
+        if name not in ours.settings or not _equal(ours.settings[name], theirs):
+            found.append(f"{WORDS.get(name, name)}: {here} here, {text(theirs)} in the paper")
+    return found
+
+
+def _equal(ours: Any, theirs: Any) -> bool:
+    if isinstance(ours, int | float) and isinstance(theirs, int | float):
+        return math.isclose(ours, theirs, rel_tol=1e-6)
+    return ours == theirs
+
+
+def _protocols(table: Table, run: Run, taken: Iterable[tuple[Column, Measured | None]]) -> dict[str, Any]:
+    pairs = [(column, one) for column, one in taken if one and column.better]
+    remarks = dict.fromkeys(remark for column, _ in pairs for remark in column.remarks)
+    items = [_protocol(table, column, one, run) for column, one in pairs]
+    return {"kind": "protocols", "items": items, "remarks": list(remarks)}
+
+
+def _protocol(table: Table, column: Column, ours: Measured, run: Run) -> dict[str, Any]:
+    found = differences(column, ours)
+    seen = run.training_images
+    if table.training_images and not math.isclose(seen, table.training_images, rel_tol=ALMOST):
+        found.append(f"training images: {seen:,} here, {table.training_images:,.0f} for the paper's own models")
+    return {
+        "measure": column.name,
+        "which": AS_PUBLISHED if ours.as_published else THIS,
+        "value": ours.value,
+        "task": ours.task,
+        "settings": ours.settings,
+        "same": not found if column.settings else None,
+        "compared": [WORDS.get(name, name) for name in column.settings],
+        "differences": found,
+    }
+
+
+def _is_same_method(table: Table, method: str, run: Run) -> bool:
+    fields = table.ours.get(method)
+    return (
+        fields is not None and fields.items() <= {k: v for k, v in run.config["method"].items() if k in fields}.items()
+    )

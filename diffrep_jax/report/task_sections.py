@@ -1,0 +1,146 @@
+"""The sections of what the tasks have made: pictures and numbers, probes, quality against evaluations."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from diffrep_jax.report import blocks
+from diffrep_jax.report.blocks import Block
+from diffrep_jax.report.collect import Run
+
+# Of these a report says how they are made, where they are missing; others are shown where they are there.
+PICTURES = {
+    "reconstruct": "Reconstruction",
+    "interpolate": "Interpolation",
+    "manipulate": "Manipulation",
+    "counterfactual": "Counterfactuals",
+    "sample": "Samples",
+}
+LATER = ("probe", "evaluate")  # have sections of their own
+NOT_SHOWN = ("report", "export", "import", "prepare")
+
+ALT = {
+    "reconstruct/grid.png": "Held-out images, the endpoint x_T that their codes give, and what comes back from it.",
+    "interpolate/strip.png": "From one held-out image to another, decoded from the codes between theirs.",
+    "interpolate/interpolation.gif": "The walk from one image to the other and back, animated.",
+    "manipulate/grid.png": "Images whose codes were moved along the direction of an attribute.",
+    "counterfactual/grid.png": "Images with a part of another image's code in the place of their own.",
+    "sample/grid.png": "New images, decoded from codes that were drawn.",
+    "inspect_data/contact_sheet.png": "Images as the model sees them, evenly spaced over the data set.",
+}
+
+QUALITY = ("mse", "psnr", "ssim", "lpips", "fid")
+ROW = ("sampler", "grid", "steps", "churn_step_ratio", "eta", "evaluations", "dataset", "split", "images", "seconds")
+MEASURES = ("mse", "psnr", "ssim", "ssim_official", "lpips", "fid")
+
+
+def picture_sections(run: Run, tasks: Collection[str]) -> Iterator[Block]:
+    """A section for each task that draws; `tasks`: those that there are."""
+    others = [task for task in run.metrics if task not in (*PICTURES, *LATER, *NOT_SHOWN)]
+    for task in [*PICTURES, *others]:
+        title = PICTURES.get(task, task.replace("_", " ").capitalize())
+        if task in run.metrics:
+            yield blocks.section(task, title, _of_task(run, task))
+        elif task in PICTURES and task in tasks:
+            yield blocks.section(task, title, [blocks.missing(f"{title}: not made yet.", run, task)])
+
+
+def _of_task(run: Run, task: str) -> Iterator[Block]:
+    for path in run.pictures[task]:
+        yield blocks.picture(path, ALT.get(path, f"{path}, a picture of --task={task}."))
+    yield from _numbers(f"Numbers of --task={task}", run.metrics[task])
+
+
+def _numbers(caption: str, found: Mapping[str, Any]) -> Iterator[Block]:
+    """Single values in one table; each flat dict, and each list of flat dicts, in a table of its own."""
+    single = {name: value for name, value in found.items() if _is_single(value)}
+    if single:
+        yield blocks.facts(caption, single)
+    for name, value in found.items():
+        if isinstance(value, dict) and value and all(map(_is_single, value.values())):
+            yield blocks.facts(name, value)
+        elif isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+            columns = list(dict.fromkeys(key for row in value for key in row if _is_single(row[key])))
+            yield blocks.table(name, columns, [[row.get(column) for column in columns] for row in value])
+
+
+def _is_single(value: Any) -> bool:
+    return not isinstance(value, dict | list) or (isinstance(value, list) and not any(map(_has_parts, value)))
+
+
+def _has_parts(value: Any) -> bool:
+    return isinstance(value, dict | list)
+
+
+def probe_section(run: Run) -> Block:
+    title = "What a linear layer reads off the codes"
+    report = run.metrics.get("probe")
+    if report is None:
+        return blocks.section("probe", title, [blocks.missing("Probes: not made yet.", run, "probe")])
+    return blocks.section("probe", title, _probe(report))
+
+
+WORDS = {"ap": "average precision", "r": "Pearson's r", "mse": "mean squared error"}
+
+
+def _probe(report: Mapping[str, Any]) -> Iterator[Block]:
+    parts = [part for part in ("classes", "attributes") if part in report]
+    rows = [
+        [part, WORDS.get(measure, measure), value, report[part]["epoch"], official, report[part]["official"]["epoch"]]
+        for part in parts
+        for measure, value in report[part]["mean"].items()
+        for official in [report[part]["official"]["mean"][measure]]
+    ]
+    columns = ("of", "measure", "mean", "epoch", "mean, epoch picked on the test images", "that epoch")
+    caption = "Linear heads on frozen codes; the epoch is picked on validation images, but where said otherwise"
+    yield blocks.table(caption, columns, rows)
+    for part in parts:
+        for measure, values in report[part]["each"].items():
+            known = [abs(value) for value in values.values() if value is not None]
+            full = 1.0 if measure in ("ap", "r") else max(known, default=1.0)
+            yield blocks.bars(f"{WORDS.get(measure, measure).capitalize()} of each of the {part}", values, full)
+    shown = {key: value for key, value in report.items() if key not in parts and _is_single(value)}
+    images = {f"{split} images": count for split, count in report.get("images", {}).items()}
+    yield blocks.facts("Numbers of --task=probe", shown | images)
+
+
+def quality_section(run: Run, tasks: Collection[str]) -> Block:
+    """Quality against number of evaluations, from --task=evaluate; what it could not measure, and why."""
+    title = "Quality against number of evaluations"
+    report = run.metrics.get("evaluate")
+    if report is None and "evaluate" in tasks:
+        found: Any = [blocks.missing("Quality against evaluations: not measured yet.", run, "evaluate")]
+    elif report is None:
+        found = [blocks.paragraph("This version has no task that measures it.")]
+    else:
+        found = _quality(report)
+    return blocks.section("quality", title, found)
+
+
+def _quality(report: Mapping[str, Any]) -> Iterator[Block]:
+    rows = report.get("rows", [])
+    for measure in QUALITY:
+        lines: dict[str, list[list[float]]] = {}
+        for row in rows:
+            if row.get(measure) is not None:
+                lines.setdefault(_name(row, rows), []).append([row["evaluations"], row[measure]])
+        if lines:
+            lines = {name: sorted(points) for name, points in lines.items()}
+            log = measure in ("mse", "lpips", "fid") and min(y for points in lines.values() for _, y in points) > 0
+            yield blocks.chart(measure, "evaluations", measure, lines, log_x=True, log_y=log, dots=True)
+    if rows:
+        columns = [key for key in (*ROW, *MEASURES) if any(row.get(key) is not None for row in rows)]
+        caption = "What --task=evaluate has measured"
+        yield blocks.table(caption, columns, [[row.get(key) for key in columns] for row in rows])
+    for measure, why in (report.get("missing") or {}).items():
+        yield blocks.paragraph(f"{measure}: not measured. {why}")
+    if report.get("disentanglement"):
+        yield from _numbers("Disentanglement", report["disentanglement"])
+
+
+def _name(row: Mapping[str, Any], rows: Any) -> str:
+    """The sampler, and what else tells its rows from others in the legend."""
+    said = [str(row.get("sampler"))]
+    for key, word in (("grid", ""), ("churn_step_ratio", "churn "), ("eta", "eta "), ("dataset", ""), ("split", "")):
+        if len({str(other.get(key)) for other in rows}) > 1:
+            said.append(f"{word}{row.get(key)}")
+    return ", ".join(said)
