@@ -1,4 +1,4 @@
-"""`make demo`: train a small DBAE on scanned digits, reconstruct held-out ones, interpolate, probe, write the report."""
+"""`make demo`: train a small DBAE on scanned digits, reconstruct held-out ones, interpolate, probe, report."""
 
 import json
 import pathlib

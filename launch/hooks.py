@@ -28,6 +28,8 @@ class TaskHook:
         return step % self.task.every_steps == 0
 
     def __call__(self, step: int, state: TrainState, writer: Writer) -> None:
+        if not (self.task.needs_run or is_first()):
+            return  # nothing to compute together, and nothing to read here
         # All processes compute, the first one writes where it counts.
         root = self.workdir if is_first() else pathlib.Path(tempfile.gettempdir())
         folder = root / "previews" / f"step_{step:08d}"

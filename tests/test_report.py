@@ -21,8 +21,9 @@ from diffrep_jax.report.measured import measured
 from diffrep_jax.report.published import TABLES
 from diffrep_jax.tasks import base
 from diffrep_jax.train.provenance import software
-from launch import main
+from launch import hooks, main
 from tests import made_run
+from tests.tiny import tiny_config
 
 TASKS = ("counterfactual", "evaluate", "interpolate", "manipulate", "probe", "reconstruct", "report", "sample")
 VOID = {"meta", "img", "br", "link", "hr", "input"}
@@ -418,7 +419,7 @@ def test_a_preview_is_reported_with_the_run_that_it_is_of(tmp_path):
     assert any(block["lines"].get("loss") for block in blocks(document, "chart"))
 
 
-# --- the command
+# --- the command and the hook
 
 
 def test_the_command_writes_the_three_of_them(tmp_path, caplog):
@@ -463,3 +464,41 @@ def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
         error = capsys.readouterr().err
         assert "a run's --workdir" in error or "not a run" in error
     assert not list(tmp_path.iterdir())
+
+
+def test_inside_training_it_comes_last_and_on_the_first_process_alone(tmp_path, monkeypatch):
+    """The others' folders of previews hold no run, and a report reads what the other hooks have written."""
+    config = tiny_config()
+    with config.unlocked():
+        for name in ("probe", "reconstruct", "report"):
+            config.tasks[name].every_steps = 5
+    found = hooks.task_hooks(None, config, tmp_path, None)
+    assert [hook.name for hook in found] == ["probe", "reconstruct", "report"] and found[-1].due(10)
+
+    run = made_run.digits_run(tmp_path / "run")
+    made_run.write(run / "previews" / "step_00000005" / "reconstruct" / "metrics.json", {"mse": 0.5})
+    written = []
+
+    class Board:
+        def scalars(self, step, values):
+            written.append((step, values))
+
+    class State:
+        averaged = None
+
+    hook = hooks.TaskHook("report", base.build("report", {"every_steps": 5}, {}), None, config, run)
+    monkeypatch.setattr(hooks, "is_first", lambda: False)
+    hook(5, State(), Board())
+    assert not written
+    monkeypatch.setattr(hooks, "is_first", lambda: True)
+    hook(5, State(), Board())
+    assert [step for step, _ in written] == [5] and written[0][1]["report/pictures"] == 0
+    assert "0.5" in (run / "previews" / "step_00000005" / "report" / "report.html").read_text()
+
+
+def test_json_is_also_for_programs(ffhq):
+    document = json.loads(json.dumps(told(ffhq)))
+    mse = [one for one in document["measured"] if one["measure"] == "reconstruction_mse"]
+    assert [one["settings"]["evaluations"] for one in mse] == [10, 20, 50, 100, 19, 39, 99, 199, 100]
+    assert document["run"]["config"]["method"]["name"] == "dbae" and len(document["run"]["starts"]) == 2
+    assert document["run"]["training_images"] == 1_020_000 * 256

@@ -1,15 +1,19 @@
 """The report as one dict of plain values: JSON holds it, HTML and Markdown draw it."""
 
+import dataclasses
 from collections.abc import Collection
 from typing import Any
 
 from diffrep_jax.report import run_sections, task_sections
 from diffrep_jax.report.collect import Run
+from diffrep_jax.report.measured import measured
 from diffrep_jax.report.values import clean, duration, text
 
 
 def document(run: Run, method: str, tasks: Collection[str], software: dict[str, Any]) -> dict[str, Any]:
-    """{"title", "summary", "tiles": [{"name", "value", "note"}], "sections"}.
+    """{"title", "summary", "tiles": [{"name", "value", "note"}], "sections", "measured", "run"}.
+
+    The last two are for programs: each number that a paper might have too with its settings, and what the run is.
 
     method: its name; tasks: those that there are; software: see `train.provenance`. For the blocks see `blocks.py`.
     """
@@ -32,6 +36,12 @@ def document(run: Run, method: str, tasks: Collection[str], software: dict[str, 
             "summary": f"Step {run.step:,} of a run of diffrep_jax; the averaged weights were used throughout.",
             "tiles": _tiles(run),
             "sections": sections,
+            "measured": [dataclasses.asdict(one) for one in measured(run)],
+            "run": {
+                **{"folder": str(run.folder), "step": run.step, "seconds": run.seconds},
+                **{"training_images": run.training_images, "starts": run.starts, "config": config},
+                "report_made_with": software,
+            },
         }
     )
 

@@ -96,7 +96,7 @@ def _probe(report: Mapping[str, Any]) -> Iterator[Block]:
     for part in parts:
         for measure, values in report[part]["each"].items():
             known = [abs(value) for value in values.values() if value is not None]
-            full = 1.0 if measure in ("ap", "r") else max(known, default=1.0)
+            full = 1.0 if measure in ("ap", "r") else max(known, default=0.0) or 1.0
             yield blocks.bars(f"{WORDS.get(measure, measure).capitalize()} of each of the {part}", values, full)
     shown = {key: value for key, value in report.items() if key not in parts and _is_single(value)}
     images = {f"{split} images": count for split, count in report.get("images", {}).items()}
