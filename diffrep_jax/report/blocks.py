@@ -57,6 +57,11 @@ def picture(path: str, alt: str) -> Block:
     return {"kind": "picture", "path": path, "alt": alt}
 
 
+def protocols(items: Iterable[Mapping[str, Any]], remarks: Iterable[str]) -> Block:
+    """items: how each number was measured, see `compare.py`; remarks: what holds for all of a table."""
+    return {"kind": "protocols", "items": list(items), "remarks": list(remarks)}
+
+
 def missing(what: str, run: Run, task: str, *overrides: str) -> Block:
     """What is not there, and the command that makes it."""
     command = ["python", "launch/main.py", f"--workdir={run.root}", f"--task={task}", *overrides]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from diffrep_jax.report import blocks
 from diffrep_jax.report.collect import Run
 from diffrep_jax.report.measured import Measured
 from diffrep_jax.report.published import TABLES, Column, Table
@@ -18,6 +19,7 @@ WORDS = {  # what a setting is called, where its name does not say it
     "churn_step_ratio": "churn",
     "window": "window of the SSIM",
 }
+ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
 ALMOST = 0.05  # the papers round how many images were seen
 THIS, AS_PUBLISHED = "this run", "this run, as the paper's code measures"
 
@@ -54,10 +56,7 @@ def block(table: Table, rows: list[list[Any]], marked: Iterable[int] = ()) -> di
     """A table block; marked rows are ours, and those of the same method."""
     names = ["method", *(f"{column.name}{ARROWS[column.better]}" for column in table.columns)]
     caption = ": ".join(filter(None, (", ".join(filter(None, (table.paper, table.place))), table.title)))
-    return {"kind": "table", "caption": caption, "columns": names, "rows": rows, "marked": list(marked)}
-
-
-ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
+    return blocks.table(caption, names, rows, marked)
 
 
 def printed(value: str) -> dict[str, Any] | None:
@@ -105,11 +104,11 @@ def _equal(ours: Any, theirs: Any) -> bool:
 def _protocols(table: Table, run: Run, taken: Iterable[tuple[Column, Measured | None]]) -> dict[str, Any]:
     pairs = [(column, one) for column, one in taken if one and column.better]
     remarks = dict.fromkeys(remark for column, _ in pairs for remark in column.remarks)
-    items = [_protocol(table, column, one, run) for column, one in pairs]
-    return {"kind": "protocols", "items": items, "remarks": list(remarks)}
+    return blocks.protocols([_protocol(table, column, one, run) for column, one in pairs], remarks)
 
 
 def _protocol(table: Table, column: Column, ours: Measured, run: Run) -> dict[str, Any]:
+    """`same` is None where nothing is known to compare with."""
     found = differences(column, ours)
     seen = run.training_images
     if table.training_images and not math.isclose(seen, table.training_images, rel_tol=ALMOST):
