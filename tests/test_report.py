@@ -5,6 +5,7 @@ import html.parser
 import io
 import json
 import math
+import os
 import re
 
 import numpy as np
@@ -192,7 +193,7 @@ def test_json_holds_the_values_and_is_valid(ffhq):
     values = {row[0]: row[1:] for row in table["rows"]}
     assert [cell["value"] for cell in values["DBAE (stochastic encoder)"]] == [512, 0.920, 0.094, 4.81e-3]
     assert values["DBAE (stochastic encoder)"][1]["text"] == "0.920"
-    bars = next(block for block in blocks(document, "bars") if "precision" in block["caption"])
+    bars = next(block for block in blocks(document, "bars") if "average precision" in block["caption"])
     probe = made_run.celeba_probe()["attributes"]["each"]["ap"]
     assert {k: v for k, v in bars["values"].items() if v is not None} == {k: v for k, v in probe.items() if v == v}
     assert bars["values"]["Attribute_3"] is None and len(bars["values"]) == 40
@@ -349,6 +350,32 @@ def test_an_empty_run_names_the_command_of_each_section(tmp_path):
     )  # what this version lacks is not asked
 
 
+def test_probes_of_several_data_sets_are_beside_the_papers_together(tmp_path):
+    run = made_run.celeba_run(tmp_path / "run")
+    for name, report in (("celeba", made_run.celeba_probe()), ("lfw", made_run.lfw_probe())):
+        made_run.write(run / "probe" / "metrics.json", report)
+        made_run.write(run / "probe" / f"metrics_{name}.json", report)
+    found = comparisons(run)["Linear probes of models of CelebA 64 x 64"]
+    rows = {row[0]: row[1:] for row in found["table"]["rows"]}
+    ap, r = made_run.celeba_probe()["attributes_ap"], made_run.lfw_probe()["attributes_r"]
+    assert rows[compare.THIS][:2] == pytest.approx([ap, r]) and not found["missing"]
+    assert len(blocks(told(run), "bars")) == 3
+    assert [tile["note"] for tile in told(run)["tiles"]][:2] == ["probe of celeba", "probe of lfw"]
+
+
+def test_numbers_from_before_the_newest_checkpoint_are_told_apart(tmp_path):
+    run = made_run.celeba_run(tmp_path / "run")
+    made_run.write(run / "reconstruct" / "metrics.json", {"mse": 0.1} | made_run.DECODED)
+    assert collect(run).earlier == frozenset()
+    now = (run / "probe" / "metrics.json").stat().st_mtime
+    (run / "checkpoints" / "2000").mkdir()
+    os.utime(run / "checkpoints" / "2000", (now + 100, now + 100))
+    os.utime(run / "reconstruct" / "metrics.json", (now + 200, now + 200))
+    assert collect(run).earlier == {"probe", "probe/lfw"}
+    warnings = [block for block in blocks(told(run), "missing") if "before the newest checkpoint" in block["text"]]
+    assert [block["command"].rpartition(" ")[2] for block in warnings] == ["--config.tasks.probe.dataset=lfw"]
+
+
 def test_every_measure_of_evaluate_is_drawn(ffhq):
     drawn = {block["caption"]: block["lines"] for block in blocks(told(ffhq), "chart")}
     assert {"mse", "psnr", "ssim", "lpips"} <= drawn.keys() and "fid" not in drawn
@@ -414,7 +441,7 @@ def test_a_preview_is_reported_with_the_run_that_it_is_of(tmp_path):
     made_run.write(preview / "reconstruct" / "metrics.json", {"mse": 0.5} | made_run.DECODED)
     made_run.write(run / "reconstruct" / "metrics.json", {"mse": 0.1} | made_run.DECODED)
     document = told(preview)
-    assert document["title"].startswith("run, step_00000500: ") and "Step 500 " in document["summary"]
+    assert document["title"].startswith("run, step_00000500: ") and "at step 500." in document["summary"]
     assert document["tiles"][0]["value"] == "0.5"
     assert any(block["lines"].get("loss") for block in blocks(document, "chart"))
 

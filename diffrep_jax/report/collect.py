@@ -24,8 +24,10 @@ class Run:
       root: the run; folder: where its tasks have written, the same, or a folder of its previews.
       config: the run's config.json.
       metrics, pictures: {task: its metrics.json}, {task: its pictures, relative to `folder`}.
+      probes: {data set: the probe's metrics on it}.
+      earlier: the tasks, and probes as probe/<data set>, whose metrics were written before the newest checkpoint.
       curves: {name: [[step, value], ...]} of metrics.jsonl.
-      step: of the weights that the tasks have used, the newest checkpoint's or the preview's.
+      step: of the newest checkpoint, or of the preview.
       starts: the entries of run.json, each with "seconds" from the start to the last line before the next one.
     """
 
@@ -34,6 +36,8 @@ class Run:
     config: dict[str, Any]
     metrics: dict[str, dict[str, Any]]
     pictures: dict[str, list[str]]
+    probes: dict[str, dict[str, Any]]
+    earlier: frozenset[str]
     curves: dict[str, list[list[float]]]
     step: int
     starts: list[dict[str, Any]]
@@ -60,17 +64,32 @@ def collect(folder: pathlib.Path) -> Run:
     if not (root / CONFIG).is_file():
         raise UserError(f"No {CONFIG} in {root}: not a run. Give a --workdir that --task=train has written.")
     lines = _lines(root / JSONL)
-    metrics = {path.parent.name: _read(path, path.parent.name) for path in sorted(folder.glob("*/metrics.json"))}
+    files = {path.parent.name: path for path in sorted(folder.glob("*/metrics.json"))}
+    metrics = {task: _read(path, task) for task, path in files.items()}
+    probes = _probes(folder)
+    newest = max((path.stat().st_mtime for path in (root / FOLDER).glob("*")), default=0.0)
+    written = files | {f"probe/{dataset}": path for dataset, path in probes.items()}
     return Run(
         root=root,
         folder=folder,
         config=_read(root / CONFIG, "train"),
         metrics=metrics,
         pictures={task: _pictures(folder, task) for task in metrics},
+        probes={name: _read(path, "probe") for name, path in probes.items()},
+        earlier=frozenset(name for name, path in written.items() if folder == root and path.stat().st_mtime < newest),
         curves=_curves(lines),
         step=_step(root, folder),
         starts=_timed(provenance.starts(root), lines),
     )
+
+
+def _probes(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """{data set: the file of its numbers}; earlier versions wrote those of the last one alone."""
+    files = sorted((folder / "probe").glob("metrics_*.json"))
+    last = folder / "probe" / "metrics.json"
+    if files or not last.is_file():
+        return {path.stem.removeprefix("metrics_"): path for path in files}
+    return {str(_read(last, "probe").get("dataset")): last}
 
 
 def _step(root: pathlib.Path, folder: pathlib.Path) -> int:

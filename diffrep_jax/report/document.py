@@ -33,7 +33,7 @@ def document(run: Run, method: str, tasks: Collection[str], software: dict[str, 
     return clean(
         {
             "title": f"{where}: {method} on {config['data']['name']}, {size} x {size}",
-            "summary": f"Step {run.step:,} of a run of diffrep_jax; the averaged weights were used throughout.",
+            "summary": f"A run of diffrep_jax at step {run.step:,}. Tasks use the averaged weights.",
             "tiles": _tiles(run),
             "sections": sections,
             "measured": [dataclasses.asdict(one) for one in measured(run)],
@@ -48,16 +48,17 @@ def document(run: Run, method: str, tasks: Collection[str], software: dict[str, 
 
 def _tiles(run: Run) -> list[dict[str, str]]:
     """The numbers that a reader looks for first."""
-    reconstructed, probed = run.metrics.get("reconstruct", {}), run.metrics.get("probe", {})
+    reconstructed = run.metrics.get("reconstruct", {})
     tiles = [
         ("reconstruction MSE", reconstructed.get("mse"), _images(reconstructed)),
         ("reconstruction SSIM", reconstructed.get("ssim"), _images(reconstructed)),
         *(
             (
                 f"{part}, {task_sections.WORDS[measure]}",
-                probed.get(f"{part}_{measure}"),
-                f"probe of {probed['dataset']}",
+                probed[f"{part}_{measure}"],
+                f"probe of {dataset}",
             )
+            for dataset, probed in run.probes.items()
             for part, measure in (("classes", "ap"), ("attributes", "ap"), ("attributes", "r"))
             if f"{part}_{measure}" in probed
         ),

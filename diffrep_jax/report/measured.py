@@ -33,7 +33,11 @@ def measured(run: Run) -> list[Measured]:
 
 
 def _probe(run: Run) -> Iterator[Measured]:
-    report = run.metrics.get("probe", {})
+    for report in run.probes.values():
+        yield from _one_probe(report)
+
+
+def _one_probe(report: dict[str, Any]) -> Iterator[Measured]:
     settings = {key: report[key] for key in ("dataset", "epochs", "lr") if key in report} | {"split": "test"}
     if "test" in report.get("images", {}):
         settings["images"] = report["images"]["test"]

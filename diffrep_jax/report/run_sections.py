@@ -102,10 +102,9 @@ def _provenance(run: Run, software: dict[str, Any]) -> Iterator[Block]:
             "training images, repeated ones counted": run.training_images,
             "wall time of training": duration(run.seconds),
             "seed": config["seed"],
-            "report made by commit": commit(software),
-            **{f"report made with {name}": version for name, version in software["versions"].items()},
         },
     )
+    yield blocks.facts("The report was made with", {"commit": commit(software), **software["versions"]})
 
 
 def _start(start: dict[str, Any]) -> list[Any]:

@@ -45,9 +45,16 @@ def picture_sections(run: Run, tasks: Collection[str]) -> Iterator[Block]:
 
 
 def _of_task(run: Run, task: str) -> Iterator[Block]:
+    yield from _earlier(run, task, task)
     for path in run.pictures[task]:
         yield blocks.picture(path, ALT.get(path, f"{path}, a picture of --task={task}."))
     yield from _numbers(f"Numbers of --task={task}", run.metrics[task])
+
+
+def _earlier(run: Run, name: str, task: str, *overrides: str) -> Iterator[Block]:
+    """A warning where the numbers of `name`, as in `Run.earlier`, are not of the newest checkpoint."""
+    if name in run.earlier:
+        yield blocks.missing("Written before the newest checkpoint. To make it of that one:", run, task, *overrides)
 
 
 def _numbers(caption: str, found: Mapping[str, Any]) -> Iterator[Block]:
@@ -73,16 +80,17 @@ def _has_parts(value: Any) -> bool:
 
 def probe_section(run: Run) -> Block:
     title = "What a linear layer reads off the codes"
-    report = run.metrics.get("probe")
-    if report is None:
+    if not run.probes:
         return blocks.section("probe", title, [blocks.missing("Probes: not made yet.", run, "probe")])
-    return blocks.section("probe", title, _probe(report))
+    found = [block for dataset, report in run.probes.items() for block in _probe(run, dataset, report)]
+    return blocks.section("probe", title, found)
 
 
 WORDS = {"ap": "average precision", "r": "Pearson's r", "mse": "mean squared error"}
 
 
-def _probe(report: Mapping[str, Any]) -> Iterator[Block]:
+def _probe(run: Run, dataset: str, report: Mapping[str, Any]) -> Iterator[Block]:
+    yield from _earlier(run, f"probe/{dataset}", "probe", f"--config.tasks.probe.dataset={dataset}")
     parts = [part for part in ("classes", "attributes") if part in report]
     rows = [
         [part, WORDS.get(measure, measure), value, report[part]["epoch"], official, report[part]["official"]["epoch"]]
@@ -91,16 +99,18 @@ def _probe(report: Mapping[str, Any]) -> Iterator[Block]:
         for official in [report[part]["official"]["mean"][measure]]
     ]
     columns = ("of", "measure", "mean", "epoch", "mean, epoch picked on the test images", "that epoch")
-    caption = "Linear heads on frozen codes; the epoch is picked on validation images, but where said otherwise"
+    caption = (
+        f"{dataset}: linear heads on frozen codes; the epoch is picked on validation images, but where said otherwise"
+    )
     yield blocks.table(caption, columns, rows)
     for part in parts:
         for measure, values in report[part]["each"].items():
             known = [abs(value) for value in values.values() if value is not None]
             full = 1.0 if measure in ("ap", "r") else max(known, default=0.0) or 1.0
-            yield blocks.bars(f"{WORDS.get(measure, measure).capitalize()} of each of the {part}", values, full)
+            yield blocks.bars(f"{dataset}: {WORDS.get(measure, measure)} of each of the {part}", values, full)
     shown = {key: value for key, value in report.items() if key not in parts and _is_single(value)}
     images = {f"{split} images": count for split, count in report.get("images", {}).items()}
-    yield blocks.facts("Numbers of --task=probe", shown | images)
+    yield blocks.facts(f"{dataset}: numbers of --task=probe", shown | images)
 
 
 def quality_section(run: Run, tasks: Collection[str]) -> Block:
@@ -112,7 +122,7 @@ def quality_section(run: Run, tasks: Collection[str]) -> Block:
     elif report is None:
         found = [blocks.paragraph("This version has no task that measures it.")]
     else:
-        found = _quality(report)
+        found = [*_earlier(run, "evaluate", "evaluate"), *_quality(report)]
     return blocks.section("quality", title, found)
 
 
