@@ -15,7 +15,10 @@ START = {
     "versions": {"diffrep_jax": "0.1.0", "python": "3.12.1", "jax": "0.11.2", "jaxlib": "0.11.2", "flax": "0.12.8"},
     **{"platform": "gpu", "device": "NVIDIA H200", "devices": 8, "processes": 1},
 }
-DECODED = {"sampler": "euler", "grid": "karras", "steps": 100, "churn_step_ratio": 0.0, "eta": 0.0, "evaluations": 100}
+DECODED = {
+    **{"sampler": "euler", "grid": "karras", "steps": 100, "churn_step_ratio": 0.0, "eta": 0.0, "evaluations": 100},
+    **{"seed": 0, "invert_steps": 0, "invert_evaluations": 0},
+}
 
 
 def write(path: pathlib.Path, content: object) -> None:
@@ -78,11 +81,23 @@ def evaluation() -> dict:
             mse = 0.0025 + 0.05 / (evaluations * factor)
             numbers = {"mse": mse, "psnr": -10 * np.log10(mse), "ssim": 0.7 - 2 * mse, "ssim_official": 0.96 - 2 * mse}
             told = DECODED | {"sampler": sampler, "steps": steps, "evaluations": evaluations}
-            place = {"dataset": "celebahq", "split": "all", "images": 30_000, "seed": 0, "seconds": 1.5 * evaluations}
+            place = {"images": 30_000, "dataset": "celebahq", "split": "all", "seconds": 1.5 * evaluations}
             rows.append(told | place | numbers | {"lpips": 0.07 + 0.3 / evaluations, "fid": None})
+    exact = {"mse": 1e-4, "ssim": 0.98, "ssim_official": 0.99, "lpips": 0.01, "psnr": 40.0, "fid": None}
+    rows.append(rows[3] | {"sampler": "exponential", "invert_steps": 100, "invert_evaluations": 100} | exact)
+    nothing = dict.fromkeys(
+        ("sampler", "grid", "steps", "churn_step_ratio", "eta", "invert_steps", "evaluations", "seed")
+    )
+    rows.append(rows[3] | nothing | {"mse": 1e-9, "ssim": 1.0, "reconstructions": "theirs.zip", "seconds": None})
     missing = {"fid": "No weights of InceptionV3; give --weights_dir."}
-    dci = {"disentanglement": 0.31, "completeness": 0.22, "informativeness": float("nan")}
-    return {"rows": rows, "missing": missing, "disentanglement": {"tad": 0.25, "attributes": 9, "dci": dci}}
+    dci = {"images": 1000, "disentanglement": 0.31, "informativeness": float("nan"), "each": {"a": 0.75, "b": None}}
+    disentanglement = {"images": 10_000, "factors": ["a", "b"], "tad": 0.25, "attributes": 9.0, "captured": ["a"]}
+    generated = [
+        {"path": "runs/ffhq/sample/samples.npz", "images": 50_000, "fid": 12.5, "against": "ffhq, all"},
+        {"path": "others.zip", "images": 50_000, "fid": 2.5, "against": "ffhq, all"},
+    ]
+    told = {"rows": rows, "missing": missing, "generated": generated}
+    return told | {"disentanglement": disentanglement | {"dci": dci}}
 
 
 def ffhq_run(folder: pathlib.Path) -> pathlib.Path:

@@ -18,7 +18,7 @@ from diffrep_jax.report.collect import collect
 from diffrep_jax.report.document import document
 from diffrep_jax.report.html import page
 from diffrep_jax.report.markdown import markdown
-from diffrep_jax.report.measured import measured
+from diffrep_jax.report.measured import AS_PUBLISHED, INFERRED, THIS, WAYS, measured
 from diffrep_jax.report.published import TABLES
 from diffrep_jax.tasks import base
 from diffrep_jax.train.provenance import software
@@ -266,7 +266,7 @@ def comparisons(folder):
     return {t.title: compare.comparison(t, run, measured(run)) for t in compare.beside(run)}
 
 
-def protocol(comparison, measure, which=compare.THIS):
+def protocol(comparison, measure, which=THIS):
     return next(p for p in comparison["protocols"]["items"] if (p["measure"], p["which"]) == (measure, which))
 
 
@@ -283,17 +283,31 @@ def test_the_published_protocol_is_recognised(ffhq):
     assert protocol(faces, "SSIM")["differences"] == [
         "window of the SSIM: along height and width here, along width and channels in the paper"
     ]
-    assert protocol(faces, "SSIM", compare.AS_PUBLISHED)["same"]
+    assert protocol(faces, "SSIM", AS_PUBLISHED)["same"]
     assert protocol(faces, "LPIPS")["differences"] == [
         "steps: 100 here, 333 in the paper",
         "churn: 0 here, 0.33 in the paper",
     ]
     rows = {row[0]: row[1:] for row in faces["table"]["rows"]}
     last = made_run.evaluation()["rows"][3]
-    assert rows[compare.THIS] == [512, last["ssim"], last["lpips"], last["mse"]]
-    assert rows[compare.AS_PUBLISHED] == [None, last["ssim_official"], None, None]
+    assert rows[THIS] == [512, last["ssim"], last["lpips"], last["mse"]]
+    assert rows[AS_PUBLISHED] == [None, last["ssim_official"], None, None]
     marked = [faces["table"]["rows"][i][0] for i in faces["table"]["marked"]]
-    assert marked == ["DBAE-d (deterministic encoder)", compare.THIS, compare.AS_PUBLISHED]
+    assert marked == ["DBAE-d (deterministic encoder)", *WAYS]
+
+
+def test_an_inferred_endpoint_is_a_row_of_its_own_and_files_are_nobodys(ffhq):
+    """What was decoded from more than its code is no result of the code; images from files may be anyone's."""
+    faces = comparisons(ffhq)["Reconstruction of CelebA-HQ by models of FFHQ 128 x 128"]
+    rows = {row[0]: row[1:] for row in faces["table"]["rows"]}
+    assert rows[INFERRED] == [49_664, 0.98, 0.01, 1e-4]  # as large as the papers' codes with an inferred x_T
+    assert protocol(faces, "MSE", INFERRED)["differences"] == [
+        "x_T: inferred here, from the code alone in the paper",
+        "sampler: exponential here, euler in the paper",
+    ]
+    assert min(row["value"] for row in faces["protocols"]["items"]) > 1e-9
+    samples = comparisons(ffhq)["Samples of models of FFHQ 128 x 128, T = 100"]
+    assert (protocol(samples, "FID")["value"], protocol(samples, "FID")["same"]) == (12.5, True)
 
 
 def test_each_difference_is_told(tmp_path, ffhq):
@@ -303,7 +317,7 @@ def test_each_difference_is_told(tmp_path, ffhq):
         "split that picks the epoch: validation here, test in the paper",
         "training images: 256,000 here, 261,000,000 for the paper's own models",
     ]
-    official = protocol(found, "r on LFW", compare.AS_PUBLISHED)
+    official = protocol(found, "r on LFW", AS_PUBLISHED)
     assert official["value"] == pytest.approx(protocol(found, "r on LFW")["value"] + 0.001)
     assert len(official["differences"]) == 1
     assert [column.name for column in found["missing"]] == ["AP on CelebA"]
@@ -358,7 +372,7 @@ def test_probes_of_several_data_sets_are_beside_the_papers_together(tmp_path):
     found = comparisons(run)["Linear probes of models of CelebA 64 x 64"]
     rows = {row[0]: row[1:] for row in found["table"]["rows"]}
     ap, r = made_run.celeba_probe()["attributes_ap"], made_run.lfw_probe()["attributes_r"]
-    assert rows[compare.THIS][:2] == pytest.approx([ap, r]) and not found["missing"]
+    assert rows[THIS][:2] == pytest.approx([ap, r]) and not found["missing"]
     assert len(blocks(told(run), "bars")) == 3
     assert [tile["note"] for tile in told(run)["tiles"]][:2] == ["probe of celeba", "probe of lfw"]
 
@@ -379,7 +393,7 @@ def test_numbers_from_before_the_newest_checkpoint_are_told_apart(tmp_path):
 def test_every_measure_of_evaluate_is_drawn(ffhq):
     drawn = {block["caption"]: block["lines"] for block in blocks(told(ffhq), "chart")}
     assert {"mse", "psnr", "ssim", "lpips"} <= drawn.keys() and "fid" not in drawn
-    assert drawn["mse"].keys() == {"euler", "heun"}
+    assert drawn["mse"].keys() == {"euler", "heun", "exponential, inverted 100"}
     assert drawn["mse"]["heun"][0] == [19, made_run.evaluation()["rows"][4]["mse"]]
     assert any("fid: not measured. No weights" in block["text"] for block in blocks(told(ffhq), "text"))
 
@@ -526,6 +540,6 @@ def test_inside_training_it_comes_last_and_on_the_first_process_alone(tmp_path, 
 def test_json_is_also_for_programs(ffhq):
     document = json.loads(json.dumps(told(ffhq)))
     mse = [one for one in document["measured"] if one["measure"] == "reconstruction_mse"]
-    assert [one["settings"]["evaluations"] for one in mse] == [10, 20, 50, 100, 19, 39, 99, 199, 100]
+    assert [one["settings"]["evaluations"] for one in mse] == [10, 20, 50, 100, 19, 39, 99, 199, 100, 100]
     assert document["run"]["config"]["method"]["name"] == "dbae" and len(document["run"]["starts"]) == 2
     assert document["run"]["training_images"] == 1_020_000 * 256

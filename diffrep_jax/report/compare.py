@@ -6,7 +6,7 @@ from typing import Any
 
 from diffrep_jax.report import blocks
 from diffrep_jax.report.collect import Run
-from diffrep_jax.report.measured import Measured
+from diffrep_jax.report.measured import AS_PUBLISHED, THIS, WAYS, Measured
 from diffrep_jax.report.published import TABLES, Column, Table
 from diffrep_jax.report.values import text
 
@@ -21,7 +21,6 @@ WORDS = {  # what a setting is called, where its name does not say it
 }
 ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
 ALMOST = 0.05  # the papers round how many images were seen
-THIS, AS_PUBLISHED = "this run", "this run, as the paper's code measures"
 
 
 def beside(run: Run) -> list[Table]:
@@ -35,20 +34,23 @@ def beside(run: Run) -> list[Table]:
 def comparison(table: Table, run: Run, measured: Iterable[Measured]) -> dict[str, Any]:
     """{"table": a block, "protocols": a block on how each measure was taken, "missing": columns that were not}."""
     candidates = list(measured)
-    ours = [_closest(column, [m for m in candidates if not m.as_published]) for column in table.columns]
-    theirs = [
-        _closer(column, ours[i], [m for m in candidates if m.as_published]) for i, column in enumerate(table.columns)
-    ]
     rows = [[method, *map(printed, values)] for method, values in table.rows.items()]
     marked = [i for i, method in enumerate(table.rows) if _is_same_method(table, method, run)]
-    for name, found in ((THIS, ours), (AS_PUBLISHED, theirs)):
-        if found is ours or any(found):
+    taken: list[tuple[Column, Measured | None]] = []
+    for way in WAYS:
+        found = [(column, _closest(column, [m for m in candidates if m.way == way])) for column in table.columns]
+        if way == AS_PUBLISHED:  # where it is nearer to the paper than what we stand for
+            found = [
+                (column, _nearer(column, one, ours)) for (column, one), (_, ours) in zip(found, taken, strict=True)
+            ]
+        if way == THIS or any(one for column, one in found if column.better):
             marked.append(len(rows))
-            rows.append([name, *(one and one.value for one in found)])
+            rows.append([way, *(one and one.value for _, one in found)])
+            taken += found
     return {
         "table": block(table, rows, marked),
-        "protocols": _protocols(table, run, zip(table.columns * 2, ours + theirs, strict=True)),
-        "missing": [c for c, one in zip(table.columns, ours, strict=True) if c.measure and one is None],
+        "protocols": _protocols(table, run, taken),
+        "missing": [column for column, one in taken[: len(table.columns)] if column.measure and one is None],
     }
 
 
@@ -79,9 +81,8 @@ def _distance(column: Column, ours: Measured) -> float:
     return sum(abs(math.log(here / theirs)) for here, theirs in numbers)
 
 
-def _closer(column: Column, ours: Measured | None, candidates: Iterable[Measured]) -> Measured | None:
-    """The number that the paper's code would give, where that is nearer to the paper than ours."""
-    one = _closest(column, candidates)
+def _nearer(column: Column, one: Measured | None, ours: Measured | None) -> Measured | None:
+    """`one` if fewer of its settings differ from the paper's than of ours."""
     return one if one and ours and len(differences(column, one)) < len(differences(column, ours)) else None
 
 
@@ -115,7 +116,7 @@ def _protocol(table: Table, column: Column, ours: Measured, run: Run) -> dict[st
         found.append(f"training images: {seen:,} here, {table.training_images:,.0f} for the paper's own models")
     return {
         "measure": column.name,
-        "which": AS_PUBLISHED if ours.as_published else THIS,
+        "which": ours.way,
         "value": ours.value,
         "task": ours.task,
         "settings": ours.settings,
@@ -126,7 +127,6 @@ def _protocol(table: Table, column: Column, ours: Measured, run: Run) -> dict[st
 
 
 def _is_same_method(table: Table, method: str, run: Run) -> bool:
-    fields = table.ours.get(method)
-    return (
-        fields is not None and fields.items() <= {k: v for k, v in run.config["method"].items() if k in fields}.items()
-    )
+    """Whether the run's method is the one of a row."""
+    fields, own = table.ours.get(method), run.config["method"]
+    return fields is not None and all(name in own and own[name] == value for name, value in fields.items())

@@ -28,9 +28,9 @@ ALT = {
     "inspect_data/contact_sheet.png": "Images as the model sees them, evenly spaced over the data set.",
 }
 
-QUALITY = ("mse", "psnr", "ssim", "lpips", "fid")
-ROW = ("sampler", "grid", "steps", "churn_step_ratio", "eta", "evaluations", "dataset", "split", "images", "seconds")
-MEASURES = ("mse", "psnr", "ssim", "ssim_official", "lpips", "fid")
+QUALITY = ("mse", "psnr", "ssim", "lpips", "fid", "fid_interpolation")
+LEGEND = {"grid": "", "churn_step_ratio": "churn ", "eta": "eta ", "invert_steps": "inverted ", "dataset": ""}
+LOWER = ("mse", "lpips", "fid", "fid_interpolation")
 
 
 def picture_sections(run: Run, tasks: Collection[str]) -> Iterator[Block]:
@@ -58,16 +58,23 @@ def _earlier(run: Run, name: str, task: str, *overrides: str) -> Iterator[Block]
 
 
 def _numbers(caption: str, found: Mapping[str, Any]) -> Iterator[Block]:
-    """Single values in one table; each flat dict, and each list of flat dicts, in a table of its own."""
+    """The single values together; each dict, and each list of dicts as a table, by itself."""
     single = {name: value for name, value in found.items() if _is_single(value)}
     if single:
         yield blocks.facts(caption, single)
     for name, value in found.items():
-        if isinstance(value, dict) and value and all(map(_is_single, value.values())):
-            yield blocks.facts(name, value)
+        if isinstance(value, dict):
+            yield from _numbers(f"{caption}: {name}", value)
         elif isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
-            columns = list(dict.fromkeys(key for row in value for key in row if _is_single(row[key])))
-            yield blocks.table(name, columns, [[row.get(column) for column in columns] for row in value])
+            yield _rows(f"{caption}: {name}", value)
+
+
+def _rows(caption: str, rows: list[dict[str, Any]]) -> Block:
+    """A table of dicts: a column for each single value that any of them has."""
+    columns = dict.fromkeys(
+        key for row in rows for key, value in row.items() if value is not None and _is_single(value)
+    )
+    return blocks.table(caption, list(columns), [[row.get(key) for key in columns] for row in rows])
 
 
 def _is_single(value: Any) -> bool:
@@ -127,20 +134,19 @@ def quality_section(run: Run, tasks: Collection[str]) -> Block:
 
 
 def _quality(report: Mapping[str, Any]) -> Iterator[Block]:
-    rows = report.get("rows", [])
+    decoded = [row for row in report.get("rows", []) if row.get("evaluations") is not None]  # not read from files
     for measure in QUALITY:
         lines: dict[str, list[list[float]]] = {}
-        for row in rows:
+        for row in decoded:
             if row.get(measure) is not None:
-                lines.setdefault(_name(row, rows), []).append([row["evaluations"], row[measure]])
+                lines.setdefault(_name(row, decoded), []).append([row["evaluations"], row[measure]])
         if lines:
             lines = {name: sorted(points) for name, points in lines.items()}
-            log = measure in ("mse", "lpips", "fid") and min(y for points in lines.values() for _, y in points) > 0
+            log = measure in LOWER and min(y for points in lines.values() for _, y in points) > 0
             yield blocks.chart(measure, "evaluations", measure, lines, log_x=True, log_y=log, dots=True)
-    if rows:
-        columns = [key for key in (*ROW, *MEASURES) if any(row.get(key) is not None for row in rows)]
-        caption = "What --task=evaluate has measured"
-        yield blocks.table(caption, columns, [[row.get(key) for key in columns] for row in rows])
+    for name, caption in (("rows", "Reconstructions"), ("generated", "Generated images")):
+        if report.get(name):
+            yield _rows(f"{caption}, numbers of --task=evaluate", report[name])
     for measure, why in (report.get("missing") or {}).items():
         yield blocks.paragraph(f"{measure}: not measured. {why}")
     if report.get("disentanglement"):
@@ -150,7 +156,7 @@ def _quality(report: Mapping[str, Any]) -> Iterator[Block]:
 def _name(row: Mapping[str, Any], rows: Any) -> str:
     """The sampler, and what else tells its rows from others in the legend."""
     said = [str(row.get("sampler"))]
-    for key, word in (("grid", ""), ("churn_step_ratio", "churn "), ("eta", "eta "), ("dataset", ""), ("split", "")):
-        if len({str(other.get(key)) for other in rows}) > 1:
+    for key, word in LEGEND.items():
+        if row.get(key) and len({other.get(key) for other in rows}) > 1:
             said.append(f"{word}{row.get(key)}")
     return ", ".join(said)
