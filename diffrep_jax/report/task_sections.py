@@ -29,6 +29,7 @@ ALT = {
 }
 
 QUALITY = ("mse", "psnr", "ssim", "lpips", "fid", "fid_interpolation")
+FIRST = ("sampler", "steps", "evaluations", "mse", "psnr", "ssim", "ssim_official", "lpips", "fid")  # in tables
 LEGEND = {"grid": "", "churn_step_ratio": "churn ", "eta": "eta ", "invert_steps": "inverted ", "dataset": ""}
 LOWER = ("mse", "lpips", "fid", "fid_interpolation")
 
@@ -70,11 +71,12 @@ def _numbers(caption: str, found: Mapping[str, Any]) -> Iterator[Block]:
 
 
 def _rows(caption: str, rows: list[dict[str, Any]]) -> Block:
-    """A table of dicts: a column for each single value that any of them has."""
+    """A table of dicts: a column for each single value that any of them has, those of FIRST before the others."""
     columns = dict.fromkeys(
         key for row in rows for key, value in row.items() if value is not None and _is_single(value)
     )
-    return blocks.table(caption, list(columns), [[row.get(key) for key in columns] for row in rows])
+    order = [key for key in FIRST if key in columns] + [key for key in columns if key not in FIRST]
+    return blocks.table(caption, order, [[row.get(key) for key in order] for row in rows])
 
 
 def _is_single(value: Any) -> bool:
