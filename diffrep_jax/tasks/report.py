@@ -19,6 +19,8 @@ from diffrep_jax.train import provenance
 
 log = logging.getLogger(__name__)
 
+COUNTED = {"pictures": "picture", "missing": "missing"}  # the kinds of blocks that the numbers tell
+
 
 @dataclasses.dataclass(frozen=True)
 class Report:
@@ -33,7 +35,8 @@ class Report:
         told = document(collect(workdir), type(method).__name__, tasks, provenance.software())
         html = page(told, workdir)
         blocks = [block["kind"] for section in told["sections"] for block in section["blocks"]]
-        numbers = {"pictures": blocks.count("picture"), "missing": blocks.count("missing"), "bytes": len(html.encode())}
+        numbers: dict[str, float] = {name: blocks.count(kind) for name, kind in COUNTED.items()}
+        numbers["bytes"] = len(html.encode())
         folder = base.output_folder(workdir, "report")
         (folder / "report.md").write_text(markdown(told, workdir, folder), encoding="utf-8")
         (folder / "report.json").write_text(json.dumps(told, indent=1, allow_nan=False) + "\n", encoding="utf-8")
