@@ -71,6 +71,7 @@ def shared_config(
                 },
                 "import": {"weights": "ema", "num_images": 16, "batch_size": 16, "seed": 0},
                 "export": {},
+                "report": {"every_steps": 0},
             },
         }
     )

@@ -95,7 +95,7 @@ def _config_and_workdir(flags: argparse.Namespace) -> tuple:
         if flags.workdir is not None and configs.is_run(flags.workdir):
             return configs.load_run(flags.workdir), flags.workdir
         if flags.task != "train" and not task_class(flags.task).needs_run:
-            raise UserError(f"--task={flags.task} needs a config; add --config=configs/FILE.py.")
+            raise UserError(f"--task={flags.task} needs a config; add --config=configs/FILE.py, or a run's --workdir.")
         if flags.task != "train" and flags.workdir is not None:
             return configs.load_run(flags.workdir), flags.workdir  # refuses, and says why
         spec = str(DEFAULT_CONFIG)

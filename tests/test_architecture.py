@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "metrics": (),
     "data": (),
     "port": (),
+    "report": ("config", "train"),  # its files, not its networks
     "methods": ("models", "processes", "samplers"),
     "train": ("methods.base", "data", "config"),  # not tasks: launch hands them over as hooks
     "inference": ("methods.base", "samplers", "train.sharding"),
@@ -46,6 +47,7 @@ MAY_IMPORT = {
         "pictures",
         "port",
         "config",
+        "report",
     ),
     "api": ("methods.base", "samplers", "train", "inference", "config"),
 }

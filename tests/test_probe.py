@@ -75,6 +75,7 @@ def test_the_numbers_are_those_of_the_saved_heads(tiny_run, tmp_path):
     assert set(numbers) == {"classes_ap", "attributes_r", "attributes_mse"}
     report = json.loads((tmp_path / "probe" / "metrics.json").read_text())
     assert report["images"] == {"train": 1350, "validation": 150, "test": 297}
+    assert json.loads((tmp_path / "probe" / "metrics_digits.json").read_text()) == report
     test = data.open_dataset("digits", split="test", image_size=8, channels=1, attributes=True)
     examples = [test[i] for i in range(len(test))]
     codes = diffrep_jax.load(tiny_run).encode(to_float(np.stack([example["image"] for example in examples])))

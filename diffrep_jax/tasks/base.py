@@ -89,8 +89,8 @@ def output_folder(workdir: pathlib.Path, task: str) -> pathlib.Path:
     return folder
 
 
-def write_metrics(folder: pathlib.Path, metrics: dict[str, Any]) -> None:
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+def write_metrics(folder: pathlib.Path, metrics: dict[str, Any], name: str = "metrics.json") -> None:
+    (folder / name).write_text(json.dumps(metrics, indent=2) + "\n")
 
 
 @dataclasses.dataclass(frozen=True)

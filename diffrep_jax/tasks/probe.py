@@ -4,7 +4,8 @@ The protocol of DiffAE and DBAE: images are encoded once, a linear layer is trai
 or lacks, and classes one against the rest) or MSE (measures). The epoch that is best on validation images is the
 result; `official` is the epoch that is best on the test images, which is what the official regression reports.
 
-Writes to `<workdir>/probe/`: <part>.npz (the head: kernel [d, k], bias [k], names) and metrics.json.
+Writes to `<workdir>/probe/`: <part>.npz (the head: kernel [d, k], bias [k], names), metrics.json and the same as
+metrics_<dataset>.json.
 """
 
 import dataclasses
@@ -101,7 +102,9 @@ class Probe:
             found = self._part(part, kinds[part], splits, attributes, folder)
             report[part] = found
             numbers |= {f"{part}_{measure}": value for measure, value in found["mean"].items()}
-        base.write_metrics(folder, numbers | report | {"epochs": self.epochs, "lr": self.lr, "seed": self.seed})
+        told = numbers | report | {"epochs": self.epochs, "lr": self.lr, "seed": self.seed}
+        base.write_metrics(folder, told)
+        base.write_metrics(folder, told, f"metrics_{train.name}.json")  # stays when other data are probed
         return numbers
 
     def _open(self, config: Any, split: str) -> Any:
