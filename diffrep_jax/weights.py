@@ -1,7 +1,7 @@
 """The standard weight files of the metrics' networks: looked for, or fetched once from their home, and read.
 
-A file lies in `--weights_dir`, under its usual name or as .safetensors of that name, or in the cache, ~/.cache/diffrep_jax
-(XDG_CACHE_HOME), where what is fetched goes. What is fetched is kept if its checksum is right.
+A file lies in `--weights_dir`, under its usual name or as .safetensors of that name, or in the cache,
+~/.cache/diffrep_jax (XDG_CACHE_HOME), where what is fetched goes. That is kept if its checksum is right.
 """
 
 import dataclasses
@@ -60,9 +60,7 @@ def inception_weights(folder: pathlib.Path | None) -> PyTree:
     return inception.weights(read(INCEPTION, inception.shapes(), folder))
 
 
-def read(
-    file: WeightFile, shapes: Mapping[str, tuple[int, ...]], folder: pathlib.Path | None
-) -> dict[str, np.ndarray]:
+def read(file: WeightFile, shapes: Mapping[str, tuple[int, ...]], folder: pathlib.Path | None) -> dict[str, np.ndarray]:
     """The tensors of `shapes`, {name: shape}, in a standard file; others in it are left out.
 
     Raises UserError where it is nowhere and cannot be fetched, cannot be read, or is another file.

@@ -29,10 +29,22 @@ MAY_IMPORT = {
     "metrics": (),
     "data": (),
     "port": (),
+    "weights": ("metrics", "port"),
     "methods": ("models", "processes", "samplers"),
     "train": ("methods.base", "data", "config"),  # not tasks: launch hands them over as hooks
     "inference": ("methods.base", "samplers", "train.sharding"),
-    "tasks": ("methods.base", "samplers", "data", "metrics", "train", "inference", "pictures", "port", "config"),
+    "tasks": (
+        "methods.base",
+        "samplers",
+        "data",
+        "metrics",
+        "train",
+        "inference",
+        "pictures",
+        "port",
+        "weights",
+        "config",
+    ),
     "api": ("methods.base", "samplers", "train", "inference", "config"),
 }
 

@@ -168,7 +168,7 @@ def _width(step: Conv | Mixed | tuple | str, channels: int) -> int:
 
 
 def weights(state: Mapping[str, np.ndarray]) -> PyTree:
-    """The parameters of `features` from the tensors of `shapes`: kernels with the batch normalisation in them, shifts."""
+    """The parameters of `features` from the tensors of `shapes`, the batch normalisation folded into the kernels."""
     params = {}
     for name, _, _ in _convolutions(NETWORK, 3, ""):
         gain, bias, mean, variance = (

@@ -1,4 +1,4 @@
-"""LPIPS v0.1 with AlexNet (Zhang et al. 2018, 1801.03924): the distance of two images in features that people agree with.
+"""LPIPS v0.1 with AlexNet (Zhang et al. 2018, 1801.03924): the distance of images in features, weighted as people see.
 
 The features after each of AlexNet's five ReLUs are scaled to unit length at every pixel; their squared differences are
 weighted by heads that were fitted to people's judgements, and averaged over the pixels.

@@ -18,7 +18,7 @@ from diffrep_jax.types import PyTree
 T = TypeVar("T")
 
 
-PATHS = ("data_dir", "checkpoint", "images")  # fields that the command line fills, no config
+PATHS = ("data_dir", "checkpoint", "images", "weights_dir")  # fields that the command line fills, no config
 
 
 class Task(Protocol):
@@ -35,9 +35,9 @@ class Task(Protocol):
 
 
 def names() -> list[str]:
-    """The tasks that there are beside "train", by file."""
+    """The tasks that there are beside "train": one for each file whose name has no leading underscore, but base."""
     folder = pathlib.Path(__file__).parent
-    return sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "base"))
+    return sorted(p.stem for p in folder.glob("*.py") if p.stem != "base" and not p.stem.startswith("_"))
 
 
 def task_class(name: str) -> Any:
