@@ -52,8 +52,9 @@ def weights(alexnet: Mapping[str, np.ndarray], heads: Mapping[str, np.ndarray]) 
 def distance(params: PyTree, x: Array, y: Array) -> Array:
     """LPIPS of each pair: [n, h, w, 1 or 3] x 2 in [-1, 1] -> [n], at least 0. h and w: SMALLEST or more."""
     total = jnp.zeros(x.shape[0])
-    for layer, one, other in zip(params, _features(params, x), _features(params, y), strict=True):
-        total += ((_unit(one) - _unit(other)) ** 2 @ layer["head"]).mean((1, 2))
+    for layer, found in zip(params, _features(params, jnp.concatenate([x, y])), strict=True):
+        one, other = jnp.split(_unit(found), 2)
+        total += ((one - other) ** 2 @ layer["head"]).mean((1, 2))
     return total
 
 
