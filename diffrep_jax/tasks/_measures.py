@@ -13,10 +13,11 @@ import numpy as np
 
 from diffrep_jax import weights
 from diffrep_jax.data.transforms import to_float, to_uint8
+from diffrep_jax.encoded import Encoded, between
 from diffrep_jax.errors import UserError
 from diffrep_jax.inference import Inference
 from diffrep_jax.metrics import fid, image, inception, lpips
-from diffrep_jax.tasks.base import DecodingTask
+from diffrep_jax.tasks.base import ImageTask
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +79,8 @@ class Features:
         self.moments = fid.Moments.empty(inception.FEATURES if networks.inception else 1)
 
     def update(self, images: np.ndarray) -> None:
-        """Take in uint8 [n, h, w, c]."""
-        if self._inception is not None:
+        """Take in uint8 [n, h, w, c], n may be 0."""
+        if self._inception is not None and len(images):
             self.moments.update(self._inception(images))
 
     def distance(self, reference: "Features") -> float | None:
@@ -117,26 +118,35 @@ class Pairs:
 class Row:
     """A line of the report in the making: its sampler, and what was measured so far."""
 
-    task: DecodingTask
+    task: ImageTask
     pairs: Pairs
     between: Features
     times: list[float] = dataclasses.field(default_factory=list)
+    last: Encoded | None = None  # image of the batch before
 
-    def decode(self, model: Inference, z: np.ndarray, first: int) -> np.ndarray:
-        """uint8; `first` is the number of the first image."""
-        return to_uint8(self.task.decode(model, z, model.endpoint(z, self.task.seed, first), first))
-
-    def timed(self, model: Inference, z: np.ndarray, first: int) -> np.ndarray:
-        """`decode`, which `seconds` tells of."""
+    def reconstruct(self, model: Inference, encoded: Encoded, pixels: np.ndarray, first: int) -> None:
+        """Decode a batch, filled, and take in its images `pixels`; `first` is the number of the first."""
         began = time.perf_counter()
-        images = self.decode(model, z, first)
+        images = self.task.decode_encoded(model, encoded, first)
         self.times.append(time.perf_counter() - began)
-        return images
+        self.pairs.update(pixels, to_uint8(images[: len(pixels)]))
+
+    def interpolate(self, model: Inference, encoded: Encoded, count: int, first: int, alpha: float) -> None:
+        """Take in what lies between each image and the one before it, of which the very first has none."""
+        before = _joined(encoded[:1] if self.last is None else self.last, encoded[:-1])
+        images = self.task.decode_encoded(model, between(before, encoded, alpha), first)
+        self.between.update(to_uint8(images[int(self.last is None) : count]))
+        self.last = encoded[count - 1 : count]
 
     def seconds(self) -> float:
         """Of decoding; the first batch, which compiles, counts as the mean of the others where there are others."""
         steady = self.times[1:] or self.times
         return round(float(np.mean(steady)) * len(self.times), 4)
+
+
+def _joined(one: Encoded, other: Encoded) -> Encoded:
+    codes = [part.stochastic_code for part in (one, other) if part.stochastic_code is not None]
+    return Encoded(np.concatenate([one.z, other.z]), np.concatenate(codes) if codes else None)
 
 
 def filled(x: np.ndarray, size: int) -> np.ndarray:

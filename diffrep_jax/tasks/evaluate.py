@@ -26,16 +26,16 @@ from diffrep_jax.types import PyTree
 
 log = logging.getLogger(__name__)
 
-VARIED = ("sampler", "grid", "steps", "churn_step_ratio", "eta")
+VARIED = ("sampler", "grid", "steps", "churn_step_ratio", "eta", "invert_steps")
 SAMPLES = "sample/samples.npz"  # of the run, looked at if it is there
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluate(base.DecodingTask):
+class Evaluate(base.ImageTask):
     """The fields of `config.tasks.evaluate`.
 
     Attributes:
-      dataset: "" for the run's own; split, num_images: of it, the first ones, -1 for all, 0 for no reconstructions.
+      dataset: "" for the run's own; num_images: of its split, the first ones, -1 for all, 0 for no reconstructions.
       rows: one line of the report each: a number of steps, or {field: value} of what differs from the section, such as
         {"steps": 100, "churn_step_ratio": 0.33}; () for one line as the section says.
       lpips, fid: whether, where there are weights.
@@ -48,7 +48,6 @@ class Evaluate(base.DecodingTask):
     """
 
     dataset: str
-    split: str
     num_images: int
     rows: tuple[Any, ...]
     lpips: bool
@@ -76,7 +75,7 @@ class Evaluate(base.DecodingTask):
             raise UserError(f"tasks.evaluate.dci_images {self.dci_images} must be 0 to disentanglement_images.")
         self.settings()
 
-    def settings(self) -> list[base.DecodingTask]:
+    def settings(self) -> list[base.ImageTask]:
         """The task of each row."""
         rows = []
         for row in self.rows or ({},):
@@ -145,18 +144,18 @@ class Evaluate(base.DecodingTask):
         """Reconstruct the split with the sampler of each row."""
         count = originals.count
         rows = [Row(task, Pairs(networks), Features(networks)) for task in self.settings()]
-        real, size, first, previous = Features(networks), min(self.batch_size, count), 0, None
+        real, size, first = Features(networks), min(self.batch_size, count), 0
         for x0 in self._batches(config, originals.images, count, "evaluate"):
-            pixels = to_uint8(x0)
+            pixels, encoded = to_uint8(x0), {}
             real.update(pixels)
-            z = model.encode(filled(x0, size))
-            before = np.concatenate([z[:1] if previous is None else previous, z[:-1]])
             for row in rows:
-                row.pairs.update(pixels, row.timed(model, z, first)[: len(x0)])
-                if training is not None:  # the first image has none before it
-                    between = self.interpolate_at * before + (1 - self.interpolate_at) * z
-                    row.between.update(row.decode(model, between, first)[int(previous is None) : len(x0)])
-            first, previous = first + len(x0), z[len(x0) - 1 : len(x0)]
+                how = (row.task.invert_steps, row.task.invert_steps and row.task.grid)  # what the codes depend on
+                if how not in encoded:
+                    encoded[how] = row.task.encode(model, filled(x0, size), first)
+                row.reconstruct(model, encoded[how], pixels, first)
+                if training is not None:
+                    row.interpolate(model, encoded[how], len(x0), first, self.interpolate_at)
+            first += len(x0)
         return [self._told(row, model.method, originals.name, real, training) for row in rows]
 
     def _told(self, row: Row, method: Any, dataset: str, real: Features, training: Features | None) -> dict[str, Any]:
