@@ -180,3 +180,10 @@ def line(row: Mapping[str, Any]) -> str:
     shown = ("mse", "psnr", "ssim", "lpips", "fid", "fid_interpolation")
     values = [f"{name} {row[name]:.5g}" for name in shown if isinstance(row.get(name), float)]
     return f"{how}, {row['images']} images: {', '.join(values)}"
+
+
+def plotted(report: Mapping[str, Any]) -> dict[str, float]:
+    """What a training run plots, of the first row."""
+    measures = ("mse", "psnr", "ssim", "ssim_official", "lpips", "fid", "fid_interpolation")
+    found = (report["rows"] or [{}])[0] | report.get("disentanglement", {})
+    return {name: found[name] for name in (*measures, "tad", "attributes") if isinstance(found.get(name), float)}

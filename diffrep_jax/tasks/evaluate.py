@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from diffrep_jax import data
 from diffrep_jax.data import image_sets
@@ -19,7 +20,7 @@ from diffrep_jax.data.transforms import to_uint8
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.inference import Inference
 from diffrep_jax.tasks import _disentangle, base
-from diffrep_jax.tasks._measures import Features, Networks, Pairs, Row, compare, filled, line, load_networks
+from diffrep_jax.tasks._measures import Features, Networks, Pairs, Row, compare, filled, line, load_networks, plotted
 from diffrep_jax.tasks.encode import codes_of, open_labelled
 from diffrep_jax.train.sharding import mesh_of
 from diffrep_jax.types import PyTree
@@ -43,7 +44,8 @@ class Evaluate(base.ImageTask):
       reconstructions: images in place of the run's own reconstructions, a folder, zip, LMDB or .npz; "" for none.
       reference: what they are compared with, in the same order; "" for the split.
       generated: images whose FID is wanted, likewise; () for the run's sample/samples.npz, if it is there.
-      disentanglement_images: how many training images TAD and ATTRS see; dci_images: how many of these DCI; 0 for none.
+      disentanglement_images: how many training images TAD and ATTRS see, the first ones, -1 for all; dci_images: how
+        many of these DCI sees; 0 for none.
       attributes: the names of those that the codes are held against; () for all.
     """
 
@@ -71,20 +73,30 @@ class Evaluate(base.ImageTask):
             raise UserError(f"tasks.evaluate.interpolate_at {self.interpolate_at} is outside [0, 1); 0 is for none.")
         if self.reference and not self.reconstructions:
             raise UserError(f"tasks.evaluate.reference '{self.reference}' needs tasks.evaluate.reconstructions too.")
-        if not 0 <= self.dci_images <= self.disentanglement_images:
+        if self.disentanglement_images < -1:
+            count = self.disentanglement_images
+            raise UserError(f"tasks.evaluate.disentanglement_images {count} must be at least 0, or -1 for all.")
+        if self.dci_images < 0 or self.dci_images > self.disentanglement_images != -1:
             raise UserError(f"tasks.evaluate.dci_images {self.dci_images} must be 0 to disentanglement_images.")
         self.settings()
 
     def settings(self) -> list[base.ImageTask]:
         """The task of each row."""
-        rows = []
-        for row in self.rows or ({},):
-            fields = {"steps": row} if isinstance(row, int) else dict(row)
-            for field in fields:
-                if field not in VARIED:
-                    raise unknown("field", field, VARIED, "tasks.evaluate.rows")
-            rows.append(dataclasses.replace(self, rows=(), **fields) if self.rows else self)
-        return rows
+        return [self._setting(row) for row in self.rows] if self.rows else [self]
+
+    def _setting(self, row: Any) -> base.ImageTask:
+        fields = {"steps": row} if isinstance(row, int) else row
+        if not isinstance(fields, Mapping | ConfigDict):
+            raise UserError(
+                f"The row {row!r} of tasks.evaluate.rows is neither a number of steps nor {{field: value}}."
+            )
+        for field, value in fields.items():
+            if field not in VARIED:
+                raise unknown("field", field, VARIED, "tasks.evaluate.rows")
+            usual = getattr(self, field)
+            if not isinstance(value, (int, float) if isinstance(usual, float) else type(usual)):
+                raise UserError(f"{field} {value!r} in tasks.evaluate.rows: expected {type(usual).__name__}.")
+        return dataclasses.replace(self, rows=(), **fields)
 
     def run(self, method: Any, variables: PyTree, config: Any, workdir: pathlib.Path) -> dict[str, float]:
         """Measure all that is asked for; the numbers are those of the first row."""
@@ -107,7 +119,7 @@ class Evaluate(base.ImageTask):
         folder = base.output_folder(workdir, "evaluate")
         base.write_metrics(folder, report)
         log.info("%s", folder / "metrics.json")
-        return _numbers(report)
+        return plotted(report)
 
     def _open(self, config: Any, name: str, split: str) -> Any:
         section = config.data
@@ -233,13 +245,6 @@ class _Originals:
     name: str
     split: str | None
     count: int
-
-
-def _numbers(report: Mapping[str, Any]) -> dict[str, float]:
-    """What a training run plots, of the first row."""
-    measures = ("mse", "psnr", "ssim", "ssim_official", "lpips", "fid", "fid_interpolation")
-    found = (report["rows"] or [{}])[0] | report.get("disentanglement", {})
-    return {name: found[name] for name in (*measures, "tad", "attributes") if isinstance(found.get(name), float)}
 
 
 Task = Evaluate
