@@ -14,14 +14,18 @@ from diffrep_jax.tasks.encode import Codes
 log = logging.getLogger(__name__)
 
 
-def factors(found: Codes, binary: bool, wanted: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...], bool]:
+def factors(found: Codes, dataset: Any, wanted: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...], bool]:
     """What the codes are held against: (values [n, k], names, whether all are 0 or 1).
 
     Attributes, those of `wanted` or all; else the classes, one against the rest. UserError where there are neither, or
     names that are not there.
     """
     if found.attributes is None and found.label is None:
-        raise UserError("The data set has no labels; set tasks.evaluate.disentanglement_images=0, or name another one.")
+        raise UserError(
+            f"The data set '{dataset.name}' has no labels: {dataset.attributes_from} "
+            "Or set tasks.evaluate.disentanglement_images=0."
+        )
+    binary = dataset.binary_attributes
     if found.attributes is not None:
         values, names = found.attributes, found.attribute_names
     else:

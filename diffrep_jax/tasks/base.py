@@ -70,12 +70,11 @@ def build(name: str, settings: Any, paths: Mapping[str, pathlib.Path | None]) ->
     return cls(**settings, **wanted)
 
 
-def open_dataset(config: Any, split: str, data_dir: pathlib.Path | None) -> Any:
-    """The run's dataset, in the shape that its model takes."""
+def open_dataset(config: Any, split: str, data_dir: pathlib.Path | None, name: str = "") -> Any:
+    """The dataset `name`, or the run's own for "", in the shape that its model takes."""
     section = config.data
-    return data.open_dataset(
-        section.name, split=split, image_size=section.image_size, channels=section.channels, data_dir=data_dir
-    )
+    shape = {"image_size": section.image_size, "channels": section.channels}
+    return data.open_dataset(name or section.name, split=split, data_dir=data_dir, **shape)
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:

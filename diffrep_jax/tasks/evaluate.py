@@ -101,8 +101,8 @@ class Evaluate(base.ImageTask):
     def run(self, method: Any, variables: PyTree, config: Any, workdir: pathlib.Path) -> dict[str, float]:
         """Measure all that is asked for; the numbers are those of the first row."""
         model = Inference(method, variables, mesh_of(variables))
-        networks = load_networks({"lpips": self.lpips, "fid": self.fid}, self.weights_dir, config.data.image_size)
         originals, sets = self._originals(config), self._generated(workdir)
+        networks = load_networks({"lpips": self.lpips, "fid": self.fid}, self.weights_dir, originals.size)
         codes = self._codes(model, config, workdir)
         training = self._training(config, networks) if networks.inception and (sets or self.interpolate_at) else None
         if self.num_images == 0:
@@ -121,16 +121,6 @@ class Evaluate(base.ImageTask):
         log.info("%s", folder / "metrics.json")
         return plotted(report)
 
-    def _open(self, config: Any, name: str, split: str) -> Any:
-        section = config.data
-        return data.open_dataset(
-            name or section.name,
-            split=split,
-            image_size=section.image_size,
-            channels=section.channels,
-            data_dir=self.data_dir,
-        )
-
     def _batches(self, config: Any, dataset: Any, count: int, what: str) -> Iterator[np.ndarray]:
         """Images in [-1, 1]."""
         bad = config.data.max_bad_fraction
@@ -143,12 +133,14 @@ class Evaluate(base.ImageTask):
         if self.reference:
             images = image_sets.open_images(pathlib.Path(self.reference), ("images", "reconstructions"))
             name, split, place = self.reference, None, self.reference
+            size = min(next(images.images())[1].shape[:2]) if len(images) else 0
         else:
-            images = self._open(config, self.dataset, self.split)
+            images = base.open_dataset(config, self.split, self.data_dir, self.dataset)
             name, split, place = images.name, self.split, f"split '{self.split}' of '{images.name}'"
+            size = config.data.image_size
         if self.num_images > len(images):
             raise UserError(f"tasks.evaluate.num_images {self.num_images}: {place} has {len(images)}; ask less.")
-        return _Originals(images, name, split, len(images) if self.num_images == -1 else self.num_images)
+        return _Originals(images, name, split, len(images) if self.num_images == -1 else self.num_images, size)
 
     def _decode(
         self, model: Inference, config: Any, networks: Networks, originals: "_Originals", training: Features | None
@@ -203,7 +195,7 @@ class Evaluate(base.ImageTask):
 
     def _training(self, config: Any, networks: Networks) -> Features:
         """The features of all images that the run was trained on."""
-        dataset = self._open(config, "", config.data.split)
+        dataset = base.open_dataset(config, config.data.split, self.data_dir)
         features = Features(networks)
         for x0 in self._batches(config, dataset, len(dataset), "training images"):
             features.update(to_uint8(x0))
@@ -234,17 +226,18 @@ class Evaluate(base.ImageTask):
             return None
         dataset = open_labelled(config, self.dataset, "train", self.data_dir)
         found = codes_of(model, dataset, config, workdir, self.disentanglement_images, self.batch_size)
-        return found.codes, *_disentangle.factors(found, dataset.binary_attributes, self.attributes)
+        return found.codes, *_disentangle.factors(found, dataset, self.attributes)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Originals:
-    """The images that are reconstructed: a data set's split, or images in files, where `split` is None."""
+    """The first `count` images of a data set's split, or of files, where `split` is None; `size`: pixels a side."""
 
     images: Any
     name: str
     split: str | None
     count: int
+    size: int
 
 
 Task = Evaluate
