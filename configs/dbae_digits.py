@@ -27,5 +27,7 @@ def get_config(variant: str = "") -> ConfigDict:
     # Too small for AlexNet, too few for an FID.
     config.tasks.evaluate.update(sampler="euler", steps=20, batch_size=99, lpips=False, fid=False)
     config.tasks.evaluate.update(disentanglement_images=-1, dci_images=500)
+    config.tasks.counterfactual.update(sampler="euler", steps=20, first="3", second="4")
+    config.tasks.manipulate.update(sampler="euler", steps=20, attribute="slant", epochs=200, lr=1e-2)
     config.tasks.probe.update(epochs=200, lr=1e-2)  # of 1,350 images
     return config
