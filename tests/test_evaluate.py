@@ -310,3 +310,25 @@ def test_a_data_set_without_labels_is_refused(tiny_run, tmp_path, monkeypatch):
 def test_a_folder_of_weights_that_is_not_there_is_refused(tiny_run, tmp_path):
     with pytest.raises(UserError, match="--weights_dir .*nowhere is no folder"):
         evaluate(tiny_run, tmp_path, pathlib.Path("nowhere"))
+
+
+def test_the_command_answers_in_one_line(tiny_run, weights_dir, sets, capsys):
+    """In process: the same `run` that the command calls; what goes wrong is told before the run's folder is touched."""
+    from launch import main
+
+    before = sorted(tiny_run.rglob("*"))
+    command, field = [f"--workdir={tiny_run}", "--task=evaluate"], "--config.tasks.evaluate"
+    for arguments, message in [
+        ([f"{field}.num_images=298"], "has 297; ask less"),
+        ([f"{field}.rows=heun"], "expected tuple"),
+        ([f"{field}.reconstructions={sets / 'made'}", f"{field}.num_images=10"], "made has 9 images"),
+        ([f"--weights_dir={sets / 'nowhere'}"], "is no folder"),
+        (["--task=train", f"--weights_dir={weights_dir}"], "is of no use to --task=train; add --task=evaluate"),
+        (["--task=reconstruct", f"--weights_dir={weights_dir}"], "is of no use to --task=reconstruct"),
+    ]:
+        with pytest.raises(SystemExit) as stop:
+            main.run([*command, *arguments])
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and error.count("\n") == 1 and error.startswith("error: "), error
+        assert message in error
+    assert sorted(tiny_run.rglob("*")) == before
