@@ -43,6 +43,7 @@ MAY_IMPORT = {
         "train",
         "inference",
         "encoded",
+        "promask",
         "pictures",
         "port",
         "weights",
