@@ -76,6 +76,7 @@ def digits(config: ConfigDict) -> ConfigDict:
     config.optim.update(lr=1e-3, ema_decay=0.99)
     config.train.update(batch_size=64, checkpoint_every=500, log_every=50, keep_last=1, keep_every=0)
     config.tasks.reconstruct.update(steps=50, batch_size=99, num_images=-1, grid_images=12)
+    config.tasks.evaluate.update(steps=50, batch_size=99, lpips=False, fid=False)  # too small, too few images
     config.tasks.interpolate.update(steps=50, invert_steps=50, first="3", second="4", gif=True)
     config.tasks.counterfactual.update(steps=50, invert_steps=50, first="3", second="4")
     config.tasks.manipulate.update(steps=50, invert_steps=50, attribute="slant", epochs=200, lr=1e-2)

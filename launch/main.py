@@ -31,6 +31,12 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument("--data_dir", type=pathlib.Path, help="where the images are (default: $DIFFREP_DATA)")
     parser.add_argument("--checkpoint", type=pathlib.Path, metavar="FILE", help="what --task=import reads")
     parser.add_argument(
+        "--weights_dir",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="weight files of --task=evaluate (default: fetched once)",
+    )
+    parser.add_argument(
         "--images", type=pathlib.Path, metavar="PATH", help="images for import to measure, or manipulate to change"
     )
     parser.add_argument("--multihost", action="store_true", help="join the other hosts of a cluster or TPU pod")
@@ -75,9 +81,9 @@ def main(argv: list[str]) -> None:
     if flags.multihost and not runtime.is_first():
         logging.getLogger().setLevel(logging.WARNING)  # one process speaks for all
     if flags.task == "train":
-        for flag in ("checkpoint", "images"):
+        for flag, task in (("checkpoint", "import"), ("images", "import"), ("weights_dir", "evaluate")):
             if getattr(flags, flag) is not None:
-                raise UserError(f"--{flag} is of no use to --task=train; add --task=import.")
+                raise UserError(f"--{flag} is of no use to --task=train; add --task={task}.")
         _train(method, config, workdir, flags.data_dir)
     else:
         _run_task(flags, method, config, workdir)

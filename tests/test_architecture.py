@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "data": (),
     "port": (),
     "report": ("config", "train"),  # its files, not its networks
+    "weights": ("metrics", "port"),
     "methods": ("models", "processes", "samplers"),
     "train": ("methods.base", "data", "config"),  # not tasks: launch hands them over as hooks
     "inference": ("methods.base", "samplers", "train.sharding"),
@@ -46,6 +47,7 @@ MAY_IMPORT = {
         "promask",
         "pictures",
         "port",
+        "weights",
         "config",
         "report",
     ),
