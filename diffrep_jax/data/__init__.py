@@ -7,10 +7,18 @@ from pkgutil import iter_modules
 
 from diffrep_jax.data import datasets
 from diffrep_jax.data.datasets import ImageDataset
-from diffrep_jax.data.pipeline import ordered_batches, train_batches, view_batches
+from diffrep_jax.data.pipeline import Loading, ordered_batches, train_batches, view_batches
 from diffrep_jax.errors import UserError, unknown
 
-__all__ = ["ImageDataset", "dataset_names", "open_dataset", "ordered_batches", "train_batches", "view_batches"]
+__all__ = [
+    "ImageDataset",
+    "Loading",
+    "dataset_names",
+    "open_dataset",
+    "ordered_batches",
+    "train_batches",
+    "view_batches",
+]
 
 
 def dataset_names() -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import itertools
 import logging
 import pathlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import jax
@@ -68,18 +68,7 @@ def train(
             log.info("That is all of train.total_steps=%d; raise it to train on.", settings.total_steps)
             return checkpoints.restore(template)
         log.info("%s: %d training images, %s", config.data.name, len(dataset), _describe(mesh, start, settings))
-        batches = data.train_batches(
-            dataset,
-            seed=config.seed,
-            batch_size=settings.batch_size,
-            start_step=start,
-            flip=config.data.flip,
-            workers=config.data.workers,
-            worker_kind=config.data.worker_kind,
-            max_bad_fraction=config.data.max_bad_fraction,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
+        batches = _batches(config, dataset, start)
         first = sharding.put_batch(next(batches), mesh)
         if is_first():
             configs.save(config, workdir)  # only now: whatever is wrong has been refused before
@@ -113,6 +102,21 @@ def train(
     if stop.received:
         raise SystemExit(143)
     return state
+
+
+def _batches(config: Any, dataset: Any, start: int) -> Iterator[Any]:
+    """The batches from the step `start` on."""
+    loading = data.Loading(
+        seed=config.seed,
+        batch_size=config.train.batch_size,
+        start_step=start,
+        workers=config.data.workers,
+        worker_kind=config.data.worker_kind,
+        max_bad_fraction=config.data.max_bad_fraction,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    return data.train_batches(dataset, loading, flip=config.data.flip)
 
 
 def _make_state(
