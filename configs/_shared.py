@@ -43,6 +43,7 @@ def shared_config(
                 "interpolate": decoding | {"split": "test", "first": "0", "second": "1", "points": 11, "gif": False},
                 "prepare": {"size": 256, "crop": False, "quality": 95, "lossless": False, "workers": 8},
                 "inspect_data": {"split": split, "num_images": -1, "shown": 64, "workers": 8},
+                "encode": {"dataset": "", "split": "train", "num_images": -1, "batch_size": 64},
                 "probe": {
                     "every_steps": 0,
                     "dataset": "",

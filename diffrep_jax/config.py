@@ -102,6 +102,11 @@ def save(config: ConfigDict, workdir: pathlib.Path) -> None:
     os.replace(temporary, workdir / FILE_NAME)
 
 
+def is_run(workdir: pathlib.Path) -> bool:
+    """Whether a folder is a run's."""
+    return (workdir / FILE_NAME).is_file()
+
+
 def load_run(workdir: str | os.PathLike[str]) -> ConfigDict:
     """The locked config of a run."""
     path = pathlib.Path(workdir) / FILE_NAME
@@ -125,7 +130,7 @@ def check_same_model(config: ConfigDict, workdir: pathlib.Path, overridden: Iter
     Other data of the same shape may be meant, where their fields are among the `overridden`: fine-tuning.
     """
     free = _FREE | {name for name in overridden if name.startswith("data.")} - {"data.image_size", "data.channels"}
-    if not (workdir / FILE_NAME).is_file():
+    if not is_run(workdir):
         return
     saved = load_run(workdir).to_dict()
     for section in ("method", "data"):

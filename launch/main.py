@@ -88,9 +88,9 @@ def _config_and_workdir(flags: argparse.Namespace) -> tuple:
 
     spec = flags.config
     if spec is None:
-        if flags.checkpoint is not None and flags.workdir is not None and _is_run(flags.checkpoint.parent):
+        if flags.checkpoint is not None and flags.workdir is not None and configs.is_run(flags.checkpoint.parent):
             return configs.load_run(flags.checkpoint.parent), flags.workdir
-        if flags.workdir is not None and _is_run(flags.workdir):
+        if flags.workdir is not None and configs.is_run(flags.workdir):
             return configs.load_run(flags.workdir), flags.workdir
         if flags.task != "train" and not task_class(flags.task).needs_run:
             raise UserError(f"--task={flags.task} needs a config; add --config=configs/FILE.py.")
@@ -99,12 +99,6 @@ def _config_and_workdir(flags: argparse.Namespace) -> tuple:
         spec = str(DEFAULT_CONFIG)
     workdir = flags.workdir or pathlib.Path("runs") / pathlib.Path(spec.partition(":")[0]).stem
     return configs.load_file(spec), workdir
-
-
-def _is_run(workdir: pathlib.Path) -> bool:
-    from diffrep_jax.config import FILE_NAME
-
-    return (workdir / FILE_NAME).is_file()
 
 
 def _train(method, config, workdir: pathlib.Path, data_dir: pathlib.Path | None) -> None:

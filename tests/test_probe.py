@@ -95,7 +95,7 @@ def test_the_numbers_are_those_of_the_saved_heads(tiny_run, tmp_path):
 
 
 def test_more_images_than_there_are_is_refused(tiny_run, tmp_path):
-    with pytest.raises(UserError, match="num_images 9999: 'digits' has 1500"):
+    with pytest.raises(UserError, match="9999 images were asked for: split 'train' of 'digits' has 1500"):
         run(tiny_run, tmp_path, num_images=9999)
 
 
@@ -105,7 +105,7 @@ def test_a_data_set_without_labels_is_refused(tiny_run, tmp_path, monkeypatch):
     for i in range(8):
         Image.new("L", (8, 8), 30 * i).save(tmp_path / f"{i}.png")
     monkeypatch.setenv("DIFFREP_DATA", str(tmp_path))
-    with pytest.raises(UserError, match="'folder' has no attributes"):
+    with pytest.raises(UserError, match="'folder' has no labels to probe for"):
         run(tiny_run, tmp_path / "out", dataset="folder")
 
 

@@ -13,12 +13,17 @@ from diffrep_jax.errors import UserError, unknown
 __all__ = [
     "ImageDataset",
     "Loading",
+    "NoAttributes",
     "dataset_names",
     "open_dataset",
     "ordered_batches",
     "train_batches",
     "view_batches",
 ]
+
+
+class NoAttributes(UserError):
+    """A data set was asked for attributes and has none."""
 
 
 def dataset_names() -> tuple[str, ...]:
@@ -40,7 +45,8 @@ def open_dataset(
     data_dir: what `sources.open_source` opens, or the files of `datasets/<name>.py`; when None, the environment
     variable DIFFREP_DATA.
     attributes: whether examples also have "attributes"; without it, files of attributes are not looked at.
-    Raises UserError on an unknown name or split, and when there are no data, or no attributes, where they should be.
+    Raises UserError on an unknown name or split, and when there are no data where they should be; NoAttributes, which
+    is one too, when there are no attributes.
     """
     if name not in dataset_names():
         raise unknown("data set", name, dataset_names())
@@ -48,5 +54,5 @@ def open_dataset(
     directory = Path(data_dir).expanduser() if data_dir else None
     dataset = import_module(f"{datasets.__name__}.{name}").Dataset(directory, split, image_size, channels, attributes)
     if attributes and not dataset.attribute_names:
-        raise UserError(f"The data set '{name}' has no attributes in '{directory}': {dataset.attributes_from}")
+        raise NoAttributes(f"The data set '{name}' has no attributes in '{directory}': {dataset.attributes_from}")
     return dataset

@@ -19,16 +19,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffrep_jax import data
-from diffrep_jax.errors import UserError, unknown
+from diffrep_jax.errors import UserError
 from diffrep_jax.inference import Inference
 from diffrep_jax.metrics import probe as metrics
 from diffrep_jax.tasks import base
+from diffrep_jax.tasks.encode import Codes, check_encoding, codes_of, open_labelled
 from diffrep_jax.train.sharding import mesh_of
 from diffrep_jax.types import Array, Code, PyTree
 
 log = logging.getLogger(__name__)
 
+JUDGES = ("validation", "test")  # the splits that are not trained on
 VALIDATION_SHARE = 0.1  # of the training images, where the data set has no validation split
 
 
@@ -69,30 +70,26 @@ class Probe:
     data_dir: pathlib.Path | None = dataclasses.field(kw_only=True, default=None)
 
     def __post_init__(self):
-        for field in ("epochs", "batch_size", "regression_batch_size", "encode_batch_size"):
+        for field in ("epochs", "batch_size", "regression_batch_size"):
             if getattr(self, field) < 1:
                 raise UserError(f"tasks.probe.{field} {getattr(self, field)} must be at least 1.")
-        if self.num_images < 1 and self.num_images != -1:
-            raise UserError(f"tasks.probe.num_images {self.num_images} must be at least 1, or -1 for all.")
-        if self.dataset and self.dataset not in data.dataset_names():
-            raise unknown("data set", self.dataset, data.dataset_names(), "tasks.probe.dataset")
+        check_encoding("probe", self.dataset, self.num_images, self.encode_batch_size)
 
     def run(self, method: Any, variables: PyTree, config: Any, workdir: pathlib.Path) -> dict[str, float]:
         """Encode, train the heads, judge them; the numbers are means over attributes."""
         model = Inference(method, variables, mesh_of(variables))
         train = self._open(config, "train")
-        if np.intersect1d(train.entries, self._open(config, "test").entries).size:
+        names = _names(train)
+        kinds = {"classes": "bce", "attributes": "bce" if train.binary_attributes else "mse"}
+        datasets = {"train": train} | {split: self._open(config, split) for split in train.splits if split in JUDGES}
+        if np.intersect1d(train.entries, datasets["test"].entries).size:
             raise UserError(
                 f"The test images of '{train.name}' are among its training images: a probe would be judged on what it "
                 "was taught. Set tasks.probe.dataset to a data set with a test split of its own, such as celeba or lfw."
             )
-        names = _names(train)
-        kinds = {"classes": "bce", "attributes": "bce" if train.binary_attributes else "mse"}
-        bad = config.data.max_bad_fraction
         splits = {
-            split: self._encode(model, train if split == "train" else self._open(config, split), names, bad)
-            for split in ("train", "validation", "test")
-            if split in train.splits
+            split: _targets(codes_of(model, dataset, config, workdir, self.num_images, self.encode_batch_size))
+            for split, dataset in datasets.items()
         }
         if "validation" not in splits:
             order = np.random.default_rng(self.seed).permutation(len(splits["train"].codes))
@@ -109,34 +106,13 @@ class Probe:
 
     def _open(self, config: Any, split: str) -> Any:
         """The data set with all labels that it has; UserError where there are none."""
-        section = config.data
-        wanted = {"split": split, "image_size": section.image_size, "channels": section.channels}
-        name = self.dataset or section.name
-        plain = data.open_dataset(name, **wanted, data_dir=self.data_dir)
-        try:
-            return data.open_dataset(name, **wanted, data_dir=self.data_dir, attributes=True)
-        except UserError:
-            if plain.class_names:
-                return plain
-            raise
-
-    def _encode(self, model: Inference, dataset: Any, names: Mapping[str, Any], max_bad_fraction: float) -> Split:
-        count = len(dataset) if self.num_images == -1 else self.num_images
-        if count > len(dataset):
+        dataset = open_labelled(config, self.dataset, split, self.data_dir)
+        if not dataset.class_names and not dataset.attribute_names:
             raise UserError(
-                f"tasks.probe.num_images {count}: '{dataset.name}' has {len(dataset)} such images; ask less."
+                f"The data set '{dataset.name}' has no labels to probe for: {dataset.attributes_from} "
+                "Or set tasks.probe.dataset to one that has."
             )
-        batches = data.ordered_batches(
-            dataset, batch_size=self.encode_batch_size, num_images=count, max_bad_fraction=max_bad_fraction
-        )
-        codes, targets = [], {part: [] for part in names}
-        for batch in base.progress(batches, -(-count // self.encode_batch_size), "encode"):
-            codes.append(model.encode(batch["image"]))
-            if "classes" in names:
-                targets["classes"].append(np.eye(len(names["classes"]), dtype=np.float32)[batch["label"]])
-            if "attributes" in names:
-                targets["attributes"].append(batch["attributes"])
-        return Split(np.concatenate(codes), {part: np.concatenate(values) for part, values in targets.items()})
+        return dataset
 
     def _part(
         self, part: str, kind: str, splits: Mapping[str, Split], names: tuple[str, ...], folder: pathlib.Path
@@ -180,6 +156,16 @@ class Probe:
             *(len(names), chosen + 1, self.epochs),
         )
         return result
+
+
+def _targets(codes: Codes) -> Split:
+    """What a head is taught: classes one against the rest, attributes as they are."""
+    targets = {}
+    if codes.label is not None:
+        targets["classes"] = np.eye(len(codes.class_names), dtype=np.float32)[codes.label]
+    if codes.attributes is not None:
+        targets["attributes"] = codes.attributes
+    return Split(codes.codes, targets)
 
 
 def _names(dataset: Any) -> dict[str, tuple[str, ...]]:

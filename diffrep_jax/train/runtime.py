@@ -34,6 +34,16 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def wait_for_all(name: str) -> None:
+    """Until every process is here; `name` tells one such place from another."""
+    import jax
+
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
 def _join_hosts() -> None:
     """As the cluster says (TPU pods, Slurm, Open MPI, Kubernetes), or as these environment variables do."""
     import jax

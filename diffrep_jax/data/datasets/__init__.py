@@ -13,6 +13,7 @@ class ImageDataset(Protocol):
     needs_data_dir: ClassVar[bool]
     attributes_from: ClassVar[str]  # the remedy where there are no attributes
     source: Source  # all of the data
+    split: str
     class_names: tuple[str, ...]
     attribute_names: tuple[str, ...]  # empty unless they were asked for
     binary_attributes: bool  # whether all are 0 or 1, what an image has or lacks

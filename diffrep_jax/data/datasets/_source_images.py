@@ -16,7 +16,7 @@ class SourceImages:
     """Some entries of a source as examples. A subclass opens the source and chooses the entries.
 
     Attributes:
-      source: all of the data; entries: the number in it of each image of the split.
+      source: all of the data; split: its name; entries: the number in the source of each of its images.
       labels: of all entries of the source.
     """
 
@@ -37,7 +37,7 @@ class SourceImages:
         labels: Labels | TfdsLabels,
     ):
         """shape: (image_size, channels)."""
-        self.source, self.entries, self.labels = source, entries, labels
+        self.source, self.entries, self.split, self.labels = source, entries, split, labels
         self._place = f"split '{split}' of {self.name}"
         self._image_size, self._channels = shape
 
