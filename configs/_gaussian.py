@@ -8,10 +8,11 @@ from ml_collections import ConfigDict
 from configs._shared import shared_config
 from diffrep_jax.config import parse_variant
 
+_SSL = {"ssl": ("none", "simclr", "simclr_without_aug", "simsiam")}
 VARIANTS = {
     "ddpm": {},
-    "pdae": {},
-    "diti": {"mode": ("base", "stop_grad", "dual"), "stages": ("unbalanced", "balanced")},
+    "pdae": _SSL,
+    "diti": {"mode": ("base", "stop_grad", "dual"), "stages": ("unbalanced", "balanced")} | _SSL,
 }
 
 # The U-Nets of DiffAE (Preechakul et al. 2022), by image size. An imported base may have another shape.
@@ -52,7 +53,29 @@ def gaussian_config(
         fields |= {"mode": chosen["mode"], "k": 64, "k_per_stage": (), **STAGES[chosen["stages"]]}
     config.method = fields
     config.optim = {"name": "adam", "lr": 1e-4, "ema_decay": 0.9999}
+    if method != "ddpm":
+        config.method.ssl = {}
+        if chosen["ssl"] != "none":
+            _add_ssl(config, chosen["ssl"])
     return config
+
+
+def _add_ssl(config: ConfigDict, name: str) -> None:
+    """The self-supervised loss of DiTi's configs, and the optimizer of its heads."""
+    kind = name.partition("_")[0]
+    config.method.ssl = {
+        "kind": kind,
+        "weight": 0.01,
+        "start_step": 200_000,
+        "batch_size": 512,
+        "augment": not name.endswith("without_aug"),
+        "jitter": {"simclr": 1.0, "simsiam": 0.5}[kind],
+        "encoder_decay": 1e-6,
+        "hidden": 2048,
+    }
+    config.method.ssl.update({"simclr": {"temperature": 0.5, "out": 128}, "simsiam": {"bottleneck": 128}}[kind])
+    # There 1e-3 and 1e-4 times (images a GPU) / 32, on the two GPUs that its README names.
+    config.optim.ssl = {"name": "sgd", "lr": {"simclr": 8e-3, "simsiam": 8e-4}[kind]}
 
 
 def digits(config: ConfigDict) -> ConfigDict:
@@ -66,6 +89,9 @@ def digits(config: ConfigDict) -> ConfigDict:
     if "k" in config.method:
         config.method.update(k=16, dims_per_stage=(64,) if len(config.method.stages) == 1 else (2, 4, 40, 12, 6))
     config.optim.update(lr=1e-3, ema_decay=0.99)
+    if "ssl" in config.optim:
+        config.method.ssl.update(start_step=0, batch_size=64, hidden=128)
+        config.optim.ssl.lr = 0.1
     config.train.update(batch_size=64, checkpoint_every=500, log_every=50, keep_last=1, keep_every=0)
     config.tasks.reconstruct.update(steps=50, batch_size=99, num_images=-1, grid_images=12)
     config.tasks.interpolate.update(steps=50, first="3", second="4", gif=True)

@@ -4,7 +4,7 @@ Paper:    38 million images seen in batches of 128, Adam at 1e-4, average 0.9999
 Command:  python launch/main.py --config=configs/diti_celeba.py --workdir=runs/diti --data_dir=DIR
           --config.train.init_from=runs/ddpm
 Measured here: nothing yet.
-Variants: mode=base|stop_grad|dual, stages=unbalanced|balanced.
+Variants: mode=base|stop_grad|dual, stages=unbalanced|balanced, ssl=none|simclr|simclr_without_aug|simsiam.
 """
 
 from ml_collections import ConfigDict

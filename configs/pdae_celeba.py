@@ -4,7 +4,7 @@ Paper:    38 million images seen in batches of 128, Adam at 2e-4, average 0.9999
 Command:  python launch/main.py --config=configs/pdae_celeba.py --workdir=runs/pdae --data_dir=DIR
           --config.train.init_from=runs/ddpm
 Measured here: nothing yet.
-Variants: none.
+Variants: ssl=none|simclr|simclr_without_aug|simsiam.
 """
 
 from ml_collections import ConfigDict

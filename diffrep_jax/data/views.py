@@ -1,7 +1,7 @@
 """Two random views of an image for self-supervised losses: SimCLR's augmentations (Chen et al. 2020, appendix A).
 
-Flip, colour jitter, grey and blur with the published strengths; SimSiam has the jitter at half strength. Their random crop is left out: a view is to show the
-whole image, since it is the representation of the whole image that the loss is about.
+Flip, colour jitter, grey and blur with the published strengths; SimSiam has half the jitter. Their random crop is left
+out: a view is to show the whole image, since it is the representation of the whole image that the loss is about.
 """
 
 from typing import Any
