@@ -17,7 +17,7 @@ What is added to a method's loss from the update `start_step` on is
     weight loss + encoder_decay / 2 |encoder's parameters|^2
 
 the second term being what optimizers call weight decay when it is part of the gradient, as in PyTorch's Adam. (DiTi's
-official baselines have this alone, without PDAE's loss; in its other configs it joins that loss, as here, with weight 0.)
+official baselines train the encoder by this alone, without PDAE's loss; here it always joins the method's own.)
 
 The negatives and batch norm are those of the whole batch, whatever devices it is split over: nothing here is done in
 micro-batches, and the numbers of many devices are those of one.
