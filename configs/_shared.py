@@ -13,6 +13,7 @@ def shared_config(
     A method that takes images refers to `data.image_size` and `data.channels` by `get_ref`.
     """
     decoding = {"every_steps": 0, "churn_step_ratio": 0.0, "eta": 0.0, "seed": 0, "batch_size": 32} | decoding
+    of_images = decoding | {"split": "test", "invert_steps": 0}
     return ConfigDict(
         {
             "seed": 0,
@@ -39,8 +40,8 @@ def shared_config(
             },
             "mesh": {"data": -1, "fsdp": 1},
             "tasks": {
-                "reconstruct": decoding | {"split": "test", "num_images": 64, "grid_images": 8},
-                "interpolate": decoding | {"split": "test", "first": "0", "second": "1", "points": 11, "gif": False},
+                "reconstruct": of_images | {"num_images": 64, "grid_images": 8},
+                "interpolate": of_images | {"first": "0", "second": "1", "points": 11, "gif": False},
                 "prepare": {"size": 256, "crop": False, "quality": 95, "lossless": False, "workers": 8},
                 "inspect_data": {"split": split, "num_images": -1, "shown": 64, "workers": 8},
                 "encode": {"dataset": "", "split": "train", "num_images": -1, "batch_size": 64},

@@ -51,8 +51,12 @@ class AutoEncoder:
         noise: np.ndarray | None = None,
         grid: str = "karras",
         eta: float = 0.0,
+        stochastic_code: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Images from codes; x_T None: their own endpoint. `noise` [n, steps, h, w, c] replaces the drawn noise."""
+        """Images from codes; x_T None: their own endpoint. `noise` [n, steps, h, w, c] replaces the drawn noise.
+
+        stochastic_code: what `invert` found, [n, h, w, c]; with it an image comes back as it was.
+        """
         z = self._codes(z)
         shape = (len(z), self.image_size, self.image_size, self.channels)
         x_T = self._model.endpoint(z, seed) if x_T is None else self._shaped("x_T", x_T, shape)
@@ -67,6 +71,9 @@ class AutoEncoder:
             eta=eta,
             seed=seed,
             noise=noise,
+            stochastic_code=None
+            if stochastic_code is None
+            else self._shaped("stochastic_code", stochastic_code, shape),
         )
 
     def invert(
@@ -77,10 +84,9 @@ class AutoEncoder:
         sampler: str = "exponential",
         grid: str = "karras",
     ) -> np.ndarray:
-        """The stochastic code [n, h, w, c]: where the same ODE, run upward from the images, ends; z None: their codes.
+        """The stochastic code [n, h, w, c]: what `decode` needs beside z to give the images back; z None: their codes.
 
-        For PDAE and DiTi it is the x_T that decodes to the images; for DBAE, whose x_T follows from z, the state just
-        below it.
+        For PDAE and DiTi it is their inferred x_T; for DBAE, what the state next to x_T has beside x_T.
         """
         images = self._images("images", images)
         z = self._model.encode(images) if z is None else self._shaped("z", z, (len(images), self.latent_dim))

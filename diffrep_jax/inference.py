@@ -51,17 +51,21 @@ class Inference:
         seed: int = 0,
         first: int = 0,
         noise: np.ndarray | None = None,
+        stochastic_code: np.ndarray | None = None,
     ) -> np.ndarray:
-        """(z, x_T) -> images in [-1, 1]. `noise` [n, steps, h, w, c] takes the place of what is drawn from `seed`."""
+        """(z, x_T) -> images in [-1, 1]. `noise` [n, steps, h, w, c] takes the place of what is drawn from `seed`.
+
+        stochastic_code: what `invert` found, [n, h, w, c].
+        """
         stepper = samplers.build(sampler, churn_step_ratio, eta)
         nodes = jnp.asarray(samplers.grid(grid, self.method.process, steps), jnp.float32)
         run = functools.partial(_decode, stepper=stepper, nodes=nodes, seed=seed)
-        return self._run(run, len(z), z, xT, np.arange(first, first + len(z)), noise)
+        return self._run(run, len(z), z, xT, np.arange(first, first + len(z)), noise, stochastic_code)
 
     def invert(
         self, images: np.ndarray, z: np.ndarray, xT: np.ndarray, *, sampler: str, grid: str, steps: int
     ) -> np.ndarray:
-        """[n, h, w, c] -> the state at the end of the grid's way up: the stochastic code (`AutoEncoder.invert`)."""
+        """[n, h, w, c] -> the stochastic code of the images, by the grid's way up (`AutoEncoder.invert`)."""
         nodes = jnp.asarray(samplers.grid(grid, self.method.process, steps, encoding=True), jnp.float32)
         run = functools.partial(_invert, stepper=samplers.build(sampler), nodes=nodes)
         return self._run(run, len(images), images, z, xT)
@@ -121,13 +125,14 @@ def _decode(
     xT: Array,
     numbers: Array,
     noise: Array | None,
+    stochastic_code: Array | None,
     *,
     seed: Array,
     stepper: Stepper,
     nodes: Array,
 ) -> Array:
     drawn: Noise = normal_noise(_image_keys(seed, numbers), xT.shape) if noise is None else lambda i: noise[:, i]
-    return method.decode(variables, z, xT, stepper, nodes, drawn)
+    return method.decode(variables, z, xT, stepper, nodes, drawn, stochastic_code=stochastic_code)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="stepper")

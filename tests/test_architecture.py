@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "errors": (),
     "config": (),
     "pictures": (),
+    "encoded": (),
     "processes": (),
     "samplers": (),
     "models": (),
@@ -32,7 +33,18 @@ MAY_IMPORT = {
     "methods": ("models", "processes", "samplers"),
     "train": ("methods.base", "data", "config"),  # not tasks: launch hands them over as hooks
     "inference": ("methods.base", "samplers", "train.sharding"),
-    "tasks": ("methods.base", "samplers", "data", "metrics", "train", "inference", "pictures", "port", "config"),
+    "tasks": (
+        "methods.base",
+        "samplers",
+        "data",
+        "metrics",
+        "train",
+        "inference",
+        "encoded",
+        "pictures",
+        "port",
+        "config",
+    ),
     "api": ("methods.base", "samplers", "train", "inference", "config"),
 }
 

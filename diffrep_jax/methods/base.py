@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.core import FrozenDict
 
 from diffrep_jax.errors import UserError, unknown
@@ -101,16 +102,25 @@ class AutoEncoder:
         """The closure D(x_t, t), unclipped; x_T and z need not belong together."""
         raise NotImplementedError
 
+    @property
+    def block_ends(self) -> np.ndarray:
+        """The dimension behind each block of z, where the code is built of blocks; here it is one block."""
+        return np.array([self.latent_dim])
+
     def invert(
         self, variables: PyTree, x0: Image, z: Code, xT: Image, sampler: Stepper, nodes: Array, path: bool = False
     ) -> Any:
-        """x_0 -> the state at nodes[-1] that decodes to it: the stochastic code, by the same ODE upward.
+        """x_0 -> the stochastic code, [b, h, w, c]: what decoding starts with beside z and x_T to come back to x_0.
 
-        x_0 counts as the state at nodes[0]. For the Gaussian family the result is x_T and `xT` plays no part; for a
-        bridge it is the state just below the fixed x_T. With `path` also all states. The denoiser is clipped, as in
+        The same ODE upward, x_0 counting as the state at nodes[0], finds the state x at t = nodes[-1]; the code is
+        x - a(t) x_T. For the Gaussian family, a = 0, that is the paper's inferred x_T, and `xT` plays no part; for a
+        bridge it is what x has beside the fixed x_T. With `path` also all states. The denoiser is clipped, as in
         decoding.
         """
-        return sample(sampler, self._problem(variables, z, xT), x0, nodes, None, path)
+        out = sample(sampler, self._problem(variables, z, xT), x0, nodes, None, path)
+        state = out[0] if path else out
+        a = self.process.coefficients(jnp.asarray(nodes)[-1])[0]
+        return (state - a * xT, out[1]) if path else state - a * xT
 
     def _problem(self, variables: PyTree, z: Code, xT: Image) -> Problem:
         denoiser = self.denoiser(variables, z, xT)
@@ -125,9 +135,16 @@ class AutoEncoder:
         nodes: Array,
         noise: Noise | None = None,
         path: bool = False,
+        stochastic_code: Image | None = None,
     ) -> Any:
-        """(z, x_T) -> x_0 in [-1, 1], the denoiser clipped as in the papers; with `path` also all states."""
-        out = sample(sampler, self._problem(variables, z, xT), xT, nodes, noise, path)
+        """(z, x_T) -> x_0 in [-1, 1], the denoiser clipped as in the papers; with `path` also all states.
+
+        It starts at x_T, or at a(t) x_T + what `invert` found, t = nodes[0].
+        """
+        start = xT
+        if stochastic_code is not None:
+            start = self.process.coefficients(jnp.asarray(nodes)[0])[0] * xT + stochastic_code
+        out = sample(sampler, self._problem(variables, z, xT), start, nodes, noise, path)
         return (jnp.clip(out[0], -1, 1), out[1]) if path else jnp.clip(out, -1, 1)
 
 

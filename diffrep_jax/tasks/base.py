@@ -4,19 +4,22 @@ import dataclasses
 import importlib
 import json
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from diffrep_jax import data, samplers
+from diffrep_jax.data.transforms import load_image, to_uint8
+from diffrep_jax.encoded import Encoded
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.inference import Inference
 from diffrep_jax.types import PyTree
 
 T = TypeVar("T")
 
+INVERTING = "exponential"  # the sampler that also runs upward
 
 PATHS = ("data_dir", "checkpoint", "images")  # fields that the command line fills, no config
 
@@ -118,7 +121,14 @@ class DecodingTask:
             if getattr(self, field) < 1:
                 raise UserError(f"{field} {getattr(self, field)} of a task must be at least 1.")
 
-    def decode(self, model: Inference, z: np.ndarray, xT: np.ndarray, first: int = 0) -> np.ndarray:
+    def decode(
+        self,
+        model: Inference,
+        z: np.ndarray,
+        xT: np.ndarray,
+        first: int = 0,
+        stochastic_code: np.ndarray | None = None,
+    ) -> np.ndarray:
         """(z, x_T) -> images in [-1, 1]; `first` is the number of the first image."""
         return model.decode(
             *(z, xT),
@@ -129,6 +139,7 @@ class DecodingTask:
             eta=self.eta,
             seed=self.seed,
             first=first,
+            stochastic_code=stochastic_code,
         )
 
     def description(self, method: Any) -> dict[str, Any]:
@@ -144,3 +155,60 @@ class DecodingTask:
             "evaluations": evaluations,
             "seed": self.seed,
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageTask(DecodingTask):
+    """The fields of tasks that decode what they have encoded.
+
+    Attributes:
+      split: of the data set that images are taken from.
+      invert_steps: of the ODE upward that finds the stochastic code, which is all of an image that z leaves open; 0:
+        do without, decoding starts from the endpoint of z alone.
+    """
+
+    split: str
+    invert_steps: int
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.invert_steps < 0:
+            raise UserError(f"invert_steps {self.invert_steps} of a task is below 0; 0 looks for no stochastic code.")
+
+    def encode(self, model: Inference, x0: np.ndarray, first: int = 0) -> Encoded:
+        """Images in [-1, 1] -> their codes; `first` is the number of the first image."""
+        z = model.encode(x0)
+        if self.invert_steps == 0:
+            return Encoded(z, None)
+        xT = model.endpoint(z, self.seed, first)
+        return Encoded(z, model.invert(x0, z, xT, sampler=INVERTING, grid=self.grid, steps=self.invert_steps))
+
+    def decode_encoded(self, model: Inference, encoded: Encoded, first: int = 0) -> np.ndarray:
+        """Codes -> images in [-1, 1], x_T being the endpoint of z; `first` is the number of the first image."""
+        xT = model.endpoint(encoded.z, self.seed, first)
+        return self.decode(model, encoded.z, xT, first, encoded.stochastic_code)
+
+    def decode_points(self, model: Inference, points: Sequence[Encoded], what: str) -> np.ndarray:
+        """Single images [1, ...] on a way -> uint8 [n, h, w, c]; they vary with their codes alone.
+
+        All noise is that of image 0.
+        """
+        images = [self.decode_encoded(model, point) for point in progress(points, len(points), what)]
+        return to_uint8(np.concatenate(images))
+
+    def description(self, method: Any) -> dict[str, Any]:
+        evaluations = 0
+        if self.invert_steps:
+            intervals = len(samplers.grid(self.grid, method.process, self.invert_steps, encoding=True)) - 1
+            evaluations = samplers.build(INVERTING).evaluations(intervals)
+        inverting = {"invert_steps": self.invert_steps, "invert_evaluations": evaluations}
+        return super().description(method) | inverting
+
+    def image(self, name: str, method: Any, config: Any) -> np.ndarray:
+        """A uint8 image [h, w, c], named by a path or by its number in the split."""
+        if not name.isdigit():
+            return load_image(pathlib.Path(name), method.image_size, method.channels)
+        dataset = open_dataset(config, self.split, self.data_dir)
+        if int(name) >= len(dataset):
+            raise UserError(f"There is no image {name}: split '{self.split}' has {len(dataset)}, from 0 on.")
+        return dataset[int(name)]["image"]

@@ -1,5 +1,7 @@
 """Interpolate between two images: lerp of their codes, x_T = Gen(z) at each point, decoded (DBAE, section 4.3).
 
+With `invert_steps` slerp of their stochastic codes too, as PDAE and DiTi have it.
+
 Writes to `<workdir>/interpolate/`: strip.png (first image | points | second image), arrays.npz, metrics.json and, with
 `gif`, interpolation.gif.
 """
@@ -12,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from diffrep_jax import pictures
-from diffrep_jax.data.transforms import load_image, to_float, to_uint8
+from diffrep_jax.data.transforms import to_float
+from diffrep_jax.encoded import between
 from diffrep_jax.errors import UserError
 from diffrep_jax.inference import Inference
 from diffrep_jax.metrics import image as metrics
@@ -24,10 +27,9 @@ log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Interpolate(base.DecodingTask):
+class Interpolate(base.ImageTask):
     """first, second: an image file, or an index into `split`; points: with both ends; gif: also an animation."""
 
-    split: str
     first: str
     second: str
     points: int
@@ -39,25 +41,13 @@ class Interpolate(base.DecodingTask):
             raise UserError(f"tasks.interpolate.points {self.points} must be at least 2, the two ends.")
 
     def run(self, method: Any, variables: PyTree, config: Any, workdir: pathlib.Path) -> dict[str, float]:
-        ends = np.stack([self._image(name, method, config) for name in (self.first, self.second)])
+        ends = np.stack([self.image(name, method, config) for name in (self.first, self.second)])
         model = Inference(method, variables, mesh_of(variables))
-        z_first, z_second = model.encode(to_float(ends))
-        alpha = np.linspace(0, 1, self.points, dtype=np.float32)[:, None]
-        z = (1 - alpha) * z_first + alpha * z_second
-        decoded = [
-            # the noise is that of image 0 at every point: the strip varies with the code alone
-            self.decode(model, part[None], model.endpoint(part[None], self.seed))
-            for part in base.progress(z, self.points, "interpolate")
-        ]
-        images = to_uint8(np.concatenate(decoded))
+        encoded = self.encode(model, to_float(ends))
+        points = [between(encoded[:1], encoded[1:], alpha) for alpha in np.linspace(0, 1, self.points)]
+        images = self.decode_points(model, points, "interpolate")
+        z = np.concatenate([point.z for point in points])
         return self._write(base.output_folder(workdir, "interpolate"), ends, images, z, self.description(method))
-
-    def _image(self, name: str, method: Any, config: Any) -> np.ndarray:
-        """A uint8 image [h, w, c] from a path or an index."""
-        if not name.isdigit():
-            return load_image(pathlib.Path(name), method.image_size, method.channels)
-        dataset = base.open_dataset(config, self.split, self.data_dir)
-        return dataset[int(name)]["image"]
 
     def _write(
         self, folder: pathlib.Path, ends: np.ndarray, images: np.ndarray, z: np.ndarray, description: dict[str, Any]

@@ -1,4 +1,6 @@
-"""Reconstruct images from their codes alone: z = Enc(x_0), x_T from z, solve to t = 0. MSE and SSIM, a grid, arrays.
+"""Reconstruct images from their codes: z = Enc(x_0), x_T from z, solve to t = 0. MSE and SSIM, a grid, arrays.
+
+With `invert_steps` from their stochastic codes too, which is the papers' "inferred x_T".
 
 Writes to `<workdir>/reconstruct/`: grid.png (input | x_T | reconstruction), arrays.npz (images, reconstructions uint8,
 codes float32) and metrics.json.
@@ -25,10 +27,9 @@ log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Reconstruct(base.DecodingTask):
-    """split: of the dataset; num_images: its first ones, -1 for all; grid_images: how many the picture shows."""
+class Reconstruct(base.ImageTask):
+    """num_images: the first ones of `split`, -1 for all; grid_images: how many the picture shows."""
 
-    split: str
     num_images: int
     grid_images: int
 
@@ -53,14 +54,13 @@ class Reconstruct(base.DecodingTask):
         endpoints: np.ndarray | None = None
         first = 0
         for batch in base.progress(batches, -(-total // self.batch_size), "reconstruct"):
-            x0 = batch["image"]
-            z = model.encode(x0)
-            xT = model.endpoint(z, self.seed, first)
-            parts["images"].append(to_uint8(x0))
-            parts["reconstructions"].append(to_uint8(self.decode(model, z, xT, first)))
-            parts["codes"].append(z)
-            endpoints = xT if endpoints is None else endpoints
-            first += len(x0)
+            encoded = self.encode(model, batch["image"], first)
+            parts["images"].append(to_uint8(batch["image"]))
+            parts["reconstructions"].append(to_uint8(self.decode_encoded(model, encoded, first)))
+            parts["codes"].append(encoded.z)
+            if endpoints is None:
+                endpoints = model.endpoint(encoded.z, self.seed, first)
+            first += len(encoded.z)
         arrays = {name: np.concatenate(values) for name, values in parts.items()}
         return self._write(base.output_folder(workdir, "reconstruct"), arrays, endpoints, self.description(method))
 
