@@ -1,6 +1,7 @@
 """Self-supervised losses: closed forms and PyTorch; when they begin, what they train, and what they leave alone."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -12,7 +13,7 @@ from scipy.special import softmax
 from sklearn.metrics import log_loss
 from sklearn.metrics.pairwise import cosine_similarity, paired_cosine_distances
 
-from configs import ddpm_digits, pdae_digits
+from configs import pdae_digits
 from diffrep_jax import config as configs
 from diffrep_jax import data
 from diffrep_jax.errors import UserError
@@ -21,7 +22,6 @@ from diffrep_jax.methods.base import build
 from diffrep_jax.methods.ssl import negative_cosine, nt_xent, self_supervised
 from diffrep_jax.tasks import base as tasks
 from diffrep_jax.train import checkpoint, frozen, optimizer, sharding
-from diffrep_jax.train.init_from import init_from
 from diffrep_jax.train.loop import train
 from diffrep_jax.train.state import abstract_state, create_state
 from diffrep_jax.train.step import make_train_step
@@ -214,14 +214,18 @@ BATCH = {"image": np.tanh(normal(8, 4, 4, 1))}
 VIEWS = {"views": {"view1": np.tanh(normal(6, 4, 4, 1)), "view2": np.tanh(normal(6, 4, 4, 1))}}
 
 
-def step_of(section, batch, microbatches=1, lr=0.1, heads_lr=0.1):
+def step_of(section, views=True, **options):
     """(the state before, after, metrics) of one step of gradient descent, with the heads at a rate of their own."""
-    method = Toy(methods.freeze(section))
-    transforms = {"train": optax.sgd(lr), "ssl": optax.sgd(heads_lr)}
-    optim = optax.multi_transform(transforms, method.param_labels)
+    return _step_of(methods.freeze(section), views, **options)
+
+
+@functools.cache
+def _step_of(section, views, microbatches=1, heads_lr=0.1):
+    method = Toy(section)
+    optim = optax.multi_transform({"train": optax.sgd(0.1), "ssl": optax.sgd(heads_lr)}, method.param_labels)
     state = create_state(method, optim, sharding.make_mesh(), 0)
     step = make_train_step(method, optim, ema_decay=0.9, seed=0, microbatches=microbatches)
-    return state, *jax.jit(step)(state, batch)
+    return state, *jax.jit(step)(state, BATCH | (VIEWS if views else {}))
 
 
 def moved(before, after, name):
@@ -230,16 +234,16 @@ def moved(before, after, name):
 
 @pytest.mark.parametrize("section", [SIMCLR, SIMSIAM], ids=["simclr", "simsiam"])
 def test_the_whole_batch_of_views_counts_once_whatever_the_microbatches(section):
-    _, whole, metrics = step_of(section, BATCH | VIEWS)
-    _, parts, parts_metrics = step_of(section, BATCH | VIEWS, microbatches=4)
+    _, whole, metrics = step_of(section)
+    _, parts, parts_metrics = step_of(section, microbatches=4)
     assert parts_metrics["loss_ssl"] == pytest.approx(float(metrics["loss_ssl"]), rel=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), parts.params, whole.params)
 
 
 def test_the_weight_scales_what_is_added_and_the_loss_is_told_without_it():
-    _, plain, plain_metrics = step_of(SIMCLR, BATCH)
-    _, one, metrics = step_of(SIMCLR, BATCH | VIEWS)
-    _, two, _ = step_of(SIMCLR | {"weight": 1.0}, BATCH | VIEWS)
+    _, plain, plain_metrics = step_of(SIMCLR, views=False)
+    _, one, metrics = step_of(SIMCLR)
+    _, two, _ = step_of(SIMCLR | {"weight": 1.0})
     added, twice = (s.params["encoder"]["w"] - plain.params["encoder"]["w"] for s in (one, two))
     assert np.abs(added).max() > 1e-4
     np.testing.assert_allclose(twice, 2 * added, atol=1e-6)
@@ -250,18 +254,18 @@ def test_the_weight_scales_what_is_added_and_the_loss_is_told_without_it():
 def test_the_encoder_alone_decays_and_only_with_views():
     """PyTorch's Adam adds decay times the parameter to the gradient; so does this, and to no other parameter."""
     decay = {"encoder_decay": 0.25}
-    before, without, _ = step_of(SIMCLR, BATCH | VIEWS)
-    _, with_decay, metrics = step_of(SIMCLR | decay, BATCH | VIEWS)
+    before, without, _ = step_of(SIMCLR)
+    _, with_decay, metrics = step_of(SIMCLR | decay)
     difference = with_decay.params["encoder"]["w"] - without.params["encoder"]["w"]
     np.testing.assert_allclose(difference, -0.1 * 0.25 * before.params["encoder"]["w"], atol=1e-6)
     for name in ("decoder", "ssl"):
         jax.tree.map(np.testing.assert_array_equal, with_decay.params[name], without.params[name])
-    plain, decayed = (step_of(SIMCLR | more, BATCH)[1].params for more in ({}, decay))
+    plain, decayed = (step_of(SIMCLR | more, views=False)[1].params for more in ({}, decay))
     jax.tree.map(np.testing.assert_array_equal, decayed, plain)
 
 
 def test_the_heads_have_a_rate_of_their_own():
-    slow, fast = (step_of(SIMSIAM, BATCH | VIEWS, heads_lr=lr) for lr in (0.125, 0.25))
+    slow, fast = (step_of(SIMSIAM, heads_lr=lr) for lr in (0.125, 0.25))
     jax.tree.map(np.testing.assert_array_equal, fast[1].params["encoder"], slow[1].params["encoder"])
     for a, b in zip(moved(*fast[:2], "ssl"), moved(*slow[:2], "ssl"), strict=True):
         np.testing.assert_allclose(a, 2 * b, atol=1e-6)
@@ -269,7 +273,7 @@ def test_the_heads_have_a_rate_of_their_own():
 
 
 def test_heads_are_not_averaged_nor_part_of_the_model():
-    state, after, _ = step_of(SIMSIAM, BATCH | VIEWS)
+    state, after, _ = step_of(SIMSIAM)
     assert set(state.params) == {"encoder", "decoder", "ssl"} and set(after.ema["params"]) == {"encoder", "decoder"}
     assert set(after.averaged["params"]) == {"encoder", "decoder", "ssl"}
     assert set(frozen.used(Toy(methods.freeze(SIMSIAM)), after.params)) == {"encoder", "decoder"}
@@ -323,20 +327,11 @@ def tiny(module, variant="", **train_settings):
     return config.lock()
 
 
-@pytest.fixture(scope="module")
-def base_run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    config = tiny(ddpm_digits, total_steps=1)
-    train(build(config.method), config, folder, None)
-    return folder
-
-
-def run(config, base_run, folder, **train_settings):
+def run(config, folder, **train_settings):
+    """Trained as the command does, but on a base that was never trained."""
     config = config.copy_and_resolve_references().unlock()
     config.train.update(train_settings)
-    method = build(config.method)
-    init_from(str(base_run), method, folder, config.mesh, config.seed)
-    return train(method, config.lock(), folder, None)
+    return train(build(config.method), config.lock(), folder, None)
 
 
 def lines(folder):
@@ -344,10 +339,10 @@ def lines(folder):
 
 
 @pytest.fixture(scope="module")
-def whole(base_run, tmp_path_factory):
+def whole(tmp_path_factory):
     """(folder, state) of five steps, three of them with views."""
     folder = tmp_path_factory.mktemp("whole")
-    return folder, run(tiny(pdae_digits, "ssl=simclr"), base_run, folder)
+    return folder, run(tiny(pdae_digits, "ssl=simclr"), folder)
 
 
 def test_the_loss_begins_at_its_step_and_falls_into_the_log(whole):
@@ -356,10 +351,10 @@ def test_the_loss_begins_at_its_step_and_falls_into_the_log(whole):
     assert all(np.isfinite(list(line.values())).all() for line in lines(whole[0]))
 
 
-def test_a_run_that_stops_and_goes_on_is_bitwise_the_same(whole, base_run, tmp_path):
+def test_a_run_that_stops_and_goes_on_is_bitwise_the_same(whole, tmp_path):
     """Stopped before the views begin, and among them."""
     for steps in (1, 4, 5):
-        state = run(tiny(pdae_digits, "ssl=simclr"), base_run, tmp_path, total_steps=steps)
+        state = run(tiny(pdae_digits, "ssl=simclr"), tmp_path, total_steps=steps)
     assert jax.tree.structure(state) == jax.tree.structure(whole[1])
     jax.tree.map(np.testing.assert_array_equal, state, whole[1])
     for ours, theirs in zip(lines(tmp_path), lines(whole[0]), strict=True):
@@ -367,10 +362,10 @@ def test_a_run_that_stops_and_goes_on_is_bitwise_the_same(whole, base_run, tmp_p
         assert ours | speed == theirs | speed
 
 
-def test_before_the_start_nothing_is_different(base_run, tmp_path):
+def test_before_the_start_nothing_is_different(tmp_path):
     """Up to the last bit, which depends on how XLA joins the operations of two programs."""
-    plain = run(tiny(pdae_digits), base_run, tmp_path / "plain", total_steps=2)
-    ssl = run(tiny(pdae_digits, "ssl=simclr"), base_run, tmp_path / "ssl", total_steps=2)
+    plain = run(tiny(pdae_digits), tmp_path / "plain", total_steps=2)
+    ssl = run(tiny(pdae_digits, "ssl=simclr"), tmp_path / "ssl", total_steps=2)
     assert set(ssl.params) - set(plain.params) == {"ssl"}
     same = {name: ssl.params[name] for name in plain.params}
     for ours, theirs in ((same, plain.params), (ssl.ema, plain.ema)):
@@ -380,28 +375,25 @@ def test_before_the_start_nothing_is_different(base_run, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, ssl.params["ssl"], start["ssl"])
 
 
-def test_afterwards_encoder_and_heads_have_moved_and_the_base_has_not(whole, base_run):
+def test_afterwards_encoder_and_heads_have_moved_and_the_base_has_not(whole):
     folder, state = whole
     method = build(configs.load_run(folder).method)
-    base = build(configs.load_run(base_run).method)
-    theirs = checkpoint.load_variables(base_run, base, sharding.make_mesh())["params"]["unet"]
-    jax.tree.map(np.testing.assert_array_equal, state.params["unet"], theirs)
     start = method.init(jax.random.key(0), {"image": jnp.zeros((1, 8, 8, 1))})["params"]
+    jax.tree.map(np.testing.assert_array_equal, state.params["unet"], start["unet"])
     for name in ("encoder", "ssl"):
         pairs = zip(*map(jax.tree.leaves, (start[name], state.params[name])), strict=True)
         assert any(np.any(a != b) for a, b in pairs), name
 
 
-@pytest.mark.parametrize("change", [{}, {"weight": 0.0}], ids=["none", "weight 0"])
-def test_without_the_loss_there_are_no_heads_and_no_second_loader(change, base_run, tmp_path, monkeypatch):
-    config = tiny(pdae_digits, "ssl=simsiam" if change else "", total_steps=1).unlock()
-    config.method.ssl.update(change)
+def test_without_weight_there_are_no_heads_and_no_second_loader(tmp_path, monkeypatch):
+    config = tiny(pdae_digits, "ssl=simsiam", total_steps=1).unlock()
+    config.method.ssl.weight = 0.0
     method = build(config.method)
     assert method.views is None
     state = abstract_state(method, optimizer.build(config.optim, method), sharding.make_mesh())
     assert set(state.params) == {"unet", "gradient_estimator", "encoder"}
     monkeypatch.setattr(data, "view_batches", None)  # not to be called
-    run(config.lock(), base_run, tmp_path)
+    run(config.lock(), tmp_path)
     assert "loss_ssl" not in lines(tmp_path)[0]
 
 
