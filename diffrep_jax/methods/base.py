@@ -75,7 +75,7 @@ class Method(Protocol):
     def param_labels(self, params: PyTree) -> PyTree:
         """A label a parameter, for `params` or any part of them: "train", "frozen", or one of the method's own.
 
-        Parameters with a label of its own are trained as `config.optim.<label>` says, and not averaged: networks that
+        Parameters with such a label are trained as `config.optim.<label>` says, and not averaged: networks that
         serve a loss alone.
         """
         ...

@@ -169,6 +169,19 @@ class PDAE(DiscreteTraining, AutoEncoder):
         shifts = [self._estimate(variables, emb, skips, z, key) for z, key in zip(codes, keys, strict=True)]
         return self.weight(t) * sum(((eps - (eps_hat + k * shift)) ** 2).mean((1, 2, 3)) for shift in shifts)
 
+    def shift_coefficient(self, t: Time) -> Array:
+        """k(t)."""
+        now, before = self.process.alpha_bar(t), self.process.alpha_bar(t - 1)
+        return -jnp.sqrt(now / before) * (1 - before) / jnp.sqrt(1 - now)
+
+    def weight(self, t: Time) -> Array:
+        """w(t)."""
+        alpha_bar = self.process.alpha_bar(t)
+        snr = alpha_bar / (1 - alpha_bar)
+        return snr**0.1 / (1 + snr)
+
+    # The self-supervised loss, on a batch of its own
+
     @property
     def _ssl(self) -> SelfSupervised | None:
         return self_supervised(self.ssl)
@@ -181,17 +194,6 @@ class PDAE(DiscreteTraining, AutoEncoder):
         params = variables["params"]
         codes = [self.encode(variables, views[name]) for name in ("view1", "view2")]
         return self._ssl.loss(params["ssl"], params["encoder"], *codes)
-
-    def shift_coefficient(self, t: Time) -> Array:
-        """k(t)."""
-        now, before = self.process.alpha_bar(t), self.process.alpha_bar(t - 1)
-        return -jnp.sqrt(now / before) * (1 - before) / jnp.sqrt(1 - now)
-
-    def weight(self, t: Time) -> Array:
-        """w(t)."""
-        alpha_bar = self.process.alpha_bar(t)
-        snr = alpha_bar / (1 - alpha_bar)
-        return snr**0.1 / (1 + snr)
 
     def param_labels(self, params: PyTree) -> PyTree:
         labels = {"unet": "frozen", "gradient_estimator": "train", "encoder": "train", "ssl": LABEL}
