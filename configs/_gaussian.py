@@ -52,6 +52,11 @@ def gaussian_config(
     if method == "diti":
         fields |= {"mode": chosen["mode"], "k": 64, "k_per_stage": (), **STAGES[chosen["stages"]]}
     config.method = fields
+    for task in ("interpolate", "counterfactual"):
+        config.tasks[task].invert_steps = 1000
+    config.tasks.manipulate.update(invert_steps=500, steps=200)
+    if method == "diti":
+        config.tasks.counterfactual.ranges = ((2, 4), (16, 8), (24, 8), (32, 32))
     config.optim = {"name": "adam", "lr": 1e-4, "ema_decay": 0.9999}
     if method != "ddpm":
         config.method.ssl = {}
@@ -87,13 +92,16 @@ def digits(config: ConfigDict) -> ConfigDict:
         config.method.update(latent_dim=64)
         config.method.encoder.update(widths=(32, 64), attention=(4,))
     if "k" in config.method:
-        config.method.update(k=16, dims_per_stage=(64,) if len(config.method.stages) == 1 else (2, 4, 40, 12, 6))
+        config.method.update(k=16, dims_per_stage=(64,) if len(config.method.stages) == 1 else (4, 8, 24, 12, 16))
+        config.tasks.counterfactual.ranges = ((0, 2), (2, 3), (5, 3), (8, 8))
     config.optim.update(lr=1e-3, ema_decay=0.99)
     if "ssl" in config.optim:
         config.method.ssl.update(start_step=0, batch_size=64, hidden=128)
         config.optim.ssl.lr = 0.1
     config.train.update(batch_size=64, checkpoint_every=500, log_every=50, keep_last=1, keep_every=0)
     config.tasks.reconstruct.update(steps=50, batch_size=99, num_images=-1, grid_images=12)
-    config.tasks.interpolate.update(steps=50, first="3", second="4", gif=True)
+    config.tasks.interpolate.update(steps=50, invert_steps=50, first="3", second="4", gif=True)
+    config.tasks.counterfactual.update(steps=50, invert_steps=50, first="3", second="4")
+    config.tasks.manipulate.update(steps=50, invert_steps=50, attribute="slant", epochs=200, lr=1e-2)
     config.tasks.probe.update(epochs=200, lr=1e-2)
     return config

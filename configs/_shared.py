@@ -42,6 +42,19 @@ def shared_config(
             "tasks": {
                 "reconstruct": of_images | {"num_images": 64, "grid_images": 8},
                 "interpolate": of_images | {"first": "0", "second": "1", "points": 11, "gif": False},
+                "counterfactual": of_images | {"first": "0", "second": "1", "ranges": (), "points": 5},
+                "manipulate": of_images
+                | {
+                    "attribute": "0",
+                    "scales": (-0.6, -0.3, 0.0, 0.3, 0.6),
+                    "num_images": 8,
+                    "dataset": "",
+                    "promask": 0,
+                    "epochs": 10,
+                    "lr": 1e-4,
+                    "head_batch_size": 128,
+                    "encode_batch_size": 64,
+                },
                 "prepare": {"size": 256, "crop": False, "quality": 95, "lossless": False, "workers": 8},
                 "inspect_data": {"split": split, "num_images": -1, "shown": 64, "workers": 8},
                 "encode": {"dataset": "", "split": "train", "num_images": -1, "batch_size": 64},
@@ -56,7 +69,7 @@ def shared_config(
                     "num_images": -1,
                     "seed": 0,
                 },
-                "import": {"num_images": 16, "batch_size": 16, "seed": 0},
+                "import": {"weights": "ema", "num_images": 16, "batch_size": 16, "seed": 0},
                 "export": {},
             },
         }

@@ -11,8 +11,11 @@ MIN_CELL = 64  # smaller images are enlarged by a whole factor
 FONT_SIZE = 13
 
 
-def labelled_grid(rows: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Rows of images [n, h, w, c] with their names at the left -> one RGB picture [H, W, 3], white between cells."""
+def labelled_grid(rows: Mapping[str, np.ndarray], columns: Sequence[str] = ()) -> np.ndarray:
+    """Rows of images [n, h, w, c] with their names at the left -> one RGB picture [H, W, 3], white between cells.
+
+    columns: names above the cells, as many as the first row has.
+    """
     font = ImageFont.load_default(FONT_SIZE)
     margin = max(int(font.getlength(name)) for name in rows) + 12
     bands = []
@@ -22,6 +25,13 @@ def labelled_grid(rows: Mapping[str, np.ndarray]) -> np.ndarray:
         label = Image.new("RGB", (margin, band.shape[0]), "white")
         ImageDraw.Draw(label).text((6, band.shape[0] / 2), name, fill="black", font=font, anchor="lm")
         bands.append(np.concatenate([np.asarray(label), band], axis=1))
+    if columns:
+        cell = (bands[0].shape[1] - margin) / len(columns)
+        header = Image.new("RGB", (bands[0].shape[1], FONT_SIZE + 8), "white")
+        for i, name in enumerate(columns):
+            place = (margin + (i + 0.5) * cell, header.height / 2)
+            ImageDraw.Draw(header).text(place, name, fill="black", font=font, anchor="mm")
+        bands.insert(0, np.asarray(header))
     width = max(band.shape[1] for band in bands)
     return np.concatenate([np.pad(b, ((0, 0), (0, width - b.shape[1]), (0, 0)), constant_values=255) for b in bands])
 

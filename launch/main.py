@@ -30,7 +30,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument("--task", default="train", help="train, or a file of diffrep_jax/tasks (default: train)")
     parser.add_argument("--data_dir", type=pathlib.Path, help="where the images are (default: $DIFFREP_DATA)")
     parser.add_argument("--checkpoint", type=pathlib.Path, metavar="FILE", help="what --task=import reads")
-    parser.add_argument("--images", type=pathlib.Path, metavar="PATH", help="images that --task=import measures on")
+    parser.add_argument(
+        "--images", type=pathlib.Path, metavar="PATH", help="images for import to measure, or manipulate to change"
+    )
     parser.add_argument("--multihost", action="store_true", help="join the other hosts of a cluster or TPU pod")
     flags, rest = parser.parse_known_args(argv)
     return flags, split_overrides(rest)

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "config": (),
     "pictures": (),
     "encoded": (),
+    "promask": (),
     "processes": (),
     "samplers": (),
     "models": (),

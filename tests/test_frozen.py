@@ -145,6 +145,17 @@ def test_a_frozen_network_needs_a_run_to_come_from(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_init_from_refuses_other_heads_which_no_shape_tells(runs, tmp_path):
+    config = tiny(diti_digits).unlock()
+    config.method.unet.heads = 2
+    with pytest.raises(UserError, match=r"another network: method.unet.heads is 1 there and 2 here"):
+        init_from(str(runs[0]), build(config.method), tmp_path / "a", config.mesh, 0)
+    assert not (tmp_path / "a").exists()
+    config.method.unet.update(heads=1, dropout=0.3)  # that is for training
+    init_from(str(runs[1]), build(config.method), tmp_path / "b", config.mesh, 0)  # a whole DiTi
+    assert (tmp_path / "b" / checkpoint.FOLDER / "0").is_dir()
+
+
 def test_init_from_leaves_a_run_that_has_begun(runs):
     before = load(runs[1], "live")
     config = configs.load_run(runs[1])

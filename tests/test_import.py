@@ -47,7 +47,8 @@ def exported(tiny_run):
 def official(tiny_run, tmp_path_factory):
     """The tiny run's weights as the authors would have published them."""
     section = configs.load_run(tiny_run).method
-    tensors = dbae.table(section).to_official(averaged(tiny_run)) | dbae.unused(section)
+    tensors = dbae.table(section).to_official(averaged(tiny_run))
+    tensors |= dbae.unused(section, tensors)
     path = tmp_path_factory.mktemp("official") / "ema_0.9999_0001234.safetensors"
     files.write_safetensors(path, {f"module.{name}": value for name, value in tensors.items()})
     return path

@@ -1,8 +1,10 @@
 """The import engine and the file reader: strict matching, layouts that invert, refusals in one line."""
 
 import json
+import resource
 import struct
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -197,9 +199,65 @@ class TestTorch:
         assert {name: value.tolist() for name, value in out.items()} == {"a": [[0, 3], [1, 4], [2, 5]], "b": [1, 1]}
         assert {value.dtype for value in out.values()} == {np.dtype(np.float32)}
 
-    def test_a_mixed_prefix_is_kept(self, torch, tmp_path):
-        torch.save({"module.a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "a.pt")
-        assert set(files.read(tmp_path / "a.pt")) == {"module.a", "b"}
+    def test_wrappers_are_taken_out_of_names_wherever_they_are(self, torch, tmp_path):
+        names = ["module._orig_mod.a.weight", "_orig_mod.b.module.0.bias", "c._orig_mod.weight", "d.module_list.weight"]
+        torch.save({name: torch.full((1,), float(i)) for i, name in enumerate(names)}, tmp_path / "a.pt")
+        out = files.read(tmp_path / "a.pt")
+        short = ["a.weight", "b.0.bias", "c.weight", "d.module_list.weight"]
+        assert {name: float(x[0]) for name, x in out.items()} == {name: i for i, name in enumerate(short)}
+
+    def test_one_weight_by_two_names_is_refused(self, torch, tmp_path):
+        torch.save({"module.a": torch.ones(1), "a": torch.ones(1)}, tmp_path / "a.pt")
+        with pytest.raises(UserError, match="a.pt has both module.a and a"):
+            files.read(tmp_path / "a.pt")
+
+    @pytest.mark.parametrize("modern", [True, False])
+    def test_the_state_dicts_of_a_trainer(self, torch, tmp_path, modern):
+        layer = torch.nn.Linear(2, 3)
+        optimizer = torch.optim.Adam(layer.parameters())
+        layer(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+        content = {
+            "step": 12,
+            "encoder": layer.state_dict(),
+            "ema_encoder": {f"_orig_mod.{name}": x.bfloat16() for name, x in layer.state_dict().items()},
+            "optimizer": optimizer.state_dict(),
+            "scaler": {"scale": 65536.0, "growth_factor": 2.0},
+            "empty": {},
+        }
+        path = tmp_path / "latest.pt"
+        torch.save(content, path, _use_new_zipfile_serialization=modern)
+        out = files.read_parts(path)
+        assert out.step == 12 and out.parts.keys() == {"encoder", "ema_encoder"}
+        np.testing.assert_array_equal(out.parts["encoder"]["weight"], layer.weight.detach().numpy())
+        assert {name: x.dtype for name, x in out.parts["ema_encoder"].items()} == dict.fromkeys(
+            ("weight", "bias"), np.dtype(np.float32)
+        )
+        with pytest.raises(UserError, match="latest.pt is no plain state dict: it holds encoder, ema_encoder"):
+            files.read(path)
+
+    @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux to see the memory in use")
+    def test_big_files_stay_mapped(self, torch, tmp_path):
+        """64 MB of weights cost memory when they are used, not when they are read."""
+
+        def in_use():
+            return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+        torch.save({"a": {str(i): torch.zeros(2**20) for i in range(16)}, "b": {"x": torch.ones(3)}}, tmp_path / "a.pt")
+        before = in_use()
+        parts = files.read_parts(tmp_path / "a.pt").parts
+        assert parts["b"]["x"].tolist() == [1, 1, 1]
+        assert in_use() - before < 24
+        assert sum(float(x.sum()) for x in parts["a"].values()) == 0
+        assert in_use() - before > 48
+
+    def test_what_is_there_twice_takes_its_space_once(self, torch, tmp_path):
+        state = {"w": np.arange(2.0**16, dtype=np.float32)}
+        files.write_torch(tmp_path / "a.pt", {"step": 3, "one": state, "ema_one": state})
+        assert (tmp_path / "a.pt").stat().st_size < 1.5 * 2**18
+        out = files.read_parts(tmp_path / "a.pt")
+        assert out.step == 3
+        np.testing.assert_array_equal(out.parts["ema_one"]["w"], state["w"])
 
     def test_code_is_refused_and_does_not_run(self, torch, tmp_path, capsys):
         torch.save({"a": torch.ones(1), "b": Greedy()}, tmp_path / "a.pt")

@@ -13,7 +13,7 @@ from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
 from diffrep_jax.models.initialization import initialize
 from diffrep_jax.models.latent_mlp import LatentMLP
-from diffrep_jax.port import ddpm, diti, latent_mlp, pdae
+from diffrep_jax.port import ddpm, diti, latent_prior, pdae
 from diffrep_jax.samplers.drift import Problem
 from diffrep_jax.samplers.driver import sample
 from tests import golden
@@ -142,10 +142,31 @@ def test_ffhq_encoder():
 
 
 def test_latent_mlp():
-    network = LatentMLP(width=256, layers=4, time_width=64)
+    section = {"channels": 512, "mlp": {"width": 256, "layers": 4, "time_width": 64}}
+    network = LatentMLP(**section["mlp"])
     template = jax.eval_shape(lambda: initialize(network, jax.random.key(0), EXPECTED["z"], T))
-    variables = latent_mlp.table(4).to_variables(official("latent"), template, "x.pt")
-    assert error(network.apply(variables, EXPECTED["z"], T), EXPECTED["latent_eps"]) < 1e-5
+    template = {"params": {"mlp": template["params"]}}
+    tensors = official("latent")
+    latent_prior.check(section, {name: x.shape for name, x in tensors.items()}, "x.pt")
+    table = latent_prior.table(section)
+    variables = table.to_variables(tensors, template, "x.pt")
+    assert error(network.apply({"params": variables["params"]["mlp"]}, EXPECTED["z"], T), EXPECTED["latent_eps"]) < 1e-5
+    back = table.to_official(variables)
+    back |= latent_prior.unused(section, back)
+    assert back.keys() == tensors.keys()
+    shared = {name for name in tensors if ".linear_emb." in name}  # filled by its own name there, one weight in truth
+    assert shared and all(np.array_equal(back[name], tensors[name]) for name in tensors.keys() - shared)
+    for name in shared:
+        np.testing.assert_array_equal(back[name], tensors[name.replace("linear_emb", "cond_layers.1")])
+
+
+def test_other_latent_priors_are_refused():
+    shapes = golden.manifest("diti_tiny.latent")
+    section = {"channels": 64, "mlp": {"width": 256, "layers": 4, "time_width": 64}}
+    with pytest.raises(UserError, match="x.pt is for codes of 512 dimensions, but config.method.channels is 64"):
+        latent_prior.check(section, shapes, "x.pt")
+    with pytest.raises(UserError, match="x.pt is not the state dict of a latent prior"):
+        latent_prior.check(section, golden.manifest("diti_tiny.ddpm"), "x.pt")
 
 
 # --- the plan of DiTi, and the coefficients

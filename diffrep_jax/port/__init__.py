@@ -4,7 +4,7 @@ import importlib
 import pathlib
 from types import ModuleType
 
-_SHARED = {"__init__", "engine", "files", "own", "unet", "latent_mlp"}
+_SHARED = {"__init__", "config_yml", "engine", "files", "own", "parts", "unet"}
 
 
 def names() -> list[str]:
@@ -13,5 +13,11 @@ def names() -> list[str]:
 
 
 def source(method: str) -> ModuleType:
-    """The rules for a method of `names()`: a module with `table`, `check` and `unused`."""
+    """The rules for a method of `names()`, a module with
+
+    table(method), check(method, shapes, source), unused(method, tensors): the rules, for a config's `method` section;
+    PARTS: the state dicts that a checkpoint holds, {official part: what its names start with}; {}: it is a plain one.
+    Where there are parts there is a config.yml, and also
+    shape(yml), UNTOLD: the fields of the section that it tells, and the names of those that nothing else tells.
+    """
     return importlib.import_module(f"diffrep_jax.port.{method}")

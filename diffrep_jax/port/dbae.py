@@ -23,6 +23,7 @@ from diffrep_jax.port.engine import (
 )
 from diffrep_jax.port.unet import ends, rules, way_down, way_up
 
+PARTS: dict[str, str] = {}
 _SIZES = (8, 16, 32, 64, 128, 256)  # of images, and of the generator's features on the way there
 
 RULES = (
@@ -159,7 +160,7 @@ def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def unused(method: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def unused(method: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Neutral values for the names that are of no use here, which the official code wants in a state dict."""
     size, width = method["image_size"], method["generator"]["width"]
     ups = [up for up in _SIZES if up <= size]

@@ -3,6 +3,7 @@
 What a file is, its first bytes say, not its name. No file is ever given the chance to run code.
 """
 
+import dataclasses
 import os
 import pathlib
 import re
@@ -13,14 +14,37 @@ import numpy as np
 
 from diffrep_jax.errors import UserError
 
-_PREFIX = "module."  # of torch's DataParallel
+Tensors = Mapping[str, np.ndarray]
+_WRAPPERS = ("module", "_orig_mod")  # parts of a name that DataParallel and torch.compile put in
 
 
-def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """{name: array} of a plain state dict, without the prefix `module.`; bfloat16 becomes float32.
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """What a checkpoint holds.
 
-    Those of a .pt file map it where its format allows that: they cost no memory until they are used, and are not to be
-    written to. Raises UserError where the file is missing, damaged, no state dict, or could only be read by code.
+    Attributes:
+      parts: {name of a state dict: {name: array}}; a file that is one plain state dict is the part "".
+      step: the number of updates, None where the file does not say.
+    """
+
+    parts: Mapping[str, Tensors]
+    step: int | None = None
+
+
+def read(path: str | os.PathLike[str]) -> Tensors:
+    """{name: array} of a file that is a plain state dict; `read_parts` with a UserError for any other."""
+    parts = read_parts(path).parts
+    if "" not in parts:
+        raise UserError(f"{path} is no plain state dict: it holds {', '.join(parts)}; save one of them alone.")
+    return parts[""]
+
+
+def read_parts(path: str | os.PathLike[str]) -> Contents:
+    """The state dicts of a file, without `module.` and `_orig_mod.` in their names; bfloat16 becomes float32.
+
+    What else is in a .pt file (optimizers, settings) is passed over. Its arrays map the file where its format allows
+    that: they cost no memory until they are used, and are not to be written to. Raises UserError where the file is
+    missing, damaged, without a state dict, or could only be read by code.
     """
     path = pathlib.Path(path)
     try:
@@ -32,17 +56,27 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     if size == 0:
         raise UserError(f"Checkpoint {path} is empty; copy or download it again.")
     if start[8:9] == b"{":
-        tensors = _read_safetensors(path)
+        contents = Contents({"": _read_safetensors(path)})
     elif start.startswith((b"PK\x03\x04", b"\x80")):
-        tensors = _read_torch(path, mapped=start.startswith(b"PK"))
+        contents = _read_torch(path, mapped=start.startswith(b"PK"))
     else:
         raise UserError(f"{path} is neither a PyTorch file nor a .safetensors file.")
-    if all(name.startswith(_PREFIX) for name in tensors):
-        return {name.removeprefix(_PREFIX): value for name, value in tensors.items()}
-    return tensors
+    return Contents({part: _unwrapped(tensors, path) for part, tensors in contents.parts.items()}, contents.step)
 
 
-def _read_torch(path: pathlib.Path, mapped: bool) -> dict[str, np.ndarray]:
+def _unwrapped(tensors: Tensors, path: pathlib.Path) -> Tensors:
+    """The tensors by names without the parts of _WRAPPERS, wherever these are."""
+    names = {}
+    for name in tensors:
+        *modules, leaf = name.split(".")
+        short = ".".join([part for part in modules if part not in _WRAPPERS] + [leaf])
+        if short in names:
+            raise UserError(f"{path} has both {names[short]} and {name}, which name the same weight; save one of them.")
+        names[short] = name
+    return {short: tensors[name] for short, name in names.items()}
+
+
+def _read_torch(path: pathlib.Path, mapped: bool) -> Contents:
     torch = _torch(f"Reading {path}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -50,16 +84,27 @@ def _read_torch(path: pathlib.Path, mapped: bool) -> dict[str, np.ndarray]:
         raise UserError(_reason(path, str(error))) from None
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path} holds {type(content).__name__}, not a state dict {{name: tensor}}.")
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor) or value.layout != torch.strided:
-            kind = type(value).__name__
-            raise UserError(f"{path} is no plain state dict: {name!r} is a {kind}; save the dict of tensors alone.")
+
+    def is_tensor(name: Any, value: Any) -> bool:
+        return isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided
+
+    def is_state_dict(value: Any) -> bool:
+        return isinstance(value, dict) and bool(value) and all(is_tensor(*item) for item in value.items())
 
     def array(value: Any) -> np.ndarray:
         value = value.detach()
         return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
 
-    return {name: array(value) for name, value in content.items()}
+    found = {"": content} if is_state_dict(content) else {n: x for n, x in content.items() if is_state_dict(x)}
+    if not found:
+        name, value = next(item for item in content.items() if not is_tensor(*item))
+        raise UserError(
+            f"{path} is no plain state dict, nor does it hold one: {name!r} is a {type(value).__name__}; "
+            "save the dict of tensors alone."
+        )
+    parts = {str(part): {name: array(x) for name, x in tensors.items()} for part, tensors in found.items()}
+    step = content.get("step")
+    return Contents(parts, step if type(step) is int and step >= 0 else None)
 
 
 def _torch(purpose: str) -> Any:
@@ -79,7 +124,7 @@ def _reason(path: pathlib.Path, message: str) -> str:
     return f"{path} is damaged, cut short or no PyTorch checkpoint; copy or download it again."
 
 
-def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _read_safetensors(path: pathlib.Path) -> Tensors:
     import safetensors
 
     try:
@@ -93,7 +138,7 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     return tensors | wide
 
 
-def write_safetensors(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
+def write_safetensors(path: pathlib.Path, tensors: Tensors) -> None:
     """Write all of it or nothing."""
     from safetensors.numpy import save_file
 
@@ -101,12 +146,24 @@ def write_safetensors(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> 
     _write_at_once(path, lambda temporary: save_file(contiguous, temporary))
 
 
-def write_torch(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write a state dict for `torch.load`, all of it or nothing; raises UserError without PyTorch."""
-    torch = _torch(f"Writing {path}")
+def write_torch(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+    """Write a dict of arrays, of state dicts and of numbers for `torch.load`, all of it or nothing.
 
-    content = {name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}
-    _write_at_once(path, lambda temporary: torch.save(content, temporary))
+    An array that is there twice takes its space once. Raises UserError without PyTorch.
+    """
+    torch = _torch(f"Writing {path}")
+    tensors: dict[int, Any] = {}
+
+    def converted(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: converted(item) for name, item in value.items()}
+        if not isinstance(value, np.ndarray):
+            return value
+        if id(value) not in tensors:
+            tensors[id(value)] = torch.from_numpy(np.array(value))
+        return tensors[id(value)]
+
+    _write_at_once(path, lambda temporary: torch.save(converted(content), temporary))
 
 
 def _write_at_once(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:

@@ -3,15 +3,28 @@
 The names start with `encoder.` and `decoder.`; the decoder is the frozen DDPM and, with `shift_`, the second way up.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from diffrep_jax.errors import UserError
-from diffrep_jax.port.ddpm import block_names
+from diffrep_jax.errors import UserError, unknown
+from diffrep_jax.port import ddpm
+from diffrep_jax.port.config_yml import ConfigYml
 from diffrep_jax.port.engine import CONV, DENSE, NORM, POINTWISE_1D, Rule, Table, dense_of_image
 from diffrep_jax.port.unet import ends, rules
+
+log = logging.getLogger(__name__)
+
+PARTS = {"encoder": "encoder.", "decoder": "decoder."}
+UNTOLD = ("unet.heads", "unet.head_dim", "encoder.heads")
+
+# The encoders by the name of their class there: channels of the convolutions
+_FOR_64, _FOR_128 = (64, 128, 128, 128), (64, 128, 256, 256, 256)
+ENCODERS = {"CELEBA64Encoder": _FOR_64} | {
+    f"{name}Encoder": _FOR_128 for name in ("FFHQ", "CELEBAHQ", "BEDROOM", "HORSE")
+}
 
 DECODER_RULES = (
     *ends("decoder.", "unet"),
@@ -26,7 +39,7 @@ DECODER_RULES = (
 
 def table(method: Mapping[str, Any]) -> Table:
     """The rules for a config's `method` section."""
-    blocks, attention = block_names(method)
+    blocks, attention = ddpm.block_names(method)
     fields = {"block": blocks, "attention": attention}
     for field, names in list(fields.items()):
         fields[f"shift_{field}"] = {f"shift_{n}": ours for n, ours in names.items() if not n.startswith("input_blocks")}
@@ -68,6 +81,39 @@ def check(method: Mapping[str, Any], shapes: Mapping[str, Sequence[int]], source
         )
 
 
-def unused(method: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def unused(method: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Official names without a use here: none."""
     return {}
+
+
+def shape(yml: ConfigYml) -> dict[str, Any]:
+    """The fields of a config's `method` section that PDAE's config.yml tells; UserError where it is DiTi's."""
+    if yml.has("ssl_config.k") and yml.number("ssl_config.k") > 1 and not _without_pdae(yml):
+        raise UserError(
+            f"{yml.path} is of DiTi (ssl_config.k={yml.number('ssl_config.k')}), whose decoder sees a part of the code "
+            "at each time; use a config of diti."
+        )
+    return networks(yml)
+
+
+def _without_pdae(yml: ConfigYml) -> bool:
+    """True for the official baselines that train the encoder by the SSL loss alone."""
+    return yml.has("ssl_config.no_pdae") and yml.text("ssl_config.no_pdae") == "True"
+
+
+def networks(yml: ConfigYml) -> dict[str, Any]:
+    """The size of images and codes, the encoder and, where the base's own config.yml is found, the U-Net."""
+    size, encoder = ddpm.image_size(yml), yml.text("encoder_config.model")
+    if encoder not in ENCODERS:
+        raise unknown("encoder", encoder, ENCODERS, f"{yml.path}: encoder_config.model")
+    found = {
+        "image_size": size,
+        "latent_dim": yml.number("encoder_config.latent_dim"),
+        "encoder": {"widths": ENCODERS[encoder], "attention": (16,), "heads": 4},
+    }
+    base = yml.base()
+    if base is not None:
+        return found | ddpm.network(base, size)
+    named = yml.text("trained_ddpm_config") if yml.has("trained_ddpm_config") else "not named"
+    log.warning("%s: the config of its base (%s) is in no folder above it: method.unet is ours.", yml.path, named)
+    return found

@@ -1,7 +1,8 @@
-"""Make a run of a checkpoint file: an official state dict (.pt or .safetensors), or what `--task=export` wrote.
+"""Make a run of a checkpoint file: an official one (.pt or .safetensors), or what `--task=export` wrote.
 
 The run is an ordinary one: every task and `diffrep_jax.load` take it, and training goes on from it. The file's weights
-become both the raw and the averaged ones; its optimizer, if it ever had one, is not part of it.
+become both the raw and the averaged ones; its optimizer, if it ever had one, is not part of it. An official config.yml
+beside the file says the model's shape; the run's config has it then.
 """
 
 import dataclasses
@@ -18,9 +19,10 @@ from diffrep_jax import config as configs
 from diffrep_jax import data, port
 from diffrep_jax.data.sources import open_source
 from diffrep_jax.data.sources.lmdb import LmdbSource
-from diffrep_jax.errors import UserError
+from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.inference import Inference
-from diffrep_jax.port import files, own
+from diffrep_jax.methods.base import build
+from diffrep_jax.port import config_yml, files, own, parts
 from diffrep_jax.tasks import base
 from diffrep_jax.train import checkpoint
 from diffrep_jax.train.sharding import make_mesh, state_shardings
@@ -35,39 +37,72 @@ class Import:
     """Reads `--checkpoint`; with `--images` also measures what the file does not tell (`Method.untold`).
 
     Attributes:
+      weights: of a file that has both, the averaged ones ("ema") or those that training left ("live").
       num_images, batch_size, seed: how many of the images are measured on, how many at a time, and with which noise.
     """
 
     needs_run = False
 
+    weights: str
     num_images: int
     batch_size: int
     seed: int
     checkpoint: pathlib.Path | None = dataclasses.field(kw_only=True, default=None)
     images: pathlib.Path | None = dataclasses.field(kw_only=True, default=None)
 
+    def __post_init__(self):
+        if self.weights not in parts.WEIGHTS:
+            raise unknown("weights", self.weights, parts.WEIGHTS, "config.tasks.import.weights")
+
     def run(self, method: Any, variables: None, config: Any, workdir: pathlib.Path) -> dict[str, float]:
         """Write `config.json`, the checkpoint, and `import/metrics.json`, which says what was found."""
         if self.checkpoint is None:
             raise UserError("--task=import needs a file; add --checkpoint=FILE.")
         _refuse_a_run(workdir)
-        variables, ignored = _read(self.checkpoint, method, config)
+        method, variables, file = self._read(self.checkpoint, config)
         dataset = self._open_images(config)
         mesh = make_mesh(devices=jax.local_devices())
         variables = jax.device_put(variables, state_shardings(mesh, variables))
         found = self._tell(method, Inference(method, variables, mesh), dataset, config.data.max_bad_fraction)
         with config.unlocked():
             config.method.update(found["chosen"])
-        step = step_of(self.checkpoint)
+        step = file["step"]
         workdir.mkdir(parents=True, exist_ok=True)
         with checkpoint.opened(workdir) as checkpoints:
             checkpoints.save(step, imported_state(method, variables, step))
         configs.save(config, workdir)
         leaves = jax.tree.leaves(variables["params"])
-        numbers = {"step": step, "parameters": sum(leaf.size for leaf in leaves), "ignored": ignored, **found}
+        numbers = {"parameters": sum(leaf.size for leaf in leaves), **file, **found}
         base.write_metrics(base.output_folder(workdir, "import"), numbers | {"source": str(self.checkpoint)})
         log.info("%s is the run %s now, at step %d.", self.checkpoint, workdir, step)
         return numbers
+
+    def _read(self, path: pathlib.Path, config: Any) -> tuple[Any, PyTree, dict[str, Any]]:
+        """(the method, its variables, what the file says), `config` made to fit an official config.yml.
+
+        Raises UserError for a file that does not fit the model.
+        """
+        contents, name = files.read_parts(path), config.method.name
+        source = port.source(name) if name in port.names() else None
+        tensors, chosen = parts.choose(contents, source.PARTS if source else {}, self.weights, str(path))
+        step = step_of(path) if contents.step is None else contents.step
+        file = {"step": step, "parts": chosen, "config_yml": None, "ignored": []}
+        if own.is_own(tensors):
+            method = build(config.method)
+            return method, own.unflatten(tensors, _template(method), str(path)), file
+        if source is None:
+            raise UserError(f"No official {name} checkpoint can be read; {path} is not one of --task=export.")
+        if source.PARTS:
+            file["config_yml"] = _take_shape(config, source, path)
+        method = build(config.method)
+        source.check(config.method, {name: value.shape for name, value in tensors.items()}, str(path))
+        table, template = source.table(config.method), _template(method)
+        file["ignored"] = ignored = list(table.match(tensors, template).ignored)
+        variables = table.to_variables(tensors, template, str(path))
+        log.info(
+            "%s: %d names matched; %d of no use here: %s.", path, len(tensors) - len(ignored), len(ignored), ignored
+        )
+        return method, variables, file
 
     def _open_images(self, config: Any) -> Any:
         """What `--images` names: an LMDB with the framing of the config's data set, other images as they are."""
@@ -124,21 +159,34 @@ def _refuse_a_run(workdir: pathlib.Path) -> None:
             raise UserError(f"{workdir} holds a run already ({name}); give another --workdir.")
 
 
-def _read(path: pathlib.Path, method: Any, config: Any) -> tuple[PyTree, list[str]]:
-    """The variables, and the names that were expected and are of no use; raises UserError for anything else."""
-    tensors = files.read(path)
-    template = abstract_variables(method, make_mesh(devices=jax.local_devices()))
-    if own.is_own(tensors):
-        return own.unflatten(tensors, template, str(path)), []
-    if config.method.name not in port.names():
-        raise UserError(f"No official {config.method.name} checkpoint can be read; {path} is not one of --task=export.")
-    source = port.source(config.method.name)
-    source.check(config.method, {name: value.shape for name, value in tensors.items()}, str(path))
-    table = source.table(config.method)
-    ignored = list(table.match(tensors, template).ignored)
-    variables = table.to_variables(tensors, template, str(path))
-    log.info("%s: %d names matched; %d of no use here: %s.", path, len(tensors) - len(ignored), len(ignored), ignored)
-    return variables, ignored
+def _template(method: Any) -> PyTree:
+    return abstract_variables(method, make_mesh(devices=jax.local_devices()))
+
+
+def _take_shape(config: Any, source: Any, path: pathlib.Path) -> str | None:
+    """Set in `config` what the official config.yml beside a checkpoint tells; its path, None where there is none."""
+    yml = config_yml.find(path)
+    if yml is None:
+        log.info("No config.yml is beside %s: %s are the config's, no file tells them.", path, ", ".join(source.UNTOLD))
+        return None
+    told = source.shape(yml)
+    changes = _changes(config.method, told, "method")
+    with config.unlocked():
+        config.method.update(told)
+        config.data.update({field: told[field] for field in ("image_size", "channels") if field in told})
+    log.info("%s says the model's shape; %s.", yml.path, f"set: {', '.join(changes)}" if changes else "as the config")
+    return str(yml.path)
+
+
+def _changes(section: Any, told: Mapping[str, Any], place: str) -> list[str]:
+    """What `told` sets in a section of the config to another value."""
+    changes = []
+    for field, value in told.items():
+        if isinstance(value, Mapping):
+            changes += _changes(section[field], value, f"{place}.{field}")
+        elif section[field] != value:
+            changes.append(f"{place}.{field}={value} (was {section[field]})")
+    return changes
 
 
 def decide(errors: Mapping[Any, float], configured: Any) -> tuple[Any, str]:

@@ -2,6 +2,7 @@
 
 import logging
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -31,7 +32,7 @@ def init_from(run: str, method: Any, workdir: pathlib.Path, mesh_settings: Any, 
         _refuse_frozen(method, abstract_variables(method, mesh)["params"])
         return
     other = build(configs.load_run(pathlib.Path(run)).method)
-    theirs = checkpoint.load_variables(pathlib.Path(run), other, mesh)["params"]
+    theirs = frozen.used(other, checkpoint.load_variables(pathlib.Path(run), other, mesh)["params"])
     variables = method.init(jax.random.key(seed), example_batch(method))
     shared = {name: value for name, value in theirs.items() if name in variables["params"]}
     if not shared:
@@ -40,6 +41,7 @@ def init_from(run: str, method: Any, workdir: pathlib.Path, mesh_settings: Any, 
             "is the same; name a run of the base."
         )
     _compare(run, shared, {name: variables["params"][name] for name in shared})
+    _compare_heads(run, other, method, shared)
     variables = variables | {"params": frozen.overlay(variables["params"], shared)}
     variables = jax.device_put(variables, state_shardings(mesh, variables))
     with checkpoint.opened(workdir) as checkpoints:
@@ -65,3 +67,15 @@ def _compare(run: str, theirs: PyTree, ours: PyTree) -> None:
                 f"train.init_from={run} has another network: {path} is {there} there and {here} here; "
                 "give this config the run's method.unet."
             )
+
+
+def _compare_heads(run: str, theirs: Any, ours: Any, names: Iterable[str]) -> None:
+    """Refuse networks of equal shapes with other attention heads: the weights would mean something else."""
+    for name in names:
+        there, here = (getattr(method, name, {}) for method in (theirs, ours))
+        for field in ("heads", "head_dim"):
+            if field in there and field in here and there[field] != here[field]:
+                raise UserError(
+                    f"train.init_from={run} has another network: method.{name}.{field} is {there[field]} there and "
+                    f"{here[field]} here; give this config the run's method.{name}."
+                )
