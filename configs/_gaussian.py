@@ -71,6 +71,7 @@ def _add_ssl(config: ConfigDict, name: str) -> None:
     config.method.ssl = {
         "kind": kind,
         "weight": 0.01,
+        "main_weight": 1.0,
         "start_step": 200_000,
         "batch_size": 512,
         "augment": not name.endswith("without_aug"),

@@ -24,10 +24,18 @@ from diffrep_jax.tasks import base as tasks
 from diffrep_jax.train import checkpoint, frozen, optimizer, sharding
 from diffrep_jax.train.loop import train
 from diffrep_jax.train.state import abstract_state, create_state
-from diffrep_jax.train.step import make_train_step
+from diffrep_jax.train.step import example_keys, make_train_step
 from tests.tiny import run_python
 
-COMMON = {"weight": 0.5, "start_step": 0, "batch_size": 8, "augment": True, "jitter": 1.0, "hidden": 12}
+COMMON = {
+    "weight": 0.5,
+    "main_weight": 1.0,
+    "start_step": 0,
+    "batch_size": 8,
+    "augment": True,
+    "jitter": 1.0,
+    "hidden": 12,
+}
 SIMCLR = {"kind": "simclr", "temperature": 0.5, "out": 6, "encoder_decay": 0.0} | COMMON
 SIMSIAM = {"kind": "simsiam", "bottleneck": 5, "encoder_decay": 0.0} | COMMON
 RANDOM = np.random.default_rng(0)
@@ -154,6 +162,7 @@ def test_value_and_gradient_are_those_of_pytorch(section):
     [
         ({"kind": "simcrl"}, "Unknown kind 'simcrl' in config.method.ssl.kind.*Did you mean 'simclr'"),
         ({"bottleneck": 3}, "Unknown field 'bottleneck' in config.method.ssl"),
+        ({"main_weight": -1.0}, "config.method.ssl.main_weight=-1.0 must be at least 0"),
         ({"weight": -1.0}, "config.method.ssl.weight=-1.0 must be at least 0"),
         ({"batch_size": 1}, "config.method.ssl.batch_size=1 must be at least 2"),
         ({"start_step": -1}, "config.method.ssl.start_step=-1"),
@@ -395,6 +404,20 @@ def test_without_weight_there_are_no_heads_and_no_second_loader(tmp_path, monkey
     monkeypatch.setattr(data, "view_batches", None)  # not to be called
     run(config.lock(), tmp_path)
     assert "loss_ssl" not in lines(tmp_path)[0]
+
+
+def test_without_main_weight_the_own_loss_is_told_and_counts_nothing():
+    config = tiny(pdae_digits, "ssl=simclr").unlock()
+    values, images = {}, np.tanh(normal(4, 8, 8, 1))
+    for main_weight in (1.0, 0.5, 0.0):
+        config.method.ssl.main_weight = main_weight
+        method = build(config.method)
+        variables = method.init(jax.random.key(0), {"image": images})
+        out = jax.jit(method.loss, static_argnums=3)(variables, {"image": images}, example_keys(0, 0, 4), True)
+        values[main_weight] = float(out[0]), float(out[1]["loss"])
+    loss = values[1.0][1]
+    assert loss > 0
+    assert values == {1.0: (loss, loss), 0.5: (pytest.approx(loss / 2), loss), 0.0: (0.0, loss)}
 
 
 def test_an_exported_run_comes_back_with_its_heads_and_the_official_file_is_without(whole, tmp_path, monkeypatch):

@@ -190,6 +190,12 @@ class PDAE(DiscreteTraining, AutoEncoder):
     def views(self) -> Views | None:
         return self._ssl.views if self._ssl else None
 
+    def loss(
+        self, variables: PyTree, batch: dict[str, Array], keys: Keys, train: bool
+    ) -> tuple[Scalar, dict[str, Scalar], PyTree]:
+        loss, metrics, batch_stats = super().loss(variables, batch, keys, train)
+        return loss * self._ssl.main_weight if self._ssl else loss, metrics, batch_stats
+
     def view_loss(self, variables: PyTree, views: dict[str, Array]) -> tuple[Scalar, dict[str, Scalar]]:
         params = variables["params"]
         codes = [self.encode(variables, views[name]) for name in ("view1", "view2")]

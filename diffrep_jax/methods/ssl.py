@@ -12,12 +12,12 @@ SimSiam (Chen and He, CVPR 2021, 2011.10566): each view predicts the projection 
 
     loss = -( s(h(f(z_1)), sg f(z_2)) + s(h(f(z_2)), sg f(z_1)) ) / 2                                        (eq. 1-4)
 
-What is added to a method's loss from the update `start_step` on is
+The method's loss counts `main_weight` times, and what is added to it from the update `start_step` on is
 
     weight loss + encoder_decay / 2 |encoder's parameters|^2
 
-the second term being what optimizers call weight decay when it is part of the gradient, as in PyTorch's Adam. (DiTi's
-official baselines train the encoder by this alone, without PDAE's loss; here it always joins the method's own.)
+the second term being what optimizers call weight decay when it is part of the gradient, as in PyTorch's Adam. DiTi's
+official baselines train the encoder by this alone, with a `main_weight` of 0.
 
 The negatives and batch norm are those of the whole batch, whatever devices it is split over: nothing here is done in
 micro-batches, and the numbers of many devices are those of one.
@@ -45,7 +45,7 @@ class SelfSupervised:
     """What both losses have; the fields are the config's `method.ssl` section.
 
     Attributes:
-      weight: of the loss; 0 leaves all of it out.
+      weight: of the loss; 0 leaves all of it out. main_weight: of the method's own; 0 trains the encoder by this alone.
       start_step: the number of updates without it.
       batch_size: the number of images; there are twice as many views.
       augment: False makes both views the image as it is. jitter: the strength of the change of colours, in [0, 1].
@@ -54,6 +54,7 @@ class SelfSupervised:
     """
 
     weight: float
+    main_weight: float
     start_step: int
     batch_size: int
     augment: bool
@@ -62,7 +63,7 @@ class SelfSupervised:
     hidden: int
 
     def __post_init__(self):
-        lowest = {"weight": 0, "start_step": 0, "batch_size": 2, "encoder_decay": 0}
+        lowest = {"weight": 0, "main_weight": 0, "start_step": 0, "batch_size": 2, "encoder_decay": 0}
         widths = dict.fromkeys({"hidden", "out", "bottleneck"} & {f.name for f in dataclasses.fields(self)}, 1)
         for name, least in (lowest | widths).items():
             if not (value := getattr(self, name)) >= least:
