@@ -90,17 +90,20 @@ def digits(config: ConfigDict) -> ConfigDict:
     config.method.update(dtype="float32")
     config.method.unet.update(width=16, mult=(1, 2), blocks=1, attention=(8,), dropout=0.0)
     if "encoder" in config.method:
-        config.method.update(latent_dim=64)
+        config.method.update(latent_dim=16)
         config.method.encoder.update(widths=(32, 64), attention=(4,))
     if "k" in config.method:
-        config.method.update(k=16, dims_per_stage=(64,) if len(config.method.stages) == 1 else (4, 8, 24, 12, 16))
-        config.tasks.counterfactual.ranges = ((0, 2), (2, 3), (5, 3), (8, 8))
+        balanced = len(config.method.stages) == 1
+        stages, dims = ((1000,), (16,)) if balanced else ((125, 250, 500, 1000), (2, 3, 6, 5))
+        config.method.update(k=8, stages=stages, dims_per_stage=dims)
+        config.tasks.counterfactual.ranges = ((0, 1), (1, 1), (2, 2), (4, 4))
     config.optim.update(lr=1e-3, ema_decay=0.99)
     if "ssl" in config.optim:
         config.method.ssl.update(start_step=0, batch_size=64, hidden=128)
         config.optim.ssl.lr = 0.1
     config.train.update(batch_size=64, checkpoint_every=500, log_every=50, keep_last=1, keep_every=0)
     config.tasks.reconstruct.update(steps=50, batch_size=99, num_images=-1, grid_images=12)
+    config.tasks.evaluate.update(steps=50, batch_size=99, lpips=False, fid=False)  # too small, too few images
     config.tasks.interpolate.update(steps=50, invert_steps=50, first="3", second="4", gif=True)
     config.tasks.counterfactual.update(steps=50, invert_steps=50, first="3", second="4")
     config.tasks.manipulate.update(steps=50, invert_steps=50, attribute="slant", epochs=200, lr=1e-2)

@@ -69,8 +69,24 @@ def shared_config(
                     "num_images": -1,
                     "seed": 0,
                 },
+                "evaluate": of_images
+                | {
+                    "dataset": "",
+                    "num_images": -1,
+                    "rows": (),
+                    "lpips": True,
+                    "fid": True,
+                    "interpolate_at": 0.0,
+                    "reference": "",
+                    "reconstructions": "",
+                    "generated": (),
+                    "disentanglement_images": 0,
+                    "dci_images": 0,
+                    "attributes": (),
+                },
                 "import": {"weights": "ema", "num_images": 16, "batch_size": 16, "seed": 0},
                 "export": {},
+                "report": {"every_steps": 0},
             },
         }
     )

@@ -24,6 +24,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.tasks.reconstruct.update(every_steps=500, sampler="euler", steps=20, batch_size=99, num_images=-1)
     config.tasks.reconstruct.update(grid_images=12)
     config.tasks.interpolate.update(sampler="euler", steps=20, first="3", second="4", gif=True)
+    # Too small for AlexNet, too few for an FID.
+    config.tasks.evaluate.update(sampler="euler", steps=20, batch_size=99, lpips=False, fid=False)
+    config.tasks.evaluate.update(disentanglement_images=-1, dci_images=500)
     config.tasks.counterfactual.update(sampler="euler", steps=20, first="3", second="4")
     config.tasks.manipulate.update(sampler="euler", steps=20, attribute="slant", epochs=200, lr=1e-2)
     config.tasks.probe.update(epochs=200, lr=1e-2)  # of 1,350 images

@@ -12,4 +12,4 @@ from configs._gaussian import digits, gaussian_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    return digits(gaussian_config("diti", variant, "digits", image_size=64, total_steps=2000, split="train"))
+    return digits(gaussian_config("diti", variant, "digits", image_size=64, total_steps=3000, split="train"))

@@ -1,4 +1,4 @@
-"""`make demo`: train a small DBAE on scanned digits, reconstruct held-out ones, interpolate, probe the codes."""
+"""`make demo`: train a small DBAE on scanned digits, reconstruct held-out ones, interpolate, probe, report."""
 
 import json
 import pathlib
@@ -28,6 +28,7 @@ def run() -> None:
     command(workdir, "--task=reconstruct")
     command(workdir, "--task=interpolate")
     command(workdir, "--task=probe")
+    command(workdir, "--task=report")
 
     numbers, probed = (json.loads((WORKDIR / task / "metrics.json").read_text()) for task in ("reconstruct", "probe"))
     share = numbers["mse"] / numbers["mse_of_mean_image"]
@@ -40,7 +41,8 @@ def run() -> None:
     )
     for picture in ("reconstruct/grid.png", "interpolate/strip.png", "interpolate/interpolation.gif"):
         print(f"  {WORKDIR / picture}")
-    print(f"The numbers and curves are in {WORKDIR}: metrics.jsonl; tensorboard --logdir {WORKDIR}")
+    print(f"The curves: tensorboard --logdir {WORKDIR}")
+    print(f"All of it on one page, to be opened in a browser:\n  {WORKDIR / 'report' / 'report.html'}")
 
 
 if __name__ == "__main__":

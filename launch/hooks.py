@@ -28,6 +28,8 @@ class TaskHook:
         return step % self.task.every_steps == 0
 
     def __call__(self, step: int, state: TrainState, writer: Writer) -> None:
+        if not (self.task.needs_run or is_first()):
+            return  # nothing to compute together, and nothing to read here
         # All processes compute, the first one writes where it counts.
         root = self.workdir if is_first() else pathlib.Path(tempfile.gettempdir())
         folder = root / "previews" / f"step_{step:08d}"
@@ -41,4 +43,5 @@ def task_hooks(method: Any, config: Any, workdir: pathlib.Path, data_dir: pathli
     """A hook for every section of `config.tasks` whose `every_steps` is above 0."""
     due = {name: settings for name, settings in config.tasks.items() if "every_steps" in settings}
     tasks = {name: base.build(name, settings, {"data_dir": data_dir}) for name, settings in due.items()}
-    return [TaskHook(name, task, method, config, workdir) for name, task in tasks.items() if task.every_steps > 0]
+    hooks = [TaskHook(name, task, method, config, workdir) for name, task in tasks.items() if task.every_steps > 0]
+    return sorted(hooks, key=lambda hook: not hook.task.needs_run)  # the report is of what the others have written

@@ -31,6 +31,12 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument("--data_dir", type=pathlib.Path, help="where the images are (default: $DIFFREP_DATA)")
     parser.add_argument("--checkpoint", type=pathlib.Path, metavar="FILE", help="what --task=import reads")
     parser.add_argument(
+        "--weights_dir",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="weight files of --task=evaluate (default: fetched once)",
+    )
+    parser.add_argument(
         "--images", type=pathlib.Path, metavar="PATH", help="images for import to measure, or manipulate to change"
     )
     parser.add_argument("--multihost", action="store_true", help="join the other hosts of a cluster or TPU pod")
@@ -75,9 +81,9 @@ def main(argv: list[str]) -> None:
     if flags.multihost and not runtime.is_first():
         logging.getLogger().setLevel(logging.WARNING)  # one process speaks for all
     if flags.task == "train":
-        for flag in ("checkpoint", "images"):
+        for flag, task in (("checkpoint", "import"), ("images", "import"), ("weights_dir", "evaluate")):
             if getattr(flags, flag) is not None:
-                raise UserError(f"--{flag} is of no use to --task=train; add --task=import.")
+                raise UserError(f"--{flag} is of no use to --task=train; add --task={task}.")
         _train(method, config, workdir, flags.data_dir)
     else:
         _run_task(flags, method, config, workdir)
@@ -95,7 +101,7 @@ def _config_and_workdir(flags: argparse.Namespace) -> tuple:
         if flags.workdir is not None and configs.is_run(flags.workdir):
             return configs.load_run(flags.workdir), flags.workdir
         if flags.task != "train" and not task_class(flags.task).needs_run:
-            raise UserError(f"--task={flags.task} needs a config; add --config=configs/FILE.py.")
+            raise UserError(f"--task={flags.task} needs a config; add --config=configs/FILE.py, or a run's --workdir.")
         if flags.task != "train" and flags.workdir is not None:
             return configs.load_run(flags.workdir), flags.workdir  # refuses, and says why
         spec = str(DEFAULT_CONFIG)

@@ -31,6 +31,8 @@ MAY_IMPORT = {
     "metrics": (),
     "data": (),
     "port": (),
+    "report": ("config", "train"),  # its files, not its networks
+    "weights": ("metrics", "port"),
     "methods": ("models", "processes", "samplers"),
     "train": ("methods.base", "data", "config"),  # not tasks: launch hands them over as hooks
     "inference": ("methods.base", "samplers", "train.sharding"),
@@ -42,9 +44,12 @@ MAY_IMPORT = {
         "train",
         "inference",
         "encoded",
+        "promask",
         "pictures",
         "port",
+        "weights",
         "config",
+        "report",
     ),
     "api": ("methods.base", "samplers", "train", "inference", "config"),
 }

@@ -97,7 +97,7 @@ def test_moving_a_code_raises_the_logit_by_the_scale_alone():
 
 def test_manipulation_at_scale_0_is_the_reconstruction(tiny_run, workdir):
     _, reconstructed = run_task("reconstruct", tiny_run, workdir, num_images=3, **SETTINGS)
-    settings = SETTINGS | {"num_images": 3, "scales": (-0.5, 0.0), "epochs": 2, "promask": 4, "lr": 1e-2}
+    settings = SETTINGS | {"num_images": 3, "scales": (-50.0, 0.0), "epochs": 2, "promask": 4, "lr": 1e-2}
     numbers, folder = run_task("manipulate", tiny_run, workdir, attribute="slant", batch_size=2, **settings)
     found = np.load(folder / "arrays.npz")
     whole = np.load(reconstructed / "arrays.npz")

@@ -112,6 +112,14 @@ def test_codes_of_another_network_or_other_images_are_made_anew(tiny_run, workdi
     assert len(read(workdir)["codes"]) == 12
 
 
+def test_all_codes_serve_where_fewer_are_asked_for(tiny_run, workdir, encodings):
+    run(tiny_run, workdir, num_images=-1)
+    encodings.clear()
+    numbers = run(tiny_run, workdir, num_images=12)
+    assert numbers["images"] == 12 and encodings == [8]  # the witness alone
+    assert len(read(workdir)["codes"]) == 297  # and nothing is lost
+
+
 def test_a_damaged_file_is_made_anew(tiny_run, workdir):
     run(tiny_run, workdir)
     path = workdir / "encode" / "digits_test.npz"

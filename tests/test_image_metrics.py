@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from diffrep_jax.metrics.image import mse, psnr, ssim, to_unit
+from diffrep_jax.metrics.image import mse, psnr, ssim, ssim_official, to_unit
 
 RANDOM = np.random.default_rng(0)
 SMOOTH = np.stack(np.meshgrid(np.linspace(0, 1, 14), np.linspace(0, 1, 13)), axis=-1)[None]  # [1, 13, 14, 2]
@@ -74,3 +74,39 @@ def test_to_unit_rounds_to_the_nearest_of_256_levels(dtype):
     np.testing.assert_array_equal(to_unit(between), levels[1:] / 255)
     np.testing.assert_array_equal(to_unit(np.array([-1.5, -1, 0.002, 1, 3], dtype)), [0, 0, 128 / 255, 1, 1])
     assert to_unit(exact).dtype == np.float64
+
+
+def test_psnr_and_ssim_are_those_of_scikit_image():
+    """SSIM of images in a black frame as wide as half the window: scikit-image leaves that frame out of its mean."""
+    library = pytest.importorskip("skimage.metrics")
+    x, y = RANDOM.random((2, 17, 23, 3)), RANDOM.random((2, 17, 23, 3))
+    y[1] = np.clip(x[1] + 0.05 * y[1], 0, 1)
+    for i in range(2):
+        framed = [np.pad(image[i], ((5, 5), (5, 5), (0, 0))) for image in (x, y)]
+        expected = library.structural_similarity(
+            *framed, data_range=1, channel_axis=-1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        )
+        np.testing.assert_allclose(ssim(x, y)[i], expected, atol=1e-10)
+        expected = library.peak_signal_noise_ratio(x[i], y[i], data_range=1)
+        np.testing.assert_allclose(psnr(x, y)[i], expected, rtol=1e-12)
+
+
+def test_one_image_and_constant_images():
+    grey, darker = np.full((1, 12, 12, 3), 0.5), np.full((1, 12, 12, 3), 0.3)
+    np.testing.assert_allclose(ssim(grey, grey), [1], rtol=1e-12)
+    # Without structure only the luminance is left where the window sees no border: the sum over n x n pixels is a
+    # parabola in n, with that value as its leading coefficient.
+    sums = [n**2 * ssim(np.full((1, n, n, 1), 0.5), np.full((1, n, n, 1), 0.3))[0] for n in (20, 21, 22)]
+    luminance = (2 * 0.15 + 1e-4) / (0.25 + 0.09 + 1e-4)
+    assert (sums[0] - 2 * sums[1] + sums[2]) / 2 == pytest.approx(luminance, rel=1e-9)
+    assert ssim(grey, darker).shape == psnr(grey, darker).shape == mse(grey, darker).shape == (1,)
+
+
+def test_ssim_official_is_the_window_over_width_and_channels_step_by_step():
+    """What the script computes on [n, h, w, c]: each row of pixels is a channel, w x c the picture."""
+    x, y = RANDOM.random((1, 4, 13, 3)), RANDOM.random((1, 4, 13, 3))
+    expected = np.mean([ssim_by_hand(x[0, row], y[0, row]) for row in range(4)])
+    np.testing.assert_allclose(ssim_official(x, y), [expected], rtol=1e-10)
+    plain = np.mean([ssim_by_hand(x[0, :, :, c], y[0, :, :, c]) for c in range(3)])
+    np.testing.assert_allclose(ssim(x, y), [plain], rtol=1e-10)
+    assert abs(plain - expected) > 1e-3

@@ -1,8 +1,11 @@
 """Metrics of probes and feature sets against hand counts, definitions and closed forms."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
-from scipy import linalg
+import sklearn.metrics
+from scipy import linalg, stats
 
 from diffrep_jax.metrics import probe
 from diffrep_jax.metrics.fid import Moments, frechet_distance
@@ -22,6 +25,24 @@ def test_an_attribute_without_positives_is_marked():
     values = probe.average_precision(RANDOM.normal(size=(3, 2)), labels)
     assert values[0] == 0 and 0 < values[1] <= 1
     assert probe.has_positives(labels).tolist() == [False, True]
+
+
+def test_average_precision_pearson_and_mse_are_those_of_the_libraries():
+    """Also with ties, an attribute of all images, one of none, and a constant column."""
+    scores = np.round(RANDOM.normal(size=(60, 4)), 1)
+    labels = (RANDOM.random((60, 4)) < [0.1, 0.5, 0, 1]).astype(float)
+    found = probe.average_precision(scores, labels)
+    for i in (0, 1, 3):
+        np.testing.assert_allclose(found[i], sklearn.metrics.average_precision_score(labels[:, i], scores[:, i]))
+    assert found[2] == 0 and found[3] == pytest.approx(1)
+    assert probe.has_positives(labels).tolist() == [True, True, False, True]
+    target = RANDOM.normal(size=(60, 4)) + scores
+    scores[:, 2] = 0.7
+    r, error = probe.pearson(scores, target), probe.squared_error(scores, target)
+    for i in range(4):
+        expected = np.nan if i == 2 else stats.pearsonr(scores[:, i], target[:, i])[0]
+        np.testing.assert_allclose(r[i], expected, rtol=1e-10)
+        np.testing.assert_allclose(error[i], sklearn.metrics.mean_squared_error(target[:, i], scores[:, i]))
 
 
 def test_pearson_is_the_cosine_of_what_is_centred():
@@ -75,6 +96,23 @@ def test_the_same_images_one_image_and_fewer_than_dimensions():
     assert frechet_distance(moments(few, 2), moments(few, 3)) < 1e-9
     one, other = moments(few[:1], 1), moments(few[1:2], 1)
     np.testing.assert_allclose(frechet_distance(one, other), ((few[0] - few[1]) ** 2).sum())
+
+
+def test_moments_of_many_images_take_the_memory_of_few():
+    """Whatever the number of batches, no more than some matrices [d, d]."""
+
+    def peak(batches):
+        found = Moments.empty(64)
+        tracemalloc.start()
+        for _ in range(batches):
+            found.update(RANDOM.normal(size=(50, 64)))
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert found.count == 50 * batches
+        return used
+
+    peak(3)
+    assert peak(300) < 1.2 * peak(3)
 
 
 def test_the_official_ssim_moves_its_window_over_width_and_channels():

@@ -38,7 +38,8 @@ def test_reconstruct_reports_the_errors_of_the_arrays_it_writes(tiny_run, tmp_pa
     assert numbers["mse"] == pytest.approx((difference**2).mean(), rel=1e-9)
     assert numbers["mse_of_mean_image"] == pytest.approx((arrays["images"] / 255).var(axis=0).mean(), rel=1e-9)
     saved = json.loads((folder / "metrics.json").read_text())
-    assert saved["mse"] == numbers["mse"] and saved["images"] == 10 and saved["split"] == "test"
+    assert saved["mse"] == numbers["mse"] and saved["images"] == 10
+    assert (saved["dataset"], saved["split"]) == ("digits", "test")
     assert (saved["sampler"], saved["steps"], saved["evaluations"]) == ("heun", 2, 3)
     picture = np.asarray(Image.open(folder / "grid.png"))
     assert picture.std() > 20  # not a grey square

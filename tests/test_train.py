@@ -3,7 +3,10 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 import signal
+import subprocess
+import time
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +18,7 @@ from diffrep_jax import config as configs
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
 from diffrep_jax.models import layers
-from diffrep_jax.train import checkpoint, optimizer, sharding
+from diffrep_jax.train import checkpoint, optimizer, provenance, sharding
 from diffrep_jax.train.loop import train
 from diffrep_jax.train.state import TrainState, abstract_state, create_state
 from diffrep_jax.train.step import ema_decay_at, example_keys, make_train_step
@@ -162,6 +165,9 @@ def test_resumed_training_is_bitwise_the_uninterrupted_one(tmp_path):
         np.testing.assert_array_equal(np.asarray(leaf), np.asarray(twin), err_msg=jax.tree_util.keystr(path))
     lines = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
+    starts = provenance.starts(tmp_path / "parts")
+    assert [start["from_step"] for start in starts] == [0, 2]
+    assert starts[0]["began"] <= lines[0]["time"] <= starts[1]["began"] <= lines[2]["time"]
 
 
 DEVICES = """
@@ -350,4 +356,45 @@ def test_the_writer_drops_what_will_be_done_again(tmp_path):
     with Writer(tmp_path, start_step=2) as writer:
         writer.scalars(3, {"loss": 30.0})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    times = [line.pop("time") for line in lines]
+    assert times == sorted(times) and abs(times[-1] - time.time()) < 60
     assert lines == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}, {"step": 3, "loss": 30.0}]
+
+
+def test_what_made_a_run_is_recorded(tmp_path):
+    """Each start is an entry; those whose steps are all done again go, as their lines do."""
+    mesh = sharding.make_mesh()
+    for step in (0, 3, 5, 3):
+        provenance.record_start(tmp_path, step, mesh)
+    starts = provenance.starts(tmp_path)
+    assert [start["from_step"] for start in starts] == [0, 3]
+    told = starts[-1]
+    assert (told["platform"], told["devices"], told["processes"]) == (jax.default_backend(), jax.device_count(), 1)
+    assert told["device"] == jax.devices()[0].device_kind and told["versions"]["jax"] == jax.__version__
+    assert abs(told["began"] - time.time()) < 600
+    assert [path.name for path in tmp_path.iterdir()] == [provenance.FILE_NAME]
+
+
+def git(folder, *arguments):
+    done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_the_commit_is_that_of_the_checkout_and_of_nothing_around_it(tmp_path, monkeypatch):
+    package = tmp_path / "repository" / "diffrep_jax"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    monkeypatch.setattr(provenance.diffrep_jax, "__file__", str(package / "__init__.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    assert (provenance.software()["commit"], provenance.software()["modified"]) == (None, None)  # no repository
+    git(package.parent, "init", "-q")
+    assert provenance.software()["commit"] is None  # a repository that surrounds it
+    git(package.parent, "add", ".")
+    git(package.parent, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "first")
+    told = provenance.software()
+    assert told["commit"] == git(package.parent, "rev-parse", "HEAD") and told["modified"] is False
+    (package / "__init__.py").write_text("1")
+    assert provenance.software()["modified"] is True
+    monkeypatch.setenv("PATH", "")
+    assert provenance.software()["commit"] is None  # no git at all

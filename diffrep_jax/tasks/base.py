@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 INVERTING = "exponential"  # the sampler that also runs upward
 
-PATHS = ("data_dir", "checkpoint", "images")  # fields that the command line fills, no config
+PATHS = ("data_dir", "checkpoint", "images", "weights_dir")  # fields that the command line fills, no config
 
 
 class Task(Protocol):
@@ -38,9 +38,9 @@ class Task(Protocol):
 
 
 def names() -> list[str]:
-    """The tasks that there are beside "train", by file."""
+    """The tasks that there are beside "train": one for each file whose name has no leading underscore, but base."""
     folder = pathlib.Path(__file__).parent
-    return sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "base"))
+    return sorted(p.stem for p in folder.glob("*.py") if p.stem != "base" and not p.stem.startswith("_"))
 
 
 def task_class(name: str) -> Any:
@@ -70,12 +70,11 @@ def build(name: str, settings: Any, paths: Mapping[str, pathlib.Path | None]) ->
     return cls(**settings, **wanted)
 
 
-def open_dataset(config: Any, split: str, data_dir: pathlib.Path | None) -> Any:
-    """The run's dataset, in the shape that its model takes."""
+def open_dataset(config: Any, split: str, data_dir: pathlib.Path | None, name: str = "") -> Any:
+    """The dataset `name`, or the run's own for "", in the shape that its model takes."""
     section = config.data
-    return data.open_dataset(
-        section.name, split=split, image_size=section.image_size, channels=section.channels, data_dir=data_dir
-    )
+    shape = {"image_size": section.image_size, "channels": section.channels}
+    return data.open_dataset(name or section.name, split=split, data_dir=data_dir, **shape)
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
@@ -89,8 +88,8 @@ def output_folder(workdir: pathlib.Path, task: str) -> pathlib.Path:
     return folder
 
 
-def write_metrics(folder: pathlib.Path, metrics: dict[str, Any]) -> None:
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+def write_metrics(folder: pathlib.Path, metrics: dict[str, Any], name: str = "metrics.json") -> None:
+    (folder / name).write_text(json.dumps(metrics, indent=2) + "\n")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -133,11 +133,16 @@ def codes_of(
     if not configs.is_run(workdir):
         return _codes(encode(range(count)), names)
     path = _path(base.output_folder(workdir, "encode"), dataset)
-    images = [dataset.name, dataset.split, str(dataset.source.path), len(dataset), count]
-    identity = {"owner": np.array(json.dumps([*images, *names.values()])), "witness": _witness(model, batch_size)}
-    if _is_of(path, identity):
+    witness = _witness(model, batch_size)
+
+    def identity_of(images: int) -> Arrays:
+        owner = [dataset.name, dataset.split, str(dataset.source.path), len(dataset), images, *names.values()]
+        return {"owner": np.array(json.dumps(owner)), "witness": witness}
+
+    identity = identity_of(count)
+    if _is_of(path, identity) or _is_of(path, identity_of(len(dataset))):  # all of them serve where fewer are asked for
         log.info("The codes in %s are of this network: used.", path)
-        return _codes(_read(path), names)
+        return _codes({name: values[:count] for name, values in _read(path).items()}, names)
     found = _codes(_encode_in_parts(path.with_suffix(".parts"), identity, count, encode), names)
     if is_first():
         _save(path, {k: np.asarray(v) for k, v in vars(found).items() if v is not None and len(v)} | identity)

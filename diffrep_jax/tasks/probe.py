@@ -4,7 +4,8 @@ The protocol of DiffAE and DBAE: images are encoded once, a linear layer is trai
 or lacks, and classes one against the rest) or MSE (measures). The epoch that is best on validation images is the
 result; `official` is the epoch that is best on the test images, which is what the official regression reports.
 
-Writes to `<workdir>/probe/`: <part>.npz (the head: kernel [d, k], bias [k], names) and metrics.json.
+Writes to `<workdir>/probe/`: <part>.npz (the head: kernel [d, k], bias [k], names), metrics.json and the same as
+metrics_<dataset>.json.
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ from diffrep_jax.types import Array, Code, PyTree
 log = logging.getLogger(__name__)
 
 JUDGES = ("validation", "test")  # the splits that are not trained on
-VALIDATION_SHARE = 0.1  # of the training images, where the data set has no validation split
+HELD_OUT = {"test": 0.2, "validation": 0.1}  # shares of the training images, where a data set lacks such a split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Probe:
       epochs, lr: of the head; batch_size, regression_batch_size: of its steps on BCE and on MSE.
       encode_batch_size: images at a time.
       num_images: how many of each split, the first ones; -1 for all.
-      seed: of the head's start, the order of the images and the split of a validation set.
+      seed: of the head's start, the order of the images and the choice of those that are held out.
     """
 
     needs_run = True
@@ -83,25 +84,22 @@ class Probe:
         kinds = {"classes": "bce", "attributes": "bce" if train.binary_attributes else "mse"}
         datasets = {"train": train} | {split: self._open(config, split) for split in train.splits if split in JUDGES}
         if np.intersect1d(train.entries, datasets["test"].entries).size:
-            raise UserError(
-                f"The test images of '{train.name}' are among its training images: a probe would be judged on what it "
-                "was taught. Set tasks.probe.dataset to a data set with a test split of its own, such as celeba or lfw."
-            )
+            del datasets["test"]  # a head would be judged on what it was taught: CelebA-HQ's only split is all of it
         splits = {
             split: _targets(codes_of(model, dataset, config, workdir, self.num_images, self.encode_batch_size))
             for split, dataset in datasets.items()
         }
-        if "validation" not in splits:
-            order = np.random.default_rng(self.seed).permutation(len(splits["train"].codes))
-            cut = max(1, round(VALIDATION_SHARE * len(order)))
-            splits |= {"validation": splits["train"].rows(order[:cut]), "train": splits["train"].rows(order[cut:])}
+        splits |= _held_out(splits, self.seed)
+        held_out = {split: share for split, share in HELD_OUT.items() if split not in datasets}
         folder = base.output_folder(workdir, "probe")
         numbers, report = {}, {"dataset": train.name, "images": {name: len(s.codes) for name, s in splits.items()}}
         for part, attributes in names.items():
             found = self._part(part, kinds[part], splits, attributes, folder)
             report[part] = found
             numbers |= {f"{part}_{measure}": value for measure, value in found["mean"].items()}
-        base.write_metrics(folder, numbers | report | {"epochs": self.epochs, "lr": self.lr, "seed": self.seed})
+        how = {"held_out": held_out, "epochs": self.epochs, "lr": self.lr, "seed": self.seed}
+        base.write_metrics(folder, numbers | report | how)
+        base.write_metrics(folder, numbers | report | how, f"metrics_{train.name}.json")  # stays when others are probed
         return numbers
 
     def _open(self, config: Any, split: str) -> Any:
@@ -156,6 +154,17 @@ class Probe:
             *(len(names), chosen + 1, self.epochs),
         )
         return result
+
+
+def _held_out(splits: Mapping[str, Split], seed: int) -> dict[str, Split]:
+    """The splits that are lacking, taken from the training images at random, and what is left of these."""
+    train, found = splits["train"], {}
+    rest = np.random.default_rng(seed).permutation(len(train.codes))
+    for split, share in HELD_OUT.items():
+        if split not in splits:
+            cut = max(1, round(share * len(train.codes)))
+            found[split], rest = train.rows(rest[:cut]), rest[cut:]
+    return found | {"train": train.rows(rest)} if found else {}
 
 
 def _targets(codes: Codes) -> Split:

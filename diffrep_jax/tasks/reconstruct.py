@@ -62,7 +62,8 @@ class Reconstruct(base.ImageTask):
                 endpoints = model.endpoint(encoded.z, self.seed, first)
             first += len(encoded.z)
         arrays = {name: np.concatenate(values) for name, values in parts.items()}
-        return self._write(base.output_folder(workdir, "reconstruct"), arrays, endpoints, self.description(method))
+        description = {"dataset": config.data.name} | self.description(method)
+        return self._write(base.output_folder(workdir, "reconstruct"), arrays, endpoints, description)
 
     def _write(
         self, folder: pathlib.Path, arrays: dict[str, np.ndarray], endpoints: Any, description: dict[str, Any]

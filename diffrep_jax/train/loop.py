@@ -16,7 +16,7 @@ import jax
 
 from diffrep_jax import config as configs
 from diffrep_jax import data
-from diffrep_jax.train import checkpoint, heap, optimizer, sharding
+from diffrep_jax.train import checkpoint, heap, optimizer, provenance, sharding
 from diffrep_jax.train.monitor import Monitor
 from diffrep_jax.train.runtime import StopSignal, is_first
 from diffrep_jax.train.state import TrainState, abstract_state, create_state, with_fresh_optimizer
@@ -75,6 +75,7 @@ def train(
         first = sharding.put_batch(next(batches), mesh)
         if is_first():
             configs.save(config, workdir)  # only now: whatever is wrong has been refused before
+            provenance.record_start(workdir, start, mesh)
         heap.touch(2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(template)))
         with concurrent.futures.ThreadPoolExecutor(1) as beside:
             making = beside.submit(_make_state, method, optim, mesh, config.seed, checkpoints, template)

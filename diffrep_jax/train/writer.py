@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -24,10 +25,11 @@ class Writer:
             self._board = SummaryWriter(str(pathlib.Path(workdir) / "tensorboard"), purge_step=start_step + 1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """The values of a step; the line also has "time", the seconds since 1970."""
         if self._board is None:
             return
         with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+            file.write(json.dumps({"step": step, "time": round(time.time(), 1), **values}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 

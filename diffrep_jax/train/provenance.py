@@ -1,0 +1,76 @@
+"""What made a run: `run.json`, for each start of its training when, from which step, code, versions and devices."""
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+import time
+from typing import Any
+
+import jax
+
+import diffrep_jax
+from diffrep_jax.errors import UserError
+
+FILE_NAME = "run.json"
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def record_start(workdir: pathlib.Path, step: int, mesh: Any) -> None:
+    """Add a start from `step` to `run.json`. Starts whose steps will all be done again are dropped."""
+    device = mesh.devices.flat[0]
+    start = {
+        "began": round(time.time(), 1),
+        "from_step": step,
+        **software(),
+        "platform": device.platform,
+        "device": device.device_kind,
+        "devices": mesh.size,
+        "processes": jax.process_count(),
+    }
+    kept = [earlier for earlier in starts(workdir) if earlier["from_step"] < step]
+    path = pathlib.Path(workdir) / FILE_NAME
+    temporary = path.with_name(f".{FILE_NAME}.tmp")
+    temporary.write_text(json.dumps({"starts": [*kept, start]}, indent=2) + "\n")
+    temporary.replace(path)
+
+
+def starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """The entries of `run.json`, oldest first; none where there is no such file. UserError where it cannot be read."""
+    path = pathlib.Path(workdir) / FILE_NAME
+    if not path.is_file():
+        return []
+    try:
+        return json.loads(path.read_text())["starts"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error!r}); restore it or delete it.") from None
+
+
+def software() -> dict[str, Any]:
+    """{"commit": of this code, "modified": whether its files differ from it, "versions": {name: version}}.
+
+    Commit and modified are None where this code is not a git checkout.
+    """
+    commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {
+        "commit": commit,
+        "modified": None if commit is None or changes is None else bool(changes),
+        "versions": {"diffrep_jax": diffrep_jax.__version__, "python": platform.python_version(), **versions},
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says in the checkout that this file is part of; None where it is part of none."""
+    package = pathlib.Path(diffrep_jax.__file__).parent
+
+    def ask(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=package, capture_output=True, text=True, timeout=30, check=True)
+        return done.stdout.strip()
+
+    try:
+        ask("ls-files", "--error-unmatch", "__init__.py")  # not of a repository that merely surrounds an installation
+        return ask(*arguments)
+    except (OSError, subprocess.SubprocessError):
+        return None
