@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.process_tree import cpu_seconds, private_bytes
-from diffrep_jax.data import open_dataset, train_batches
+from diffrep_jax.data import Loading, open_dataset, train_batches
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHAPES = ((128, 128), (256, 128), (256, 256))  # of the JPEGs, of the batches
@@ -62,7 +62,8 @@ def write_lmdb(folder: pathlib.Path, size: int, count: int) -> pathlib.Path:
 
 def batches(path: pathlib.Path, size: int, workers: int, kind: str = "thread", batch: int = BATCH) -> Iterator[Any]:
     dataset = open_dataset("folder", split="all", image_size=size, channels=3, data_dir=path)
-    return train_batches(dataset, seed=0, batch_size=batch, start_step=0, flip=True, workers=workers, worker_kind=kind)
+    loading = Loading(seed=0, batch_size=batch, start_step=0, workers=workers, worker_kind=kind)
+    return train_batches(dataset, loading, flip=True)
 
 
 def ours(path: pathlib.Path, size: int, workers: int, kind: str, number: int) -> tuple[float, float]:
@@ -123,10 +124,10 @@ def throughput(folder: pathlib.Path, flags: argparse.Namespace) -> list[dict[str
 START = """
 import sys, time
 began = time.perf_counter()
-from diffrep_jax.data import open_dataset, train_batches
+from diffrep_jax.data import Loading, open_dataset, train_batches
 dataset = open_dataset("folder", split="all", image_size=128, channels=3, data_dir=sys.argv[1])
 opened = time.perf_counter()
-next(train_batches(dataset, seed=0, batch_size=64, start_step=0, flip=True, workers=2))
+next(train_batches(dataset, Loading(seed=0, batch_size=64, start_step=0, workers=2), flip=True))
 print(opened - began, time.perf_counter() - began)
 """
 

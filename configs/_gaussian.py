@@ -8,10 +8,11 @@ from ml_collections import ConfigDict
 from configs._shared import shared_config
 from diffrep_jax.config import parse_variant
 
+_SSL = {"ssl": ("none", "simclr", "simclr_without_aug", "simsiam")}
 VARIANTS = {
     "ddpm": {},
-    "pdae": {},
-    "diti": {"mode": ("base", "stop_grad", "dual"), "stages": ("unbalanced", "balanced")},
+    "pdae": _SSL,
+    "diti": {"mode": ("base", "stop_grad", "dual"), "stages": ("unbalanced", "balanced")} | _SSL,
 }
 
 # The U-Nets of DiffAE (Preechakul et al. 2022), by image size. An imported base may have another shape.
@@ -59,7 +60,30 @@ def gaussian_config(
     config.optim = {"name": "adam", "lr": 1e-4, "ema_decay": 0.9999}
     if method == "ddpm":
         config.tasks.sample.every_steps = 10_000
+    else:
+        config.method.ssl = {}
+        if chosen["ssl"] != "none":
+            _add_ssl(config, chosen["ssl"])
     return config
+
+
+def _add_ssl(config: ConfigDict, name: str) -> None:
+    """The self-supervised loss of DiTi's configs, and the optimizer of its heads."""
+    kind = name.partition("_")[0]
+    config.method.ssl = {
+        "kind": kind,
+        "weight": 0.01,
+        "main_weight": 1.0,
+        "start_step": 200_000,
+        "batch_size": 512,
+        "augment": not name.endswith("without_aug"),
+        "jitter": {"simclr": 1.0, "simsiam": 0.5}[kind],
+        "encoder_decay": 1e-6,
+        "hidden": 2048,
+    }
+    config.method.ssl.update({"simclr": {"temperature": 0.5, "out": 128}, "simsiam": {"bottleneck": 128}}[kind])
+    # There 1e-3 and 1e-4 times (images a GPU) / 32, on the two GPUs that its README names.
+    config.optim.ssl = {"name": "sgd", "lr": {"simclr": 8e-3, "simsiam": 8e-4}[kind]}
 
 
 def digits(config: ConfigDict) -> ConfigDict:
@@ -76,6 +100,9 @@ def digits(config: ConfigDict) -> ConfigDict:
         config.method.update(k=8, stages=stages, dims_per_stage=dims)
         config.tasks.counterfactual.ranges = ((0, 1), (1, 1), (2, 2), (4, 4))
     config.optim.update(lr=1e-3, ema_decay=0.99)
+    if "ssl" in config.optim:
+        config.method.ssl.update(start_step=0, batch_size=64, hidden=128)
+        config.optim.ssl.lr = 0.1
     config.train.update(batch_size=64, checkpoint_every=500, log_every=50, keep_last=1, keep_every=0)
     config.tasks.reconstruct.update(steps=50, batch_size=99, num_images=-1, grid_images=12)
     config.tasks.evaluate.update(steps=50, batch_size=99, lpips=False, fid=False)  # too small, too few images

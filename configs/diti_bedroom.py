@@ -5,7 +5,7 @@ Command:  python launch/main.py --config=configs/diti_bedroom.py --workdir=runs/
           --config.train.init_from=runs/ddpm
 Cost:     546,875 steps x 128 images x 445 GFLOP = 3.1e19 FLOP for training.
 Measured here: nothing yet.
-Variants: mode=base|stop_grad|dual, stages=unbalanced|balanced.
+Variants: mode=base|stop_grad|dual, stages=unbalanced|balanced, ssl=none|simclr|simclr_without_aug|simsiam.
 """
 
 from ml_collections import ConfigDict

@@ -6,7 +6,7 @@ Command:  python launch/main.py --config=configs/diti_celeba.py --workdir=runs/d
           --config.train.init_from=runs/ddpm
 Cost:     296,875 steps x 128 images x 80 GFLOP = 3.0e18 FLOP for training.
 Measured here: nothing yet.
-Variants: mode=base|stop_grad|dual, stages=unbalanced|balanced.
+Variants: mode=base|stop_grad|dual, stages=unbalanced|balanced, ssl=none|simclr|simclr_without_aug|simsiam.
 """
 
 from ml_collections import ConfigDict

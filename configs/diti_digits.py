@@ -3,7 +3,7 @@
 Paper:    none; 1,500 images train, 297 of mostly other writers are held out.
 Command:  python launch/main.py --config=configs/diti_digits.py --workdir=runs/diti --config.train.init_from=runs/ddpm
 Measured here: nothing yet.
-Variants: mode=base|stop_grad|dual, stages=unbalanced|balanced.
+Variants: mode=base|stop_grad|dual, stages=unbalanced|balanced, ssl=none|simclr|simclr_without_aug|simsiam.
 """
 
 from ml_collections import ConfigDict

@@ -6,7 +6,7 @@ Command:  python launch/main.py --config=configs/diti_ffhq.py --workdir=runs/dit
           --config.train.init_from=runs/ddpm
 Cost:     500,000 steps x 128 images x 445 GFLOP = 2.8e19 FLOP for training.
 Measured here: nothing yet.
-Variants: mode=base|stop_grad|dual, stages=unbalanced|balanced.
+Variants: mode=base|stop_grad|dual, stages=unbalanced|balanced, ssl=none|simclr|simclr_without_aug|simsiam.
 """
 
 from ml_collections import ConfigDict

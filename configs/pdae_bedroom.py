@@ -5,7 +5,7 @@ Command:  python launch/main.py --config=configs/pdae_bedroom.py --workdir=runs/
           --config.train.init_from=runs/ddpm
 Cost:     546,875 steps x 128 images x 445 GFLOP = 3.1e19 FLOP for training.
 Measured here: nothing yet.
-Variants: none.
+Variants: ssl=none|simclr|simclr_without_aug|simsiam.
 """
 
 from ml_collections import ConfigDict

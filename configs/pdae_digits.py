@@ -3,7 +3,7 @@
 Paper:    none; 1,500 images train, 297 of mostly other writers are held out.
 Command:  python launch/main.py --config=configs/pdae_digits.py --workdir=runs/pdae --config.train.init_from=runs/ddpm
 Measured here: nothing yet.
-Variants: none.
+Variants: ssl=none|simclr|simclr_without_aug|simsiam.
 """
 
 from ml_collections import ConfigDict

@@ -5,7 +5,7 @@ Command:  python launch/main.py --config=configs/pdae_horse.py --workdir=runs/pd
           --config.train.init_from=runs/ddpm
 Cost:     500,000 steps x 128 images x 445 GFLOP = 2.8e19 FLOP for training.
 Measured here: nothing yet.
-Variants: none.
+Variants: ssl=none|simclr|simclr_without_aug|simsiam.
 """
 
 from ml_collections import ConfigDict

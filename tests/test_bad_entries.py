@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from diffrep_jax.data import open_dataset, ordered_batches, train_batches
+from diffrep_jax.data import Loading, open_dataset, ordered_batches, train_batches
 from diffrep_jax.data.bad_entries import BadEntries, BadEntry
 from diffrep_jax.errors import UserError
 from tests.made_data import encoded, scene, write_folder, write_lmdb, write_zip
@@ -28,11 +28,11 @@ class Numbered:
         return {"image": np.full((4, 4, 1), index, np.uint8), "label": index}
 
 
-OPTIONS = {"seed": 3, "batch_size": 10, "flip": False, "workers": 0}
+OPTIONS = {"seed": 3, "batch_size": 10, "workers": 0}
 
 
 def labels(count, dataset, start_step=0, **options):
-    batches = train_batches(dataset, start_step=start_step, **OPTIONS | options)
+    batches = train_batches(dataset, Loading(start_step=start_step, **OPTIONS | options), flip=False)
     return [batch["label"].tolist() for batch in itertools.islice(batches, count)]
 
 

@@ -1,6 +1,7 @@
 """Every config and variant builds; overrides are typed; config.json comes back equal; mistakes are named."""
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 from importlib import import_module
@@ -16,6 +17,7 @@ from configs import _dbae, _gaussian
 from diffrep_jax import config as configs
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
+from diffrep_jax.methods.ssl import self_supervised
 from diffrep_jax.tasks import base as tasks
 
 FOLDER = Path(__file__).parents[1] / "configs"
@@ -24,9 +26,17 @@ CHOICES = {"dbae": _dbae.VARIANTS, "latent": {}} | _gaussian.VARIANTS  # by the 
 
 
 def variants(choices):
-    """Every combination as it is written behind a config's name: "bridge=vp,encoder=stochastic"."""
-    combinations = itertools.product(*choices.values())
-    return [",".join(f"{name}={value}" for name, value in zip(choices, values, strict=True)) for values in combinations]
+    """Every combination as it is written behind a config's name: "bridge=vp,encoder=stochastic".
+
+    `ssl` adds a loss and leaves all else alone, so its values are combined with the others' defaults only.
+    """
+    found = []
+    for values in itertools.product(*choices.values()):
+        chosen = dict(zip(choices, values, strict=True))
+        others = [value == choices[name][0] for name, value in chosen.items() if name != "ssl"]
+        if all(others) or "ssl" not in chosen or chosen["ssl"] == "none":
+            found.append(",".join(f"{name}={value}" for name, value in chosen.items()))
+    return found
 
 
 CASES = [(p, v) for p in FILES for v in dict.fromkeys(["", *variants(CHOICES[p.stem.partition("_")[0]])])]
@@ -87,6 +97,9 @@ def test_every_config_and_variant_builds(path, variant):
     config = configs.load_file(f"{path}:{variant}")
     assert config.is_locked
     method = build(config.method)
+    if method.views:
+        check_ssl(config, method, variant)
+        method = dataclasses.replace(method, ssl={})
     variables, loss, metrics, buffers = traced_loss(method)
     assert loss.shape == () and loss.dtype == jnp.float32
     assert all(value.shape == () for value in metrics.values())
@@ -104,6 +117,21 @@ def test_every_config_and_variant_builds(path, variant):
         sizes = np.diff(method.block_ends, prepend=0)
         assert (len(set(sizes)) == 1) == (chosen["stages"] == "balanced")
         assert (sizes >= 0).all() and sizes.sum() == method.latent_dim
+
+
+def check_ssl(config, method, variant):
+    """The section is what the variant's name says, and its loss can be computed."""
+    section = config.method.ssl
+    assert (f"ssl={section.kind}" in variant, "without_aug" in variant) == (True, not section.augment)
+    assert (config.optim.ssl.name, section.weight, section.encoder_decay) == ("sgd", 0.01, 1e-6)
+    size, digits = method.image_size, config.data.name == "digits"
+    assert (section.start_step, section.batch_size) == ((0, 64) if digits else (200_000, 512))
+    view = jax.ShapeDtypeStruct((4, size, size, method.channels), jnp.float32)
+    encoder = traced_loss(dataclasses.replace(method, ssl={}))[0]["params"]["encoder"]
+    heads = jax.eval_shape(lambda: self_supervised(method.ssl).init(jax.random.key(0), method.latent_dim))
+    variables, views = {"params": {"encoder": encoder, "ssl": heads}}, {"view1": view, "view2": view}
+    loss, metrics = jax.eval_shape(method.view_loss, variables, views)
+    assert loss.shape == metrics["loss_ssl"].shape == () and loss.dtype == jnp.float32
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffrep_jax.data import ordered_batches, train_batches, transforms
+from diffrep_jax.data import Loading, ordered_batches, train_batches, transforms
 from diffrep_jax.data.sources.arrays import ArraySource
 from diffrep_jax.data.sources.lmdb import LmdbSource
 from diffrep_jax.errors import UserError
@@ -321,11 +321,11 @@ class Numbered:
         return {"image": image, "label": int(index)}
 
 
-OPTIONS = {"seed": 3, "batch_size": 8, "start_step": 0, "flip": True, "workers": 0}
+OPTIONS = {"seed": 3, "batch_size": 8, "start_step": 0, "workers": 0}
 
 
-def take(count, dataset=None, **options):
-    batches = train_batches(dataset or Numbered(21), **{**OPTIONS, **options})
+def take(count, dataset=None, flip=True, **options):
+    batches = train_batches(dataset or Numbered(21), Loading(**OPTIONS | options), flip=flip)
     return list(itertools.islice(batches, count))
 
 
@@ -407,11 +407,12 @@ def test_worker_processes_do_not_change_the_batches():
 def test_worker_processes_end_with_the_iterator_and_with_the_program():
     script = """
 import multiprocessing, sys, time
-from tests.test_data import OPTIONS, Numbered, train_batches
+from tests.test_data import OPTIONS, Loading, Numbered, train_batches
 
 if __name__ == "__main__":
     for end in ("del", "exit"):
-        batches = train_batches(Numbered(21), **OPTIONS | {"workers": 1, "worker_kind": "process"})
+        loading = Loading(**OPTIONS | {"workers": 1, "worker_kind": "process"})
+        batches = train_batches(Numbered(21), loading, flip=True)
         held = next(batches)
         assert len(multiprocessing.active_children()) == 1
         if end == "del":
@@ -459,7 +460,7 @@ def test_threads_end_when_the_caller_stops_early():
         return [t for t in threading.enumerate() if t.name.startswith("grain-prefetch")]
 
     before = set(alive())
-    batches = train_batches(Numbered(21), **{**OPTIONS, "workers": 2})
+    batches = train_batches(Numbered(21), Loading(**OPTIONS | {"workers": 2}), flip=True)
     next(batches)
     assert set(alive()) - before
     del batches
@@ -494,7 +495,7 @@ def test_an_entry_that_does_not_decode_stops_training_with_its_name(workers):
 def test_train_batches_refuses_at_the_call(options, message):
     dataset = options.pop("dataset", Numbered(21))
     with pytest.raises(UserError, match=message):
-        train_batches(dataset, **{**OPTIONS, **options})  # not first at next()
+        train_batches(dataset, Loading(**OPTIONS | options), flip=True)  # not first at next()
 
 
 def test_ordered_batches_are_in_order_end_short_and_never_wrap():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffrep_jax.data import open_dataset, ordered_batches, train_batches
+from diffrep_jax.data import Loading, open_dataset, ordered_batches, train_batches
 from diffrep_jax.data.bad_entries import BadEntry
 from diffrep_jax.data.sources import natural_order, open_source
 from diffrep_jax.errors import UserError
@@ -234,7 +234,7 @@ def test_a_read_only_folder_is_read_by_train_and_test_at_once(tmp_path):
         path.chmod(0o555)
     request = {"image_size": 8, "channels": 3, "data_dir": folder}
     train, test = (open_dataset("ffhq", split=split, **request) for split in ("train", "test"))
-    stream = train_batches(train, seed=0, batch_size=4, start_step=0, flip=True, workers=2)
+    stream = train_batches(train, Loading(seed=0, batch_size=4, start_step=0, workers=2), flip=True)
     counts = [len(next(stream)["image"]) + sum(len(b["image"]) for b in ordered_batches(test, batch_size=4))]
     assert counts == [4 + len(test)]
     fashion = tmp_path / "fashion mnist"

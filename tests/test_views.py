@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffrep_jax.data import open_dataset, train_batches, view_batches, views
+from diffrep_jax.data import Loading, open_dataset, train_batches, view_batches, views
 from tests.made_data import scene
 
 IMAGE = np.asarray(scene(1, 24, 24))
@@ -86,15 +86,16 @@ def test_hues_turn_at_most_by_the_published_part_of_the_circle(monkeypatch):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_stream_of_views_is_a_function_of_seed_and_number(channels):
     dataset = open_dataset("digits", split="train", image_size=8, channels=channels)
-    batches = list(itertools.islice(view_batches(dataset, **OPTIONS), 5))
+    batches = list(itertools.islice(view_batches(dataset, Loading(**OPTIONS)), 5))
     for batch in batches:
         assert batch.keys() == {"view1", "view2", "label"}
         for view in (batch["view1"], batch["view2"]):
             assert view.shape == (6, 8, 8, channels) and view.dtype == np.float32
             assert -1 <= view.min() < view.max() <= 1
         assert (batch["view1"] != batch["view2"]).any()
-    for options in ({"workers": 2}, {"start_step": 3}):
-        again = list(itertools.islice(view_batches(dataset, **OPTIONS | options), 5 - options.get("start_step", 0)))
+    for options in ({"workers": 2}, {"start_step": 3}, {"workers": 1, "worker_kind": "process"}):
+        stream = view_batches(dataset, Loading(**OPTIONS | options))
+        again = list(itertools.islice(stream, 5 - options.get("start_step", 0)))
         for a, b in zip(again, batches[options.get("start_step", 0) :], strict=True):
             for key in a:
                 np.testing.assert_array_equal(a[key], b[key])
@@ -102,7 +103,27 @@ def test_a_stream_of_views_is_a_function_of_seed_and_number(channels):
 
 def test_views_come_in_an_order_and_size_of_their_own():
     dataset = open_dataset("digits", split="train", image_size=8, channels=1)
-    train = next(train_batches(dataset, flip=False, **OPTIONS | {"batch_size": 20}))
-    assert next(view_batches(dataset, **OPTIONS))["label"].tolist() != train["label"].tolist()[:6]
-    parts = [next(view_batches(dataset, process_index=i, process_count=2, **OPTIONS))["view2"] for i in range(2)]
-    np.testing.assert_array_equal(np.concatenate(parts), next(view_batches(dataset, **OPTIONS))["view2"])
+    whole = next(view_batches(dataset, Loading(**OPTIONS)))
+    train = next(train_batches(dataset, Loading(**OPTIONS | {"batch_size": 20}), flip=False))
+    assert whole["label"].tolist() != train["label"].tolist()[:6]
+    loadings = [Loading(process_index=i, process_count=2, **OPTIONS) for i in range(2)]
+    parts = [next(view_batches(dataset, loading))["view2"] for loading in loadings]
+    np.testing.assert_array_equal(np.concatenate(parts), whole["view2"])
+
+
+def test_without_augmentations_both_views_are_the_images_in_the_same_order():
+    dataset = open_dataset("digits", split="train", image_size=8, channels=1)
+    plain = next(view_batches(dataset, Loading(**OPTIONS), augment=False))
+    np.testing.assert_array_equal(plain["view1"], plain["view2"])
+    assert plain["label"].tolist() == next(view_batches(dataset, Loading(**OPTIONS)))["label"].tolist()
+    images = next(train_batches(dataset, Loading(**OPTIONS | {"batch_size": len(dataset)}), flip=False))["image"]
+    assert all((view == images).all((1, 2, 3)).any() for view in plain["view1"])
+
+
+def test_half_the_jitter_reaches_half_as_far():
+    """SimSiam's 0.4 of light where SimCLR has 0.8: brightness is at most 1.4 times what it was."""
+    flat = Image.new("L", (2, 2), 100)
+    rng = np.random.default_rng(0)
+    values = np.array([np.asarray(views.jitter(flat, rng, 0.5))[0, 0] for _ in range(2000)]) / 100
+    assert 0.59 <= values.min() < 0.62 and 1.38 < values.max() <= 1.41
+    assert np.asarray(views.jitter(flat, rng, 0.0)).tolist() == [[100, 100], [100, 100]]

@@ -7,11 +7,12 @@ from pkgutil import iter_modules
 
 from diffrep_jax.data import datasets
 from diffrep_jax.data.datasets import ImageDataset
-from diffrep_jax.data.pipeline import ordered_batches, train_batches, view_batches
+from diffrep_jax.data.pipeline import Loading, ordered_batches, train_batches, view_batches
 from diffrep_jax.errors import UserError, unknown
 
 __all__ = [
     "ImageDataset",
+    "Loading",
     "NoAttributes",
     "dataset_names",
     "open_dataset",

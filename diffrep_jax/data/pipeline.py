@@ -1,5 +1,7 @@
 """Batches from a data set: shuffled without end for training, in order and once for evaluation."""
 
+import dataclasses
+import functools
 import itertools
 import multiprocessing
 import os
@@ -14,7 +16,7 @@ from diffrep_jax.data.bad_entries import BadEntries, BadEntry, Replacing
 from diffrep_jax.data.datasets import ImageDataset
 from diffrep_jax.data.transforms import flip as flip_image
 from diffrep_jax.data.transforms import to_float
-from diffrep_jax.data.views import two_views
+from diffrep_jax.data.views import twice, two_views
 from diffrep_jax.errors import UserError, unknown
 
 Batch = dict[str, np.ndarray]
@@ -23,59 +25,76 @@ Example = dict[str, Any]
 WORKER_KINDS = ("thread", "process")
 
 
-def train_batches(
-    dataset: ImageDataset,
-    *,
-    seed: int,
-    batch_size: int,
-    start_step: int,
-    flip: bool,
-    workers: int,
-    worker_kind: str = "thread",
-    max_bad_fraction: float = 0.0,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Iterator[Batch]:
-    """Batches `start_step`, `start_step` + 1, ... without end; batch k is a function of (seed, k) alone.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loading:
+    """Which batches of an endless stream to load, and how; raises UserError for what cannot be.
+
+    Attributes:
+      seed, batch_size: batch k of a stream is a function of both and of k alone.
+      start_step: the first k.
+      workers: how many read ahead, each busy with a batch of its own (so that many batches are in memory); 0 reads in
+        the calling thread. worker_kind: one of WORKER_KINDS; processes start in seconds and pay where the work of
+        threads is Python's. Neither changes the batches. The workers start with the first batch and end with the
+        iterator.
+      max_bad_fraction: of the images that may be unreadable; the next readable one takes the place of each.
+      process_index, process_count: batch_size is the global one: each of `process_count` processes gets a contiguous
+        part of it; the parts joined in order are the batch that a single process would see.
+    """
+
+    seed: int
+    batch_size: int
+    start_step: int
+    workers: int
+    worker_kind: str = "thread"
+    max_bad_fraction: float = 0.0
+    process_index: int = 0
+    process_count: int = 1
+
+    def __post_init__(self):
+        lowest = {"seed": 0, "batch_size": 1, "start_step": 0, "workers": 0}
+        for name, least in lowest.items():
+            if (value := getattr(self, name)) < least:
+                raise UserError(f"{name} is {value}: use {least} or more.")
+        if self.worker_kind not in WORKER_KINDS:
+            raise unknown("kind of workers", self.worker_kind, WORKER_KINDS, "data.worker_kind")
+        index, count = self.process_index, self.process_count
+        if not 0 <= index < count:
+            raise UserError(f"process_index is {index}: use 0 to {count - 1}, as there are {count}.")
+        if self.batch_size % count:
+            raise UserError(f"batch_size {self.batch_size} does not divide among {count} processes: use a multiple.")
+
+
+def train_batches(dataset: ImageDataset, loading: Loading, *, flip: bool) -> Iterator[Batch]:
+    """Batches `start_step`, `start_step` + 1, ... without end.
 
     "image" is float32 [b, h, w, c], in [-1, 1] where the data set has uint8; other entries are arrays [b] or [b, k].
     Each epoch is a fresh permutation; what is left over at its end begins the next batch.
 
-    batch_size is the global one: each of `process_count` processes gets a contiguous part of it; the parts
-    joined in order are the batch that a single process would see.
     flip: mirror each image left-right with probability 1/2.
-    workers: how many read ahead, each busy with a batch of its own (so that many batches are in memory);
-    0 reads in the calling thread. worker_kind: one of WORKER_KINDS; processes start in seconds and pay where the
-    work of threads is Python's. Neither changes the batches. The workers end with the iterator.
-    max_bad_fraction: of the images that may be unreadable; the next readable one takes the place of each.
     """
-    _check_sizes(dataset, seed, batch_size, start_step, workers, process_index, process_count)
     # Each random step has its own seed, so that one added later would not change the order of the data.
     # Grain seeds epoch e with seed + e: derived seeds keep run s, epoch 1 from being run s + 1, epoch 0.
-    shuffle_seed, flip_seed = _seeds(seed, stream=())
-    examples = _shuffled(dataset, shuffle_seed, max_bad_fraction)
+    shuffle_seed, flip_seed = _seeds(loading.seed, stream=())
+    examples = _shuffled(dataset, loading, shuffle_seed)
     if flip:
         examples = examples.random_map(_random_flip, seed=flip_seed)  # after repeat: drawn anew each epoch
-    return _batches(examples, batch_size, start_step, workers, worker_kind, process_index, process_count)
+    return _batches(examples, loading)
 
 
 def view_batches(
-    dataset: ImageDataset,
-    *,
-    seed: int,
-    batch_size: int,
-    start_step: int,
-    workers: int,
-    worker_kind: str = "thread",
-    max_bad_fraction: float = 0.0,
-    process_index: int = 0,
-    process_count: int = 1,
+    dataset: ImageDataset, loading: Loading, *, augment: bool = True, jitter: float = 1.0
 ) -> Iterator[Batch]:
-    """As `train_batches`, in an order of its own: "view1" and "view2" in place of "image", see `views`."""
-    _check_sizes(dataset, seed, batch_size, start_step, workers, process_index, process_count)
-    shuffle_seed, view_seed = _seeds(seed, stream=(1,))
-    examples = _shuffled(dataset, shuffle_seed, max_bad_fraction).random_map(two_views, seed=view_seed)
-    return _batches(examples, batch_size, start_step, workers, worker_kind, process_index, process_count)
+    """As `train_batches`, in an order of its own: "view1" and "view2" in place of "image", see `views`.
+
+    augment: False makes both views the image as it is. jitter: the strength of the change of colours.
+    """
+    shuffle_seed, view_seed = _seeds(loading.seed, stream=(1,))
+    examples = _shuffled(dataset, loading, shuffle_seed)
+    if augment:
+        examples = examples.random_map(functools.partial(two_views, strength=jitter), seed=view_seed)
+    else:
+        examples = examples.map(twice)
+    return _batches(examples, loading)
 
 
 def ordered_batches(
@@ -106,33 +125,26 @@ def _seeds(seed: int, stream: tuple[int, ...]) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def _shuffled(dataset: ImageDataset, seed: int, max_bad_fraction: float) -> Any:
+def _shuffled(dataset: ImageDataset, loading: Loading, seed: int) -> Any:
     """A Grain data set of the examples without end, each epoch shuffled anew."""
     import grain
 
-    readable = Replacing(dataset, BadEntries(len(dataset), max_bad_fraction))
+    if len(dataset) < 1:
+        raise UserError("The data set has no images to train on: use another split.")
+    readable = Replacing(dataset, BadEntries(len(dataset), loading.max_bad_fraction))
     return grain.MapDataset.source(readable).shuffle(seed=seed).repeat()
 
 
-def _batches(
-    examples: Any,
-    batch_size: int,
-    start_step: int,
-    workers: int,
-    worker_kind: str,
-    process_index: int,
-    process_count: int,
-) -> Iterator[Batch]:
-    """This process's parts of the batches of a Grain data set of examples, from `start_step` on, read ahead."""
+def _batches(examples: Any, loading: Loading) -> Iterator[Batch]:
+    """This process's parts of the batches of a Grain data set of examples, read ahead."""
     import grain
 
     # Nothing is dropped; without drop_remainder Grain rounds the endless length up, out of len()'s range.
-    parts = examples.batch(batch_size // process_count, drop_remainder=True, batch_fn=_collate)
+    workers, count = loading.workers, loading.process_count
+    parts = examples.batch(loading.batch_size // count, drop_remainder=True, batch_fn=_collate)
     # Part j of the stream is part j % n of global batch j // n.
-    parts = parts[start_step * process_count + process_index :: process_count]
-    if worker_kind not in WORKER_KINDS:
-        raise unknown("kind of workers", worker_kind, WORKER_KINDS, "data.worker_kind")
-    if worker_kind == "thread" or workers == 0:
+    parts = parts[loading.start_step * count + loading.process_index :: count]
+    if loading.worker_kind == "thread" or workers == 0:
         # Batches leave in order: with two to spare, no thread waits for the one before it.
         ahead = workers + 2 if workers else 0
         threads = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=ahead)
@@ -192,31 +204,3 @@ def _collate(examples: Sequence[Example]) -> Batch:
 def _finish(batch: Batch) -> Batch:
     """Images, uint8 [b, h, w, c], as floats; all in memory of this process."""
     return {key: to_float(values) if values.dtype == np.uint8 else np.array(values) for key, values in batch.items()}
-
-
-def _check_sizes(
-    dataset: ImageDataset,
-    seed: int,
-    batch_size: int,
-    start_step: int,
-    workers: int,
-    process_index: int,
-    process_count: int,
-) -> None:
-    lowest = {
-        "seed": (seed, 0),
-        "batch_size": (batch_size, 1),
-        "start_step": (start_step, 0),
-        "workers": (workers, 0),
-    }
-    for name, (value, least) in lowest.items():
-        if value < least:
-            raise UserError(f"{name} is {value}: use {least} or more.")
-    if len(dataset) < 1:
-        raise UserError("The data set has no images to train on: use another split.")
-    if not 0 <= process_index < process_count:
-        raise UserError(
-            f"process_index is {process_index}: use 0 to {process_count - 1}, as there are {process_count}."
-        )
-    if batch_size % process_count:
-        raise UserError(f"batch_size {batch_size} does not divide among {process_count} processes: use a multiple.")

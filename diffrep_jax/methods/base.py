@@ -22,16 +22,35 @@ from diffrep_jax.samplers.driver import Noise, Stepper, sample
 from diffrep_jax.types import Array, Code, Image, Keys, PyTree, Scalar, Time
 
 
+@dataclasses.dataclass(frozen=True)
+class Views:
+    """A second batch for training, of its own size and in its own order: two views of each image.
+
+    Attributes:
+      batch_size: the number of images.
+      augment, jitter: as in `data.view_batches`.
+      start_step: the number of updates before the first that has them.
+    """
+
+    batch_size: int
+    augment: bool
+    jitter: float
+    start_step: int
+
+
 class Method(Protocol):
     """A frozen dataclass whose fields are the config's `method` section.
 
     `untold` names the fields that change results but that no checkpoint tells, with the values they may have;
     `evidence` is lowest for the right one.
+
+    `views` is None, but for methods with a second loss, on views; these have `view_loss` too.
     """
 
     image_size: int
     channels: int
     untold: ClassVar[Mapping[str, tuple[Any, ...]]]
+    views: Views | None
 
     def init(self, rng: Array, batch: dict[str, Array]) -> PyTree:
         """The variables; only the shapes of `batch` matter."""
@@ -43,12 +62,23 @@ class Method(Protocol):
         """(mean loss, metrics, new batch_stats); `keys` [b]."""
         ...
 
+    def view_loss(self, variables: PyTree, views: dict[str, Array]) -> tuple[Scalar, dict[str, Scalar]]:
+        """(what is added to the loss, metrics) for the whole batch of "view1" and "view2", [b, h, w, c] in [-1, 1].
+
+        It may compare the images of a batch, so it is never split into micro-batches.
+        """
+        ...
+
     def evidence(self, variables: PyTree, x0: Image, keys: Keys) -> dict[str, Array]:
         """{field of `untold`: error of each image under each of the field's values, [b, values]}."""
         ...
 
     def param_labels(self, params: PyTree) -> PyTree:
-        """A label a parameter, for `params` or any part of them: "train" or "frozen"."""
+        """A label a parameter, for `params` or any part of them: "train", "frozen", or one of the method's own.
+
+        Parameters with such a label are trained as `config.optim.<label>` says, and not averaged: networks that
+        serve a loss alone.
+        """
         ...
 
 
@@ -59,6 +89,7 @@ class AutoEncoder:
     image_size: int
     channels: int
     latent_dim: int
+    views: Views | None = None
 
     def encode(self, variables: PyTree, x0: Image, noise: Code | None = None) -> Code:
         """x0 -> z [b, d]. `noise` [b, d] is for a stochastic encoder only; None takes its mean."""
@@ -129,6 +160,7 @@ class DiscreteTraining:
 
     process: Any
     untold = FrozenDict()
+    views: Views | None = None
 
     def loss_at(self, variables: PyTree, x0: Image, t: Time, eps: Image, dropout_keys: Keys | None = None) -> Array:
         """The loss of each image [b] for given draws, a mean over pixels; dropout is on where there are keys."""
@@ -191,7 +223,7 @@ class Unconditional(DiscreteTraining):
 def names() -> list[str]:
     """The methods that a config may name: the files that end in `Method = ...`."""
     folder = pathlib.Path(__file__).parent
-    return sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "base"))
+    return sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "base", "ssl"))
 
 
 def build(config: Any) -> Any:
@@ -203,14 +235,18 @@ def build(config: Any) -> Any:
     name = fields.pop("name", None)
     if name not in names():
         raise unknown("method", name, names(), "config.method.name")
-    cls = importlib.import_module(f"diffrep_jax.methods.{name}").Method
+    return construct(importlib.import_module(f"diffrep_jax.methods.{name}").Method, fields, f"config.method of {name}")
+
+
+def construct(cls: type, fields: Mapping[str, Any], place: str) -> Any:
+    """The dataclass with these fields; raises UserError that names `place` where one is unknown or missing."""
     known = {f.name for f in dataclasses.fields(cls)}
     for field in fields:
         if field not in known:
-            raise unknown("field", field, known, f"config.method of {name}")
+            raise unknown("field", field, known, place)
     missing = [f.name for f in dataclasses.fields(cls) if f.name not in fields and f.default is dataclasses.MISSING]
     if missing:
-        raise UserError(f"config.method of {name} lacks {', '.join(missing)}; add it to the config.")
+        raise UserError(f"{place} lacks {', '.join(missing)}; add it to the config.")
     return cls(**fields)
 
 

@@ -13,6 +13,8 @@ in place of -k(t), as the classifier guidance of DDIM has it:
     D = (x_t - c (eps_hat - c G)) / b,     b = sqrt(alpha_bar_t),  c = sqrt(1 - alpha_bar_t)
 
 x_T ~ N(0, I), or the stochastic code that DDIM upward finds. Trajectory interpolation mixes the G's of two codes.
+
+A self-supervised loss on the encoder may join (methods/ssl.py), as in the baselines of DiTi's paper.
 """
 
 import dataclasses
@@ -21,8 +23,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.core import FrozenDict
 
-from diffrep_jax.methods.base import AutoEncoder, DiscreteTraining, check_dtype, check_halvings, freeze, split_keys
+from diffrep_jax.methods.base import (
+    AutoEncoder,
+    DiscreteTraining,
+    Views,
+    check_dtype,
+    check_halvings,
+    freeze,
+    split_keys,
+)
+from diffrep_jax.methods.ssl import LABEL, SelfSupervised, self_supervised
 from diffrep_jax.models.conv_encoder import ConvEncoder
 from diffrep_jax.models.gradient_estimator import GradientEstimator
 from diffrep_jax.models.initialization import initialize
@@ -30,7 +42,7 @@ from diffrep_jax.models.unet import UNet
 from diffrep_jax.processes.base import diffuse, per_image
 from diffrep_jax.processes.gaussian import DiscreteVP
 from diffrep_jax.samplers.drift import Denoiser
-from diffrep_jax.types import Array, Code, Image, Keys, PyTree, Time
+from diffrep_jax.types import Array, Code, Image, Keys, PyTree, Scalar, Time
 
 UNGUIDED = 0.3  # of the time-steps, the first ones, if the code was sampled: official `stop_percent`
 
@@ -46,6 +58,7 @@ class PDAE(DiscreteTraining, AutoEncoder):
       remat: recompute residual blocks in the backward pass.
       unet: the arguments of the frozen U-Net and of the gradient estimator (models/unet.py).
       encoder: the encoder's (models/conv_encoder.py).
+      ssl: a self-supervised loss on the encoder (methods/ssl.py); empty: none.
     """
 
     image_size: int
@@ -55,12 +68,14 @@ class PDAE(DiscreteTraining, AutoEncoder):
     remat: bool
     unet: Mapping[str, Any]
     encoder: Mapping[str, Any]
+    ssl: Mapping[str, Any] = dataclasses.field(kw_only=True, default=FrozenDict())
 
     process = DiscreteVP()
 
     def __post_init__(self):
-        for name in ("unet", "encoder"):
+        for name in ("unet", "encoder", "ssl"):
             object.__setattr__(self, name, freeze(getattr(self, name)))
+        self_supervised(self.ssl)  # refuses what does not fit
         check_dtype(self.dtype)
         levels, halvings = len(self.unet["mult"]), len(self.encoder["widths"])
         check_halvings(self.image_size, levels - 1, f"the {levels} levels of config.method.unet.mult")
@@ -90,6 +105,8 @@ class PDAE(DiscreteTraining, AutoEncoder):
             "gradient_estimator": initialize(self._gradient_estimator, r_estimator, emb, skips, z)["params"],
             "encoder": initialize(self._encoder, r_encoder, image)["params"],
         }
+        if self._ssl:
+            params["ssl"] = self._ssl.init(jax.random.fold_in(rng, 3), self.latent_dim)
         return {"params": params, "batch_stats": {}}
 
     # z, x_T and D
@@ -169,8 +186,30 @@ class PDAE(DiscreteTraining, AutoEncoder):
         snr = alpha_bar / (1 - alpha_bar)
         return snr**0.1 / (1 + snr)
 
+    # The self-supervised loss, on a batch of its own
+
+    @property
+    def _ssl(self) -> SelfSupervised | None:
+        return self_supervised(self.ssl)
+
+    @property
+    def views(self) -> Views | None:
+        return self._ssl.views if self._ssl else None
+
+    def loss(
+        self, variables: PyTree, batch: dict[str, Array], keys: Keys, train: bool
+    ) -> tuple[Scalar, dict[str, Scalar], PyTree]:
+        loss, metrics, batch_stats = super().loss(variables, batch, keys, train)
+        return loss * self._ssl.main_weight if self._ssl else loss, metrics, batch_stats
+
+    def view_loss(self, variables: PyTree, views: dict[str, Array]) -> tuple[Scalar, dict[str, Scalar]]:
+        params = variables["params"]
+        codes = [self.encode(variables, views[name]) for name in ("view1", "view2")]
+        return self._ssl.loss(params["ssl"], params["encoder"], *codes)
+
     def param_labels(self, params: PyTree) -> PyTree:
-        return jax.tree.map_with_path(lambda path, _: "frozen" if path[0].key == "unet" else "train", params)
+        labels = {"unet": "frozen", "gradient_estimator": "train", "encoder": "train", "ssl": LABEL}
+        return jax.tree.map_with_path(lambda path, _: labels[path[0].key], params)
 
 
 Method = PDAE

@@ -15,7 +15,7 @@ from diffrep_jax import port
 from diffrep_jax.errors import UserError
 from diffrep_jax.port import files, own, parts
 from diffrep_jax.tasks import base
-from diffrep_jax.train import checkpoint
+from diffrep_jax.train import checkpoint, frozen
 from diffrep_jax.types import PyTree
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,8 @@ class Export:
         configs.save(config, folder)
         written = [f"{stem}.safetensors", configs.FILE_NAME]
         try:
-            files.write_torch(folder / f"{stem}.pt", _official(config.method, variables, step))
+            used = variables | {"params": frozen.used(method, variables["params"])}
+            files.write_torch(folder / f"{stem}.pt", _official(config.method, used, step))
             written.append(f"{stem}.pt")
         except UserError as error:
             log.warning("No official checkpoint was written. %s", error)

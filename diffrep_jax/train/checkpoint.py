@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
 
 from diffrep_jax.errors import UserError
-from diffrep_jax.train.frozen import overlay, trained
+from diffrep_jax.train.frozen import averaged, overlay
 from diffrep_jax.train.state import TrainState, abstract_variables
 from diffrep_jax.types import PyTree
 
@@ -116,10 +116,10 @@ def load_variables(workdir: pathlib.Path, method: Any, mesh: Mesh, params: str =
     variables = abstract_variables(method, mesh)
     with opened(workdir) as checkpoints:
         if params == "ema":
-            ema = variables | {"params": trained(method, variables["params"])}
+            ema = variables | {"params": averaged(method, variables["params"])}
             if jax.tree.structure(ema) == jax.tree.structure(variables):
                 return checkpoints.restore_parts(ema=ema)["ema"]
-            parts = checkpoints.restore_parts(ema=ema, params=variables["params"])  # the frozen ones have no average
+            parts = checkpoints.restore_parts(ema=ema, params=variables["params"])  # not all have an average
             return parts["ema"] | {"params": overlay(parts["params"], parts["ema"]["params"])}
         return checkpoints.restore_parts(**variables)
 

@@ -1,8 +1,11 @@
-"""Frozen parameters in a state: they are in `params` alone, so that nothing is averaged, kept or computed for them.
+"""The parts of the parameters that a state treats differently, by the labels of `Method.param_labels`.
 
-A tree of parameters is nested dicts; a part of it has the same paths and fewer of them.
+Frozen ones are in `params` alone, so that nothing is averaged, kept or computed for them; those with a label of their
+own, the heads of a loss, are trained and not averaged. A tree of parameters is nested dicts; a part of it has the same
+paths and fewer of them.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,15 +14,25 @@ from diffrep_jax.types import PyTree
 
 
 def trained(method: Any, params: PyTree) -> PyTree:
-    """The part of the parameters that `Method.param_labels` does not call "frozen"; all of them for most methods."""
-    return _without_frozen(params, method.param_labels(params))
+    """The part that an optimizer changes: all that is not "frozen"."""
+    return _labelled(params, method.param_labels(params), lambda label: label != "frozen")
 
 
-def _without_frozen(params: PyTree, labels: PyTree) -> PyTree:
+def averaged(method: Any, params: PyTree) -> PyTree:
+    """The part that has an average: "train"."""
+    return _labelled(params, method.param_labels(params), lambda label: label == "train")
+
+
+def used(method: Any, params: PyTree) -> PyTree:
+    """The part that a trained model consists of: all but the heads of a loss."""
+    return _labelled(params, method.param_labels(params), lambda label: label in ("train", "frozen"))
+
+
+def _labelled(params: PyTree, labels: PyTree, wanted: Callable[[str], bool]) -> PyTree:
     if not isinstance(params, dict):
         return params
-    kept = {name: value for name, value in params.items() if set(jax.tree.leaves(labels[name])) != {"frozen"}}
-    return {name: _without_frozen(value, labels[name]) for name, value in kept.items()}
+    kept = {name: value for name, value in params.items() if any(map(wanted, jax.tree.leaves(labels[name])))}
+    return {name: _labelled(value, labels[name], wanted) for name, value in kept.items()}
 
 
 def part(params: PyTree, like: PyTree) -> PyTree:

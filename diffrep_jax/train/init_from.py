@@ -32,7 +32,7 @@ def init_from(run: str, method: Any, workdir: pathlib.Path, mesh_settings: Any, 
         _refuse_frozen(method, abstract_variables(method, mesh)["params"])
         return
     other = build(configs.load_run(pathlib.Path(run)).method)
-    theirs = checkpoint.load_variables(pathlib.Path(run), other, mesh)["params"]
+    theirs = frozen.used(other, checkpoint.load_variables(pathlib.Path(run), other, mesh)["params"])
     variables = method.init(jax.random.key(seed), example_batch(method))
     shared = {name: value for name, value in theirs.items() if name in variables["params"]}
     if not shared:

@@ -4,11 +4,12 @@ Batch and randomness are functions of (seed, step), so a run that was stopped an
 """
 
 import concurrent.futures
+import dataclasses
 import itertools
 import logging
 import pathlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import jax
@@ -44,6 +45,8 @@ def train(
     mesh = sharding.make_mesh(**config.mesh)
     microbatch = settings.batch_size if settings.microbatch_size == -1 else settings.microbatch_size
     sharding.check_batch(settings.batch_size, microbatch, mesh)
+    if method.views:
+        sharding.check_views(method.views.batch_size, mesh)
     dataset = data.open_dataset(
         config.data.name,
         split=config.data.split,
@@ -68,18 +71,7 @@ def train(
             log.info("That is all of train.total_steps=%d; raise it to train on.", settings.total_steps)
             return checkpoints.restore(template)
         log.info("%s: %d training images, %s", config.data.name, len(dataset), _describe(mesh, start, settings))
-        batches = data.train_batches(
-            dataset,
-            seed=config.seed,
-            batch_size=settings.batch_size,
-            start_step=start,
-            flip=config.data.flip,
-            workers=config.data.workers,
-            worker_kind=config.data.worker_kind,
-            max_bad_fraction=config.data.max_bad_fraction,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
+        batches = _batches(method.views, config, dataset, start)
         first = sharding.put_batch(next(batches), mesh)
         if is_first():
             configs.save(config, workdir)  # only now: whatever is wrong has been refused before
@@ -88,7 +80,7 @@ def train(
         heap.touch(2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(template)))
         with concurrent.futures.ThreadPoolExecutor(1) as beside:
             making = beside.submit(_make_state, method, optim, mesh, config.seed, checkpoints, template)
-            compiled = _compile(step_function, template, first, mesh)
+            compiled = {jax.tree.structure(first): _compile(step_function, template, first, mesh)}
             state = making.result()
         placed = (sharding.put_batch(batch, mesh) for batch in batches)
         with (
@@ -98,7 +90,10 @@ def train(
         ):
             steps = zip(range(start + 1, settings.total_steps + 1), itertools.chain([first], placed), strict=False)
             for step, batch in steps:
-                state, metrics = compiled(state, batch)
+                if (form := jax.tree.structure(batch)) not in compiled:  # the first one with views
+                    with monitor.paused():
+                        compiled[form] = _compile(step_function, template, batch, mesh)
+                state, metrics = compiled[form](state, batch)
                 monitor.record(step, metrics)
                 leave = stop.received or monitor.out_of_time()
                 if leave or step == settings.total_steps or step % settings.checkpoint_every == 0:
@@ -117,6 +112,29 @@ def train(
     return state
 
 
+def _batches(views: Any, config: Any, dataset: Any, start: int) -> Iterator[Any]:
+    """The batches from the step `start` on, and in them under "views" the method's, from `views.start_step` on."""
+    loading = data.Loading(
+        seed=config.seed,
+        batch_size=config.train.batch_size,
+        start_step=start,
+        workers=config.data.workers,
+        worker_kind=config.data.worker_kind,
+        max_bad_fraction=config.data.max_bad_fraction,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    images = data.train_batches(dataset, loading, flip=config.data.flip)
+    if not views:
+        return images
+    first = max(start, views.start_step)
+    loading = dataclasses.replace(loading, batch_size=views.batch_size, start_step=first)
+    log.info("From step %d on also two views of each of %d images a step.", views.start_step, views.batch_size)
+    pairs = data.view_batches(dataset, loading, augment=views.augment, jitter=views.jitter)
+    with_views = ({**batch, "views": pair} for batch, pair in zip(images, pairs, strict=False))
+    return itertools.chain(itertools.islice(images, first - start), with_views)
+
+
 def _make_state(
     method: Any, optim: Any, mesh: Any, seed: int, checkpoints: checkpoint.Checkpoints, template: TrainState
 ) -> TrainState:
@@ -125,7 +143,7 @@ def _make_state(
     state = checkpoints.restore(template)
     if state.opt_state is None:
         log.info("The checkpoint was imported and has no optimizer state: the optimizer starts afresh.")
-        return with_fresh_optimizer(state, optim)
+        return with_fresh_optimizer(method, state, optim)
     return state
 
 

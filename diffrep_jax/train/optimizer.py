@@ -1,5 +1,6 @@
 """The optimizer of a config's `optim` section, one optax transformation for the labels of `Method.param_labels`."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,33 +12,51 @@ from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.types import PyTree
 
 SMALL = 2**17  # elements
-OPTIMIZERS = {"radam": optax.radam, "adam": optax.adam, "adamw": optax.adamw}
-OWN_FIELDS = {"adamw": ("weight_decay",)}  # of the config's section, beside those that all have
+OPTIMIZERS = {
+    "radam": optax.radam,
+    "adam": optax.adam,
+    "adamw": optax.adamw,
+    "sgd": functools.partial(optax.sgd, momentum=0.9),
+}
+OWN_FIELDS = {"adamw": ("weight_decay",)}  # of a config's section, beside those that all have
 
 
 def build(config: Any, method: Any) -> optax.GradientTransformation:
     """`config.name` at the constant rate `config.lr` for parameters labelled "train"; "frozen" ones stay.
 
+    For another label there is the section `config.<label>`, with a name and a rate of its own.
     optax.radam is PyTorch's RAdam, which DBAE uses, to 1e-9. adamw shrinks all parameters by lr weight_decay a step.
     """
-    if config.name not in OPTIMIZERS:
-        raise unknown("optimizer", config.name, OPTIMIZERS, "config.optim.name")
-    if not config.lr > 0:
-        raise UserError(f"config.optim.lr {config.lr} must be above 0.")
     if not 0 <= config.ema_decay < 1:
         raise UserError(f"config.optim.ema_decay {config.ema_decay} is outside [0, 1).")
-    optimizer = OPTIMIZERS[config.name](config.lr, **_own_settings(config))
-    transforms = {"train": _on_joined(optimizer), "frozen": optax.set_to_zero()}
-    return optax.multi_transform(transforms, method.param_labels)
+    sections = {name: section for name, section in config.items() if hasattr(section, "items")}
+    transforms = {"train": _transform(config, "config.optim"), "frozen": optax.set_to_zero()}
+    transforms |= {label: _transform(section, f"config.optim.{label}") for label, section in sections.items()}
+
+    def labels(params: PyTree) -> PyTree:
+        labels = method.param_labels(params)
+        for label in set(jax.tree.leaves(labels)) - transforms.keys():
+            raise UserError(f"config.optim lacks the section '{label}', with name and lr; add it to the config.")
+        return labels
+
+    return optax.multi_transform(transforms, labels)
 
 
-def _own_settings(config: Any) -> dict[str, float]:
+def _transform(section: Any, place: str) -> optax.GradientTransformation:
+    if section.name not in OPTIMIZERS:
+        raise unknown("optimizer", section.name, OPTIMIZERS, f"{place}.name")
+    if not section.lr > 0:
+        raise UserError(f"{place}.lr {section.lr} must be above 0.")
+    return _on_joined(OPTIMIZERS[section.name](section.lr, **_own_settings(section, place)))
+
+
+def _own_settings(section: Any, place: str) -> dict[str, float]:
     """The arguments that this optimizer alone has."""
     settings = {}
-    for field in OWN_FIELDS[config.name] if config.name in OWN_FIELDS else ():
-        if field not in config or not config[field] >= 0:
-            raise UserError(f"config.optim.name={config.name} needs config.optim.{field}, a number from 0 on.")
-        settings[field] = config[field]
+    for field in OWN_FIELDS[section.name] if section.name in OWN_FIELDS else ():
+        if field not in section or not section[field] >= 0:
+            raise UserError(f"{place}.name={section.name} needs {place}.{field}, a number from 0 on.")
+        settings[field] = section[field]
     return settings
 
 

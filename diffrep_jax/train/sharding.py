@@ -71,10 +71,19 @@ def check_batch(batch_size: int, microbatch_size: int, mesh: Mesh) -> None:
         )
 
 
-def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's slice of the global batch -> global arrays, split over all devices."""
+def check_views(batch_size: int, mesh: Mesh) -> None:
+    """Raise UserError unless devices divide a batch of views."""
+    if batch_size % mesh.size:
+        raise UserError(
+            f"The batch of {batch_size} views does not divide by the mesh of {mesh.size} devices "
+            f"({dict(mesh.shape)}); choose a multiple of {mesh.size} for config.method.ssl.batch_size."
+        )
+
+
+def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
+    """This process's slice of the global batch, arrays in dicts -> global arrays, split over all devices."""
     sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
+    return jax.tree.map(lambda value: jax.make_array_from_process_local_data(sharding, value), batch)
 
 
 def mesh_of(tree: PyTree) -> Mesh:

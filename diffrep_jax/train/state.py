@@ -8,7 +8,7 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from diffrep_jax.train.frozen import overlay, trained
+from diffrep_jax.train.frozen import averaged, overlay, trained
 from diffrep_jax.train.sharding import mesh_of, state_shardings
 from diffrep_jax.types import Array, PyTree
 
@@ -17,7 +17,7 @@ from diffrep_jax.types import Array, PyTree
 class TrainState:
     """Everything that a checkpoint holds. `ema` averages the parameters and the buffers measured with them.
 
-    Frozen parameters are in `params` alone: `ema` and `opt_state` have the trained ones.
+    Frozen parameters are in `params` alone; the heads of a loss are in `opt_state` too, and not in `ema`.
     """
 
     step: Array  # int32, the number of updates made
@@ -32,18 +32,18 @@ class TrainState:
 
     @property
     def averaged(self) -> PyTree:
-        """The averaged variables, and the frozen parameters as they are."""
+        """The averaged variables, and the parameters without an average as they are."""
         return self.ema | {"params": overlay(self.params, self.ema["params"])}
 
 
 def _from_variables(method: Any, variables: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
     state = imported_state(method, variables, 0)
-    return state.replace(opt_state=optimizer.init(state.ema["params"]))
+    return state.replace(opt_state=optimizer.init(trained(method, state.params)))
 
 
 def imported_state(method: Any, variables: PyTree, step: int) -> TrainState:
     """The state of a run whose averaged weights alone are known: they are the raw ones too, without an optimizer."""
-    copy = jax.tree.map(jnp.copy, variables | {"params": trained(method, variables["params"])})
+    copy = jax.tree.map(jnp.copy, variables | {"params": averaged(method, variables["params"])})
     return TrainState(jnp.asarray(step, jnp.int32), variables["params"], variables["batch_stats"], copy, None)
 
 
@@ -80,9 +80,9 @@ def create_state(method: Any, optimizer: optax.GradientTransformation, mesh: Mes
     return jax.jit(lambda v: _from_variables(method, v, optimizer), out_shardings=shardings)(variables)
 
 
-def with_fresh_optimizer(state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
+def with_fresh_optimizer(method: Any, state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
     """The state with the optimizer's start instead of what it had."""
-    params = state.ema["params"]  # the raw ones have the same values, and frozen ones too
+    params = trained(method, state.params)
     shapes = jax.eval_shape(optimizer.init, params)
     init = jax.jit(optimizer.init, out_shardings=state_shardings(mesh_of(params), shapes))
     return state.replace(opt_state=init(params))

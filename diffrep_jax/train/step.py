@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from diffrep_jax.train.frozen import overlay, part
+from diffrep_jax.train.frozen import overlay, part, trained
 from diffrep_jax.train.optimizer import join_small, map_joined
 from diffrep_jax.train.sharding import batch_sharding, replicated
 from diffrep_jax.train.state import TrainState
 from diffrep_jax.types import Array, Keys, PyTree
 
-Step = Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]
+Batch = dict[str, Any]  # arrays, and under "views" a dict of them
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 
 
 def example_keys(seed: int, step: Array, batch_size: int) -> Keys:
@@ -34,19 +35,26 @@ def make_train_step(
 ) -> Step:
     """(state, batch) -> (state, metrics); pure.
 
-    `ema_decay` is reached as `ema_decay_at` says. The gradient is that of the trained parameters, which are those of
-    `state.ema`: the mean over `microbatches` parts of the batch, one after the other. Parts see the statistics that
-    the part before left; all else is as for the whole batch, since randomness goes by example.
+    `ema_decay` is reached as `ema_decay_at` says. The gradient is that of the trained parameters: the mean over
+    `microbatches` parts of the batch, one after the other. Parts see the statistics that the part before left; all
+    else is as for the whole batch, since randomness goes by example. Where the batch has "views", the gradient of
+    `Method.view_loss` is added, once and of all views together.
     """
 
     def gradient(state: TrainState, batch_stats: PyTree, batch: dict[str, Array], keys: Keys) -> Any:
-        def loss(trained: PyTree) -> Any:
-            variables = {"params": overlay(state.params, trained), "batch_stats": batch_stats}
+        def loss(params: PyTree) -> Any:
+            variables = {"params": overlay(state.params, params), "batch_stats": batch_stats}
             value, metrics, batch_stats_ = method.loss(variables, batch, keys, train=True)
             return value, (metrics, batch_stats_)
 
-        grads, (metrics, batch_stats) = jax.grad(loss, has_aux=True)(part(state.params, like=state.ema["params"]))
+        grads, (metrics, batch_stats) = jax.grad(loss, has_aux=True)(trained(method, state.params))
         return grads, metrics, batch_stats
+
+    def view_gradient(state: TrainState, views: dict[str, Array]) -> Any:
+        def loss(params: PyTree) -> Any:
+            return method.view_loss(state.variables | {"params": overlay(state.params, params)}, views)
+
+        return jax.grad(loss, has_aux=True)(trained(method, state.params))
 
     def accumulate(state: TrainState, batch: dict[str, Array], keys: Keys) -> Any:
         def microbatch(carry: Any, inputs: Any) -> tuple[Any, None]:
@@ -62,16 +70,20 @@ def make_train_step(
         grads, metrics = jax.tree.map(lambda x: x / microbatches, total)
         return grads, metrics, batch_stats
 
-    def step(state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, dict[str, Array]]:
-        keys = example_keys(seed, state.step, batch["image"].shape[0])
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        images = {name: value for name, value in batch.items() if name != "views"}
+        keys = example_keys(seed, state.step, images["image"].shape[0])
         if microbatches == 1:
-            grads, metrics, batch_stats = gradient(state, state.batch_stats, batch, keys)
+            grads, metrics, batch_stats = gradient(state, state.batch_stats, images, keys)
         else:
-            grads, metrics, batch_stats = accumulate(state, batch, keys)
-        trained = part(state.params, like=state.ema["params"])
-        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
-        params = map_joined(jnp.add, trained, updates)
-        current = {"params": params, "batch_stats": batch_stats}
+            grads, metrics, batch_stats = accumulate(state, images, keys)
+        if "views" in batch:
+            added, more = view_gradient(state, batch["views"])
+            grads, metrics = map_joined(jnp.add, grads, added), metrics | more
+        before = trained(method, state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, before)
+        params = map_joined(jnp.add, before, updates)
+        current = {"params": part(params, like=state.ema["params"]), "batch_stats": batch_stats}
         weight = 1 - ema_decay_at(state.step, ema_decay)
         ema = map_joined(lambda old, new: old + weight * (new - old), state.ema, current)
         new_state = TrainState(state.step + 1, overlay(state.params, params), batch_stats, ema, opt_state)
@@ -93,7 +105,7 @@ def _interleave(x: Array, parts: int) -> Array:
     return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
 
-def compile_step(step: Step, state: TrainState, batch: dict[str, Any], mesh: Mesh) -> Any:
+def compile_step(step: Step, state: TrainState, batch: Batch, mesh: Mesh) -> Any:
     """The step compiled for these shapes and shardings, the state donated; also tells its cost and memory."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     jitted = jax.jit(
