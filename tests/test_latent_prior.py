@@ -188,7 +188,7 @@ def test_codes_arrive_at_unit_scale_and_go_back(tmp_path):
 def test_training_batches_are_codes(tmp_path):
     z = toy_codes(20)
     dataset = pickle.loads(pickle.dumps(open_codes(write_codes(tmp_path, z))))
-    batches = data.train_batches(dataset, seed=0, batch_size=20, start_step=0, flip=False, workers=0)
+    batches = data.train_batches(dataset, data.Loading(seed=0, batch_size=20, start_step=0, workers=0), flip=False)
     epoch = dataset.scale.restore(next(batches)["image"].reshape(20, 4))
     np.testing.assert_allclose(epoch[epoch[:, 0].argsort()], z[z[:, 0].argsort()], rtol=1e-4, atol=1e-4)
 
