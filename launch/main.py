@@ -110,11 +110,9 @@ def _config_and_workdir(flags: argparse.Namespace) -> tuple:
 
 
 def _train(method, config, workdir: pathlib.Path, data_dir: pathlib.Path | None) -> None:
-    from diffrep_jax.train.init_from import init_from
     from diffrep_jax.train.loop import train
     from launch.hooks import task_hooks
 
-    init_from(config.train.init_from, method, workdir, config.mesh, config.seed)
     state = train(method, config, workdir, data_dir, task_hooks(method, config, workdir, data_dir))
     logging.info("Trained to step %d; the run is in %s.", int(state.step), workdir)
 

@@ -15,7 +15,7 @@ from diffrep_jax.inference import Inference
 from diffrep_jax.methods.base import build
 from diffrep_jax.tasks import base as tasks
 from diffrep_jax.train import checkpoint, frozen, optimizer, sharding
-from diffrep_jax.train.init_from import init_from
+from diffrep_jax.train.init_from import networks_of
 from diffrep_jax.train.loop import train
 from diffrep_jax.train.state import abstract_state, create_state
 from diffrep_jax.train.step import make_train_step
@@ -44,7 +44,6 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     base, diti = tiny(ddpm_digits), tiny(diti_digits, init_from=str(folder / "base"))
     train(build(base.method), base, folder / "base", None)
-    init_from(diti.train.init_from, build(diti.method), folder / "diti", diti.mesh, diti.seed)
     train(build(diti.method), diti, folder / "diti", None)
     return folder / "base", folder / "diti"
 
@@ -127,39 +126,53 @@ def test_a_run_without_codes_says_so(runs):
         diffrep_jax.load(runs[0])
 
 
+def networks(run, config):
+    return networks_of(str(run), build(config.method), sharding.make_mesh())
+
+
 def test_init_from_names_what_does_not_fit(runs, tmp_path):
     base, _ = runs
     wide = tiny(diti_digits).unlock()
     wide.method.unet.width = 16
     with pytest.raises(UserError, match=r"init_from=.*another network: .*is \(.*\) there and \(.*\) here"):
-        init_from(str(base), build(wide.method), tmp_path / "a", wide.mesh, 0)
+        networks(base, wide)
     with pytest.raises(UserError, match="No config.json"):
-        init_from(str(tmp_path), build(tiny(diti_digits).method), tmp_path / "b", wide.mesh, 0)
-    assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+        networks(tmp_path, tiny(diti_digits))
 
 
-def test_a_frozen_network_needs_a_run_to_come_from(tmp_path):
+def test_a_run_that_cannot_begin_leaves_nothing_behind(runs, tmp_path):
+    """A later start, with the right base, is a first start."""
+    config = tiny(diti_digits, init_from=str(tmp_path / "missing"))
+    with pytest.raises(UserError, match="No config.json"):
+        train(build(config.method), config, tmp_path / "run", None)
+    assert not (tmp_path / "run" / configs.FILE_NAME).exists()
+    assert not [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+
+
+def test_a_frozen_network_needs_a_run_to_come_from():
     with pytest.raises(UserError, match="keeps unet frozen.*add --config.train.init_from=RUN"):
-        init_from("", build(tiny(diti_digits).method), tmp_path, tiny(diti_digits).mesh, 0)
-    init_from("", build(tiny(ddpm_digits).method), tmp_path, tiny(ddpm_digits).mesh, 0)
-    assert not list(tmp_path.iterdir())
+        networks("", tiny(diti_digits))
+    assert networks("", tiny(ddpm_digits)) == {}
 
 
-def test_init_from_refuses_other_heads_which_no_shape_tells(runs, tmp_path):
+def test_init_from_refuses_other_heads_which_no_shape_tells(runs):
     config = tiny(diti_digits).unlock()
     config.method.unet.heads = 2
     with pytest.raises(UserError, match=r"another network: method.unet.heads is 1 there and 2 here"):
-        init_from(str(runs[0]), build(config.method), tmp_path / "a", config.mesh, 0)
-    assert not (tmp_path / "a").exists()
+        networks(runs[0], config)
     config.method.unet.update(heads=1, dropout=0.3)  # that is for training
-    init_from(str(runs[1]), build(config.method), tmp_path / "b", config.mesh, 0)  # a whole DiTi
-    assert (tmp_path / "b" / checkpoint.FOLDER / "0").is_dir()
+    whole = networks(runs[1], config)  # a DiTi
+    assert set(whole) == {"unet", "gradient_estimator", "encoder"}
+    jax.tree.map(np.testing.assert_array_equal, whole, load(runs[1], "ema"))
 
 
-def test_init_from_leaves_a_run_that_has_begun(runs):
+def test_a_run_that_has_begun_goes_on_and_begins_from_no_other(runs):
     before = load(runs[1], "live")
-    config = configs.load_run(runs[1])
-    init_from(config.train.init_from, build(config.method), runs[1], config.mesh, 1)
+    config = configs.load_run(runs[1]).unlock()
+    train(build(config.method), config, runs[1], None)  # all steps are made
+    config.train.update(init_from="elsewhere", total_steps=5)
+    with pytest.raises(UserError, match="init_from=elsewhere: .* has already begun, from '.*base'"):
+        train(build(config.method), config, runs[1], None)
     jax.tree.map(np.testing.assert_array_equal, load(runs[1], "live"), before)
 
 

@@ -14,7 +14,7 @@ from diffrep_jax.methods import base as methods
 from diffrep_jax.methods.base import build
 from diffrep_jax.port import config_yml, ddpm, diti, files, latent_prior, parts, pdae
 from diffrep_jax.train.checkpoint import load_variables, opened
-from diffrep_jax.train.init_from import init_from
+from diffrep_jax.train.init_from import networks_of
 from diffrep_jax.train.sharding import make_mesh
 from launch import main
 from tests.official import BASE_YML, DITI_YML, PDAE_YML, changed, tensors, write
@@ -362,9 +362,8 @@ class TestRuns:
         assert_same(averaged(run), variables)
         assert build(configs.load_run(run).method) == build(SECTIONS["ddpm"])
         method = build(SECTIONS["pdae"])
-        init_from(str(run), method, tmp_path / "pdae", {"data": -1, "fsdp": 1}, 0)
-        mesh = make_mesh(devices=jax.local_devices())
-        assert_same(load_variables(tmp_path / "pdae", method, mesh)["params"]["unet"], variables["params"]["unet"])
+        networks = networks_of(str(run), method, make_mesh(devices=jax.local_devices()))
+        assert_same(networks["unet"], variables["params"]["unet"])
 
     @pytest.mark.skipif("latent_prior" not in methods.names(), reason="the method latent_prior is not there")
     def test_the_golden_latent_prior_becomes_a_run(self, torch, tmp_path):

@@ -6,47 +6,50 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from diffrep_jax import config as configs
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
 from diffrep_jax.train import checkpoint, frozen
-from diffrep_jax.train.sharding import make_mesh, state_shardings
-from diffrep_jax.train.state import abstract_variables, example_batch, imported_state
+from diffrep_jax.train.state import abstract_variables
 from diffrep_jax.types import PyTree
 
 log = logging.getLogger(__name__)
 
 
-def init_from(run: str, method: Any, workdir: pathlib.Path, mesh_settings: Any, seed: int) -> None:
-    """Save step 0 of a new run: the networks that `run` also has, averaged, and a fresh start for the others.
+def networks_of(run: str, method: Any, mesh: Mesh) -> PyTree:
+    """The averaged networks of `run` that this method has too, {name: params}; {} where `run` is "".
 
-    A run that has a checkpoint is left as it is, and nothing is saved where `run` is "". Raises UserError where that
-    would leave a frozen network as it was drawn, `run` is no run, has no network of the same name, or one of another
-    shape.
+    Raises UserError where that would leave a frozen network as it was drawn, `run` is no run, has no network of the
+    same name, or one of another shape.
     """
-    if (workdir / checkpoint.FOLDER).exists():
-        return
-    mesh = make_mesh(**mesh_settings)
+    params = abstract_variables(method, mesh)["params"]
     if not run:
-        _refuse_frozen(method, abstract_variables(method, mesh)["params"])
-        return
+        _refuse_frozen(method, params)
+        return {}
     other = build(configs.load_run(pathlib.Path(run)).method)
     theirs = frozen.used(other, checkpoint.load_variables(pathlib.Path(run), other, mesh)["params"])
-    variables = method.init(jax.random.key(seed), example_batch(method))
-    shared = {name: value for name, value in theirs.items() if name in variables["params"]}
+    shared = {name: value for name, value in theirs.items() if name in params}
     if not shared:
         raise UserError(
-            f"train.init_from={run} has {', '.join(theirs)}, this model {', '.join(variables['params'])}: no network "
-            "is the same; name a run of the base."
+            f"train.init_from={run} has {', '.join(theirs)}, this model {', '.join(params)}: no network is the same; "
+            "name a run of the base."
         )
-    _compare(run, shared, {name: variables["params"][name] for name in shared})
+    _compare(run, shared, {name: params[name] for name in shared})
     _compare_heads(run, other, method, shared)
-    variables = variables | {"params": frozen.overlay(variables["params"], shared)}
-    variables = jax.device_put(variables, state_shardings(mesh, variables))
-    with checkpoint.opened(workdir) as checkpoints:
-        checkpoints.save(0, imported_state(method, variables, 0))
     log.info("Starting with %s of %s.", ", ".join(shared), run)
+    return shared
+
+
+def check_same_beginning(run: str, workdir: pathlib.Path) -> None:
+    """Raise UserError where a run that has a checkpoint is told to begin from another one than it did."""
+    began = configs.load_run(workdir).train.init_from
+    if run and run != began:
+        raise UserError(
+            f"train.init_from={run}: {workdir} has already begun, from '{began}'; leave it out to go on, or use "
+            "another --workdir."
+        )
 
 
 def _refuse_frozen(method: Any, params: PyTree) -> None:

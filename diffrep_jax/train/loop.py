@@ -16,12 +16,13 @@ import jax
 
 from diffrep_jax import config as configs
 from diffrep_jax import data
-from diffrep_jax.train import checkpoint, heap, optimizer, provenance, sharding
+from diffrep_jax.train import checkpoint, heap, init_from, optimizer, provenance, sharding
 from diffrep_jax.train.monitor import Monitor
 from diffrep_jax.train.runtime import StopSignal, is_first
 from diffrep_jax.train.state import TrainState, abstract_state, create_state, with_fresh_optimizer
 from diffrep_jax.train.step import compile_step, make_train_step
 from diffrep_jax.train.writer import Writer
+from diffrep_jax.types import PyTree
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ def train(
         if start >= settings.total_steps:
             log.info("That is all of train.total_steps=%d; raise it to train on.", settings.total_steps)
             return checkpoints.restore(template)
+        networks = _networks_to_begin_with(settings.init_from, method, mesh, checkpoints, workdir)
         log.info("%s: %d training images, %s", config.data.name, len(dataset), _describe(mesh, start, settings))
         batches = _batches(method.views, config, dataset, start)
         first = sharding.put_batch(next(batches), mesh)
@@ -79,7 +81,7 @@ def train(
             provenance.record_start(workdir, start, mesh)
         heap.touch(2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(template)))
         with concurrent.futures.ThreadPoolExecutor(1) as beside:
-            making = beside.submit(_make_state, method, optim, mesh, config.seed, checkpoints, template)
+            making = beside.submit(_make_state, method, optim, mesh, config.seed, checkpoints, template, networks)
             compiled = {jax.tree.structure(first): _compile(step_function, template, first, mesh)}
             state = making.result()
         placed = (sharding.put_batch(batch, mesh) for batch in batches)
@@ -135,11 +137,26 @@ def _batches(views: Any, config: Any, dataset: Any, start: int) -> Iterator[Any]
     return itertools.chain(itertools.islice(images, first - start), with_views)
 
 
+def _networks_to_begin_with(
+    run: str, method: Any, mesh: Any, checkpoints: checkpoint.Checkpoints, workdir: pathlib.Path
+) -> PyTree:
+    if checkpoints.latest_step() is None:
+        return init_from.networks_of(run, method, mesh)
+    init_from.check_same_beginning(run, workdir)
+    return {}
+
+
 def _make_state(
-    method: Any, optim: Any, mesh: Any, seed: int, checkpoints: checkpoint.Checkpoints, template: TrainState
+    method: Any,
+    optim: Any,
+    mesh: Any,
+    seed: int,
+    checkpoints: checkpoint.Checkpoints,
+    template: TrainState,
+    networks: PyTree,
 ) -> TrainState:
     if checkpoints.latest_step() is None:
-        return create_state(method, optim, mesh, seed)
+        return create_state(method, optim, mesh, seed, networks)
     state = checkpoints.restore(template)
     if state.opt_state is None:
         log.info("The checkpoint was imported and has no optimizer state: the optimizer starts afresh.")

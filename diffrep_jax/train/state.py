@@ -72,9 +72,12 @@ def _placed(shapes: PyTree, mesh: Mesh) -> PyTree:
     )
 
 
-def create_state(method: Any, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int) -> TrainState:
-    """A fresh state; the same values for a seed on any backend and mesh."""
+def create_state(
+    method: Any, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int, networks: PyTree = None
+) -> TrainState:
+    """A fresh state; the same values for a seed on any backend and mesh. `networks` take the places of fresh ones."""
     variables = method.init(jax.random.key(seed), example_batch(method))
+    variables |= {"params": overlay(variables["params"], networks or {})}
     variables = jax.device_put(variables, state_shardings(mesh, variables))
     shardings = state_shardings(mesh, jax.eval_shape(lambda v: _from_variables(method, v, optimizer), variables))
     return jax.jit(lambda v: _from_variables(method, v, optimizer), out_shardings=shardings)(variables)
