@@ -2,7 +2,7 @@
 
 Paper:    none; 1,500 images train, 297 of mostly other writers are held out.
 Command:  python launch/main.py --config=configs/ddpm_digits.py --workdir=runs/ddpm
-Measured here: nothing yet.
+Measured: samples are clean digits with eta = 1 (--task=sample); training takes five minutes on two CPU cores.
 Variants: none.
 """
 

@@ -1,4 +1,4 @@
-"""`make demo`: train a small DBAE on scanned digits, reconstruct held-out ones, interpolate, probe, report."""
+"""`make demo`: train a small DBAE on scanned digits, then reconstruct, interpolate, probe, evaluate and report."""
 
 import json
 import pathlib
@@ -28,6 +28,7 @@ def run() -> None:
     command(workdir, "--task=reconstruct")
     command(workdir, "--task=interpolate")
     command(workdir, "--task=probe")
+    command(workdir, "--task=evaluate", "--config.tasks.evaluate.rows=1,2,5,10,20,40")
     command(workdir, "--task=report")
 
     numbers, probed = (json.loads((WORKDIR / task / "metrics.json").read_text()) for task in ("reconstruct", "probe"))
