@@ -118,11 +118,13 @@ def _train(method, config, workdir: pathlib.Path, data_dir: pathlib.Path | None)
 
 
 def _run_task(flags: argparse.Namespace, method, config, workdir: pathlib.Path) -> None:
-    from diffrep_jax.errors import unknown
     from diffrep_jax.tasks import base
 
     if flags.task not in config.tasks:
-        raise unknown("task", flags.task, config.tasks, "config.tasks")
+        raise UserError(
+            f"The config in {workdir} has no section tasks.{flags.task}: an earlier version wrote it. Add "
+            "--config=FILE, the config file that the run began with."
+        )
     task = base.build(flags.task, config.tasks[flags.task], {path: getattr(flags, path) for path in base.PATHS})
     task.run(method, _trained(method, workdir) if task.needs_run else None, config, workdir)
 

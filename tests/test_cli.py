@@ -156,6 +156,18 @@ def test_a_run_with_another_model_is_not_overwritten(tiny_run, capsys):
     assert {p: p.stat().st_mtime_ns for p in pathlib.Path(tiny_run).rglob("*")} == before
 
 
+def test_a_run_of_an_earlier_version_says_what_to_add(tiny_run, tmp_path, capsys):
+    config = json.loads((pathlib.Path(tiny_run) / "config.json").read_text())
+    del config["tasks"]["counterfactual"], config["tasks"]["interpolate"]["invert_steps"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for task, message in (("counterfactual", "no section tasks.counterfactual"), ("interpolate", "lacks invert_steps")):
+        with pytest.raises(SystemExit) as stop:
+            main.run([f"--workdir={tmp_path}", f"--task={task}"])
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and error.count("\n") == 1
+        assert message in error and "--config=FILE" in error, error
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one_does(tmp_path):
     """Each reads its half of the batch; the losses, the previews' numbers and the one checkpoint are those of one."""

@@ -62,7 +62,10 @@ def build(name: str, settings: Any, paths: Mapping[str, pathlib.Path | None]) ->
         if field not in known:
             raise unknown("field", field, known, f"config.tasks.{name}")
     if missing := sorted(known - set(settings)):
-        raise UserError(f"config.tasks.{name} lacks {', '.join(missing)}; add it to the config.")
+        raise UserError(
+            f"config.tasks.{name} lacks {', '.join(missing)}; add it to the config, or for a run of an earlier version "
+            "--config=FILE, the config file that it began with."
+        )
     for path, value in paths.items():
         if value is not None and path not in fields and path != "data_dir":  # DIFFREP_DATA may be set for all
             raise UserError(f"--{path} {value} is of no use to --task={name}; leave it out.")
