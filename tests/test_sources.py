@@ -241,3 +241,20 @@ def test_a_read_only_folder_is_read_by_train_and_test_at_once(tmp_path):
     write_fashion(fashion)
     fashion.chmod(0o555)
     assert len(open_dataset("fashion", split="train", image_size=28, channels=1, data_dir=fashion)) == 20
+
+
+def test_a_lock_held_at_a_fork_is_free_in_the_child():
+    """The thread that held it is not there to let go of it."""
+    code = """
+import os
+from diffrep_jax.data.fork_safe_lock import ForkSafeLock
+lock = ForkSafeLock()
+with lock:
+    child = os.fork()
+    if child == 0:
+        with lock:
+            os._exit(7)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "7", done.stderr

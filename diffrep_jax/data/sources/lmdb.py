@@ -2,11 +2,11 @@
 
 import os
 import re
-import threading
 from pathlib import Path
 from typing import Any, ClassVar
 
 from diffrep_jax.data.bad_entries import BadEntry
+from diffrep_jax.data.fork_safe_lock import ForkSafeLock
 from diffrep_jax.data.sources import check_index
 from diffrep_jax.errors import UserError
 
@@ -120,16 +120,7 @@ def _refuse_truncated(environment, file: str) -> None:
 # lmdb refuses to open a file twice in a process (train and eval data), also in a fork of one that holds it.
 # So each process has one environment for each file, kept here and never in an object that may be pickled.
 _environments: dict[tuple[int, str], tuple[tuple, Any]] = {}  # (pid, real path): (inode, environment)
-_lock = threading.Lock()
-
-
-def _renew_lock() -> None:
-    global _lock
-    _lock = threading.Lock()  # another thread may have held it when the process forked
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+_lock = ForkSafeLock()
 
 
 def _environment(file: str, at_start: bool = False) -> Any:

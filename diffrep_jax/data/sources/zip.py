@@ -1,13 +1,13 @@
 """A source that is a zip of image files, read without unpacking it."""
 
 import os
-import threading
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Any, ClassVar
 
 from diffrep_jax.data.bad_entries import BadEntry
+from diffrep_jax.data.fork_safe_lock import ForkSafeLock
 from diffrep_jax.data.sources import check_index, is_image_name, natural_order
 from diffrep_jax.errors import UserError
 
@@ -63,13 +63,4 @@ class ZipSource:
             raise BadEntry(f"'{name}' in '{self.path}' cannot be read ({error}): pack the zip again.") from error
 
 
-_lock = threading.Lock()
-
-
-def _renew_lock() -> None:
-    global _lock
-    _lock = threading.Lock()  # another thread may have held it when the process forked
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+_lock = ForkSafeLock()
