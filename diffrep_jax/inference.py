@@ -33,7 +33,7 @@ class Inference:
 
     def encode(self, images: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
         """[n, h, w, c] -> z [n, d]; `noise` [n, d] for a stochastic encoder."""
-        self._need_codes()
+        self.need_codes()
         return self._run(_encode, len(images), images, noise)
 
     def endpoint(self, z: np.ndarray, seed: int = 0, first: int = 0) -> np.ndarray:
@@ -100,7 +100,8 @@ class Inference:
         numbers = np.arange(first, first + len(images))
         return self._run(functools.partial(_evidence, seed=seed), len(images), images, numbers)
 
-    def _need_codes(self) -> None:
+    def need_codes(self) -> None:
+        """Raise UserError unless the method is an auto-encoder."""
         if not isinstance(self.method, AutoEncoder):
             name = type(self.method).__name__
             raise UserError(f"A {name} run has no codes; give the --workdir of an auto-encoder, such as PDAE.")

@@ -34,7 +34,9 @@ def tiny(module, **train_settings):
     for name in ("reconstruct", "interpolate"):
         config.tasks[name].update(steps=2, batch_size=8)
     config.tasks.reconstruct.update(num_images=8, grid_images=4)
-    config.tasks.interpolate.update(points=3, gif=False)
+    config.tasks.interpolate.update(points=3, gif=False, invert_steps=0)
+    config.tasks.counterfactual.update(steps=2, invert_steps=2, points=2, ranges=((1, 2),))
+    config.tasks.manipulate.update(steps=2, invert_steps=2, num_images=2, epochs=1, scales=(0.3,), promask=4)
     return config.lock()
 
 
@@ -100,7 +102,7 @@ def test_tasks_run_on_diti_unchanged(runs):
     config = configs.load_run(runs[1])
     method, mesh = build(config.method), sharding.make_mesh()
     variables = checkpoint.load_variables(runs[1], method, mesh)
-    for name in ("reconstruct", "interpolate"):
+    for name in ("reconstruct", "interpolate", "counterfactual", "manipulate"):
         task = tasks.build(name, config.tasks[name], {"data_dir": None})
         numbers = task.run(method, variables, config, runs[1])
         assert all(np.isfinite(value) for value in numbers.values())
@@ -116,7 +118,7 @@ def test_tasks_run_on_diti_unchanged(runs):
         ae.invert(images, z[:2])
 
 
-def test_a_run_without_codes_says_so(runs):
+def test_a_run_without_codes_says_so(runs, tmp_path):
     config = configs.load_run(runs[0])
     method, mesh = build(config.method), sharding.make_mesh()
     variables = checkpoint.load_variables(runs[0], method, mesh)
@@ -124,6 +126,9 @@ def test_a_run_without_codes_says_so(runs):
         Inference(method, variables, mesh).encode(np.zeros((1, 8, 8, 1), np.float32))
     with pytest.raises(UserError, match="no codes"):
         diffrep_jax.load(runs[0])
+    for name in ("counterfactual", "encode", "evaluate", "interpolate", "manipulate", "probe", "reconstruct"):
+        with pytest.raises(UserError, match="DDPM run has no codes"):
+            tasks.build(name, config.tasks[name], {}).run(method, variables, config, tmp_path)
 
 
 def networks(run, config):

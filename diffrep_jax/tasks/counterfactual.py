@@ -53,9 +53,10 @@ class Counterfactual(base.ImageTask):
                 )
 
     def run(self, method: Any, variables: PyTree, config: Any, workdir: pathlib.Path) -> dict[str, float]:
+        model = Inference(method, variables, mesh_of(variables))
+        model.need_codes()
         slices = self.slices(method.block_ends)
         ends = np.stack([self.image(name, method, config) for name in (self.first, self.second)])
-        model = Inference(method, variables, mesh_of(variables))
         encoded = self.encode(model, to_float(ends))
         ways = {
             f"{blocks}, {name}": _way(start, end, dimensions, self.points)

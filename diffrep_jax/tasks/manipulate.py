@@ -88,9 +88,10 @@ class Manipulate(base.ImageTask):
             raise UserError(f"tasks.manipulate.promask {self.promask} is below 0; 0 reads all dimensions.")
 
     def run(self, method: Any, variables: PyTree, config: Any, workdir: pathlib.Path) -> dict[str, float]:
+        model = Inference(method, variables, mesh_of(variables))
+        model.need_codes()
         if self.promask > method.latent_dim:
             raise UserError(f"tasks.manipulate.promask {self.promask} is above latent_dim={method.latent_dim}.")
-        model = Inference(method, variables, mesh_of(variables))
         train = self._codes(model, "train", config, workdir)
         name, targets = _attribute(train, self.attribute)
         x0 = self._images(config)
