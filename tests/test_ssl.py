@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from diffrep_jax.methods import base as methods
 from diffrep_jax.methods.base import build
 from diffrep_jax.methods.ssl import negative_cosine, nt_xent, self_supervised
 from diffrep_jax.tasks import base as tasks
-from diffrep_jax.train import checkpoint, frozen, optimizer, sharding
+from diffrep_jax.train import checkpoint, frozen, init_from, optimizer, sharding
 from diffrep_jax.train.loop import train
 from diffrep_jax.train.state import abstract_state, create_state
 from diffrep_jax.train.step import example_keys, make_train_step
@@ -337,10 +338,11 @@ def tiny(module, variant="", **train_settings):
 
 
 def run(config, folder, **train_settings):
-    """Trained as the command does, but on a base that was never trained."""
+    """Trained as the command does, but on a base as it was drawn, which a user could not."""
     config = config.copy_and_resolve_references().unlock()
     config.train.update(train_settings)
-    return train(build(config.method), config.lock(), folder, None)
+    with mock.patch.object(init_from, "networks_of", lambda *_: {}):
+        return train(build(config.method), config.lock(), folder, None)
 
 
 def lines(folder):
