@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
     if flags.multihost and not runtime.is_first():
         logging.getLogger().setLevel(logging.WARNING)  # one process speaks for all
     if flags.task == "train":
-        for flag, task in (("checkpoint", "import"), ("images", "import"), ("weights_dir", "evaluate")):
+        for flag, task in (("checkpoint", "import"), ("images", "import or manipulate"), ("weights_dir", "evaluate")):
             if getattr(flags, flag) is not None:
                 raise UserError(f"--{flag} is of no use to --task=train; add --task={task}.")
         _train(method, config, workdir, flags.data_dir)
