@@ -123,6 +123,11 @@ class DecodingTask:
             if getattr(self, field) < 1:
                 raise UserError(f"{field} {getattr(self, field)} of a task must be at least 1.")
 
+    @property
+    def _sampling(self) -> dict[str, Any]:
+        names = ("sampler", "grid", "steps", "churn_step_ratio", "eta", "seed")
+        return {name: getattr(self, name) for name in names}
+
     def decode(
         self,
         model: Inference,
@@ -135,12 +140,7 @@ class DecodingTask:
         """(z, x_T) -> images in [-1, 1]; `first` is the number of the first image; `sampled`: a prior made z."""
         return model.decode(
             *(z, xT),
-            sampler=self.sampler,
-            grid=self.grid,
-            steps=self.steps,
-            churn_step_ratio=self.churn_step_ratio,
-            eta=self.eta,
-            seed=self.seed,
+            **self._sampling,
             first=first,
             stochastic_code=stochastic_code,
             sampled=sampled,
@@ -148,16 +148,7 @@ class DecodingTask:
 
     def generate(self, model: Inference, count: int, first: int = 0) -> np.ndarray:
         """`count` samples of a method without a code; `first` is the number of the first one."""
-        return model.generate(
-            count,
-            sampler=self.sampler,
-            grid=self.grid,
-            steps=self.steps,
-            churn_step_ratio=self.churn_step_ratio,
-            eta=self.eta,
-            seed=self.seed,
-            first=first,
-        )
+        return model.generate(count, **self._sampling, first=first)
 
     def description(self, method: Any) -> dict[str, Any]:
         """Which sampler made the pictures, for metrics.json."""
