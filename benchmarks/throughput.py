@@ -38,9 +38,9 @@ def measure(config: Any, what: str, batch_size: int, repeats: int) -> dict[str, 
     """Compile and time one kind of work on random images; the median of `repeats` calls after a warm-up."""
     import jax
     import numpy as np
+    from diffrep_jax.train.sharding import make_mesh
 
     from diffrep_jax.methods.base import build
-    from diffrep_jax.train.sharding import make_mesh
 
     mesh = make_mesh(**config.mesh)
     method = build(config.method)
@@ -105,9 +105,9 @@ def _train(config: Any, method: Any, mesh: Any, batch_size: int) -> tuple[Callab
 def _inference(work: Callable[[Any, Any, int], Callable[[], Any]]) -> Any:
     def prepare(config: Any, method: Any, mesh: Any, batch_size: int) -> tuple[Callable[[], None], float, Any]:
         import jax
+        from diffrep_jax.train.sharding import state_shardings
 
         from diffrep_jax.inference import Inference
-        from diffrep_jax.train.sharding import state_shardings
         from diffrep_jax.train.state import example_batch
 
         variables = method.init(jax.random.key(0), example_batch(method))

@@ -7,6 +7,8 @@ import tracemalloc
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from diffrep_jax.train.checkpoint import load_variables
+from diffrep_jax.train.sharding import make_mesh
 from PIL import Image
 from scipy import linalg
 
@@ -19,8 +21,6 @@ from diffrep_jax.metrics import image as metrics
 from diffrep_jax.metrics import lpips
 from diffrep_jax.port import files
 from diffrep_jax.tasks import _measures, base
-from diffrep_jax.train.checkpoint import load_variables
-from diffrep_jax.train.sharding import make_mesh
 from tests import perceptual
 from tests.tiny import tiny_config
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from diffrep_jax.train.sharding import make_mesh
 from ml_collections import ConfigDict
 
 from configs import latent_prior_digits
@@ -20,7 +21,6 @@ from diffrep_jax.methods.latent_prior import LatentPrior
 from diffrep_jax.samplers.driver import normal_noise
 from diffrep_jax.train import checkpoint, optimizer
 from diffrep_jax.train.loop import train
-from diffrep_jax.train.sharding import make_mesh
 
 MEAN = np.array([3.0, -1.0, 0.0, 10.0])
 FACTOR = np.array([[2, 0, 0, 0], [1.6, 1.2, 0, 0], [0, 0, 0.1, 0], [0, 0, -0.05, 0.1]])  # codes = mean + factor normal

@@ -6,6 +6,8 @@ import logging
 import jax
 import numpy as np
 import pytest
+from diffrep_jax.train.checkpoint import load_variables, opened
+from diffrep_jax.train.sharding import make_mesh
 
 import diffrep_jax
 from diffrep_jax import config as configs
@@ -13,9 +15,7 @@ from diffrep_jax.errors import UserError
 from diffrep_jax.methods import base as methods
 from diffrep_jax.methods.base import build
 from diffrep_jax.port import config_yml, ddpm, diti, files, latent_prior, parts, pdae
-from diffrep_jax.train.checkpoint import load_variables, opened
 from diffrep_jax.train.init_from import networks_of
-from diffrep_jax.train.sharding import make_mesh
 from launch import main
 from tests.official import BASE_YML, DITI_YML, PDAE_YML, changed, tensors, write
 from tests.test_port_pdae import EXPECTED, SECTIONS, X0, autoencoder_tensors, error, shapes_of

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from diffrep_jax.train.checkpoint import load_variables
+from diffrep_jax.train.sharding import make_mesh
 from scipy.stats import pearsonr
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
@@ -18,8 +20,6 @@ from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
 from diffrep_jax.tasks import base, probe
 from diffrep_jax.tasks.probe import fit
-from diffrep_jax.train.checkpoint import load_variables
-from diffrep_jax.train.sharding import make_mesh
 from tests.tiny import tiny_config
 
 RANDOM = np.random.default_rng(0)

@@ -10,6 +10,7 @@ import re
 
 import numpy as np
 import pytest
+from diffrep_jax.train.provenance import software
 from PIL import Image
 
 from diffrep_jax.errors import UserError
@@ -21,7 +22,6 @@ from diffrep_jax.report.markdown import markdown
 from diffrep_jax.report.measured import AS_PUBLISHED, INFERRED, THIS, WAYS, measured
 from diffrep_jax.report.published import TABLES
 from diffrep_jax.tasks import base
-from diffrep_jax.train.provenance import software
 from launch import hooks, main
 from tests import made_run
 from tests.tiny import tiny_config

@@ -22,10 +22,10 @@ def tiny_config(**train) -> ConfigDict:
     config.method.generator.update(width=2)
     config.train.update(total_steps=4, batch_size=8, checkpoint_every=100, log_every=1, max_minutes=0.0)
     config.train.update(train)
-    config.tasks.reconstruct.update(every_steps=0, sampler="heun", steps=2, num_images=10, batch_size=8, grid_images=4)
-    config.tasks.interpolate.update(every_steps=0, sampler="heun", steps=2, points=3)
-    config.tasks.evaluate.update(every_steps=0, sampler="heun", steps=2, num_images=10, batch_size=8)
-    config.tasks.evaluate.update(lpips=False, fid=False)  # nothing is fetched
+    config.sampling.update(sampler="heun", steps=2)
+    config.tasks.reconstruct.update(every_steps=0, num_images=10, batch_size=8, grid_images=4)
+    config.tasks.interpolate.update(every_steps=0, points=3)
+    config.tasks.evaluate.update(every_steps=0, num_images=10, batch_size=8)
     config.tasks.evaluate.update(disentanglement_images=0, dci_images=0)
     return config.lock()
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from diffrep_jax.errors import UserError, unknown
+from diffrep_jax.methods.base import Method
 from diffrep_jax.types import PyTree
 
 SMALL = 2**17  # elements
@@ -21,7 +22,7 @@ OPTIMIZERS = {
 OWN_FIELDS = {"adamw": ("weight_decay",)}  # of a config's section, beside those that all have
 
 
-def build(config: Any, method: Any) -> optax.GradientTransformation:
+def build(config: Any, method: Method) -> optax.GradientTransformation:
     """`config.name` at the constant rate `config.lr` for parameters labelled "train"; "frozen" ones stay.
 
     For another label there is the section `config.<label>`, with a name and a rate of its own.

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from diffrep_jax.train.frozen import overlay, part, trained
+from diffrep_jax.methods.base import Method
+from diffrep_jax.methods.parameters import overlay, part, trained
+from diffrep_jax.sharding import batch_sharding, replicated
 from diffrep_jax.train.optimizer import join_small, map_joined
-from diffrep_jax.train.sharding import batch_sharding, replicated
 from diffrep_jax.train.state import TrainState
 from diffrep_jax.types import Array, Keys, PyTree
 
@@ -26,7 +27,7 @@ def example_keys(seed: int, step: Array, batch_size: int) -> Keys:
 
 
 def make_train_step(
-    method: Any,
+    method: Method,
     optimizer: optax.GradientTransformation,
     *,
     ema_decay: float,

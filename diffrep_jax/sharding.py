@@ -71,12 +71,12 @@ def check_batch(batch_size: int, microbatch_size: int, mesh: Mesh) -> None:
         )
 
 
-def check_views(batch_size: int, mesh: Mesh) -> None:
-    """Raise UserError unless devices divide a batch of views."""
+def check_divides(batch_size: int, mesh: Mesh, field: str) -> None:
+    """Raise UserError, naming the config's field, unless devices divide a batch."""
     if batch_size % mesh.size:
         raise UserError(
-            f"The batch of {batch_size} views does not divide by the mesh of {mesh.size} devices "
-            f"({dict(mesh.shape)}); choose a multiple of {mesh.size} for config.method.ssl.batch_size."
+            f"config.{field}={batch_size} does not divide by the mesh of {mesh.size} devices "
+            f"({dict(mesh.shape)}); choose a multiple of {mesh.size}."
         )
 
 
@@ -89,3 +89,12 @@ def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
 def mesh_of(tree: PyTree) -> Mesh:
     """The mesh that the arrays of a tree lie on."""
     return jax.tree.leaves(tree)[0].sharding.mesh
+
+
+def placed(shapes: PyTree, mesh: Mesh) -> PyTree:
+    """Shapes and types with the shardings of the fsdp rule: what a checkpoint is restored to."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        state_shardings(mesh, shapes),
+    )
