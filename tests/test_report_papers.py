@@ -1,7 +1,5 @@
 """The papers' numbers are right, and a run's numbers stand next to them with the differences in protocol."""
 
-import math
-
 import numpy as np
 import pytest
 
@@ -9,10 +7,8 @@ from diffrep_jax.report import compare
 from diffrep_jax.report.collect import collect
 from diffrep_jax.report.markdown import markdown
 from diffrep_jax.report.measured import AS_PUBLISHED, INFERRED, THIS, WAYS, measured
-from diffrep_jax.report.published import TABLES
-from diffrep_jax.tasks import base
 from tests import made_run
-from tests.report_parts import TASKS, blocks, told
+from tests.report_parts import blocks, told
 
 
 @pytest.fixture(scope="module")
@@ -20,40 +16,9 @@ def ffhq(tmp_path_factory):
     return made_run.ffhq_run(tmp_path_factory.mktemp("runs") / "ffhq")
 
 
-def published(paper, place, dataset, method):
-    tables = [t for t in TABLES if t.paper.startswith(paper) and t.place == place and t.dataset == dataset]
-    return [dict(zip([c.name for c in t.columns], t.rows[method], strict=True)) for t in tables if method in t.rows]
-
-
-def test_published_numbers_are_the_papers():
-    """Read off the papers again, not copied from the module."""
-    dbae = "Diffusion Bridge"
-    celeba = {"AP on CelebA": ".650", "r on LFW": ".635", "MSE on LFW": ".413"}
-    assert published(dbae, "Table 1", "celeba", "DBAE-d (deterministic encoder)") == [celeba]
-    ffhq = {"AP on CelebA": ".664", "r on LFW": ".675", "MSE on LFW": ".332"}
-    assert published(dbae, "Table 1", "ffhq", "DBAE (stochastic encoder)") == [ffhq]
-    assert published(dbae, "Table 1", "ffhq", "DiTi")[0]["r on LFW"] == ".622"
-    pdae = {"size of code": "49,664", "SSIM": ".994", "LPIPS": ".007", "MSE": "3.84e-5"}
-    assert published(dbae, "Table 2", "ffhq", "PDAE, inferred x_T") == [pdae]
-    assert published(dbae, "Table 2", "ffhq", "DBAE-d (deterministic encoder)")[0]["MSE"] == "2.49e-3"
-    assert published("Diffusion Auto", "Table 2", "ffhq", "48 M images, code of 64")[0]["LPIPS"] == ".162"
-    assert published("Several", "", "celeba", "DisDiff") == [{"TAD": ".305", "FID": "18.2"}]
-    assert published("Bridge", "", None, "DBMSolver")[0]["DIODE 256"] == "2.06"
-
-
-def test_published_tables_are_whole():
-    for table in TABLES:
-        for method, row in table.rows.items():
-            assert len(row) == len(table.columns), (table.title, method)
-            numbers = [compare.printed(text) for text in row]
-            assert all(one is None or math.isfinite(one["value"]) for one in numbers)
-        assert table.ours.keys() <= table.rows.keys(), table.title
-        assert all(not c.task or c.task[0] in (*base.names(), *TASKS) for c in table.columns)
-
-
 def comparisons(folder):
     run = collect(folder)
-    return {t.title: compare.comparison(t, run, measured(run)) for t in compare.beside(run)}
+    return {t.title: compare.comparison(t, run, measured(run)) for t in compare.fitting(run)}
 
 
 def protocol(comparison, measure, which=THIS):
@@ -117,8 +82,8 @@ def test_each_difference_is_told(tmp_path, ffhq):
     made_run.write(run / "probe" / "metrics.json", other | {"images": {"test": 300}})
     differences = protocol(comparisons(run)["Linear probes of models of CelebA 64 x 64"], "AP on CelebA")["differences"]
     assert differences[:3] == [
-        "data set: celebahq here, celeba in the paper",
         "epochs of the linear head: 3 here, 15 in the paper",
+        "data set: celebahq here, celeba in the paper",
         "images: 300 here, 19,962 in the paper",
     ]
 
@@ -137,7 +102,7 @@ def test_digits_have_no_published_numbers(tmp_path):
     run = made_run.digits_run(tmp_path / "run")
     text = markdown(told(run), run, run)
     assert "There are no published numbers for models of digits at 16 x 16." in text
-    assert compare.beside(collect(run)) == []
+    assert compare.fitting(collect(run)) == []
     assert text.count("DBAE-d") == 3  # the papers' tables are at the end
 
 
