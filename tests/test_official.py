@@ -10,7 +10,6 @@ import pytest
 import diffrep_jax
 from diffrep_jax import config as configs
 from diffrep_jax.errors import UserError
-from diffrep_jax.methods import base as methods
 from diffrep_jax.methods.base import build
 from diffrep_jax.port import ddpm, files, latent_prior, parts, pdae
 from diffrep_jax.train.checkpoint import load_variables, opened
@@ -199,7 +198,6 @@ class TestRuns:
         networks = networks_of(str(run), method, make_mesh(devices=jax.local_devices()))
         assert_same(networks["unet"], variables["params"]["unet"])
 
-    @pytest.mark.skipif("latent_prior" not in methods.names(), reason="the method latent_prior is not there")
     def test_the_golden_latent_prior_becomes_a_run(self, torch, tmp_path):
         network = {"input_channel": 512, "model_channel": 256, "num_layers": 4, "time_emb_channel": 64}
         path = write(
