@@ -16,7 +16,7 @@ import jax
 
 from diffrep_jax import config as configs
 from diffrep_jax import data
-from diffrep_jax.train import checkpoint, heap, init_from, optimizer, provenance, sharding
+from diffrep_jax.train import checkpoint, init_from, joined, optimizer, provenance, sharding
 from diffrep_jax.train.monitor import Monitor
 from diffrep_jax.train.runtime import StopSignal, is_first
 from diffrep_jax.train.state import TrainState, abstract_state, create_state, with_fresh_optimizer
@@ -55,13 +55,15 @@ def train(
         channels=config.data.channels,
         data_dir=data_dir,
     )
-    optim = optimizer.build(config.optim, method)
+    elementwise = joined.elementwise(mesh)
+    optim = optimizer.build(config.optim, method, elementwise)
     step_function = make_train_step(
         method,
         optim,
         ema_decay=config.optim.ema_decay,
         seed=config.seed,
         microbatches=settings.batch_size // microbatch,
+        elementwise=elementwise,
     )
     with checkpoint.opened(workdir, settings.keep_last, settings.keep_every) as checkpoints:
         template = abstract_state(method, optim, mesh)
@@ -79,7 +81,6 @@ def train(
             configs.save(config, workdir)  # only now: whatever is wrong has been refused before
             dataset.keep(workdir)
             provenance.record_start(workdir, start, mesh)
-        heap.touch(2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(template)))
         with concurrent.futures.ThreadPoolExecutor(1) as beside:
             making = beside.submit(_make_state, method, optim, mesh, config.seed, checkpoints, template, networks)
             compiled = {jax.tree.structure(first): _compile(step_function, template, first, mesh)}
