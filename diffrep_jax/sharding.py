@@ -31,6 +31,11 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
     return Mesh(grid.reshape(sizes), AXES)
 
 
+def is_one_cpu(mesh: Mesh) -> bool:
+    """Whether a single CPU device does all the work: what saves time there alone is decided by this."""
+    return mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The leading axis over all devices."""
     return NamedSharding(mesh, PartitionSpec(AXES))

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 from diffrep_jax.train.checkpoint import load_variables
-from diffrep_jax.train.sharding import make_mesh
 
 import diffrep_jax
 from diffrep_jax import config as configs
@@ -15,6 +14,7 @@ from diffrep_jax import data
 from diffrep_jax.errors import UserError
 from diffrep_jax.inference import Inference
 from diffrep_jax.methods.base import build
+from diffrep_jax.sharding import make_mesh
 from diffrep_jax.tasks import base, encode
 from tests.tiny import tiny_config
 

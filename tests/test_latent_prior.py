@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from diffrep_jax.train.sharding import make_mesh
 from ml_collections import ConfigDict
 
 from configs import latent_prior_digits
@@ -19,6 +18,7 @@ from diffrep_jax.inference import Inference
 from diffrep_jax.methods.base import build
 from diffrep_jax.methods.latent_prior import LatentPrior
 from diffrep_jax.samplers.driver import normal_noise
+from diffrep_jax.sharding import make_mesh
 from diffrep_jax.train import checkpoint, optimizer
 from diffrep_jax.train.loop import train
 

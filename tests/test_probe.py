@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from diffrep_jax.train.checkpoint import load_variables
-from diffrep_jax.train.sharding import make_mesh
 from scipy.stats import pearsonr
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
@@ -18,6 +17,7 @@ from diffrep_jax import data
 from diffrep_jax.data.transforms import to_float
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
+from diffrep_jax.sharding import make_mesh
 from diffrep_jax.tasks import base, probe
 from diffrep_jax.tasks.probe import fit
 from tests.tiny import tiny_config

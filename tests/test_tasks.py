@@ -6,7 +6,6 @@ import pathlib
 import numpy as np
 import pytest
 from diffrep_jax.train.checkpoint import load_variables
-from diffrep_jax.train.sharding import make_mesh
 from PIL import Image
 
 import diffrep_jax
@@ -15,6 +14,7 @@ from diffrep_jax import data
 from diffrep_jax.errors import UserError
 from diffrep_jax.inference import Inference
 from diffrep_jax.methods.base import build
+from diffrep_jax.sharding import make_mesh
 from diffrep_jax.tasks import base
 from tests.tiny import tiny_config
 

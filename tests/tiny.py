@@ -30,12 +30,12 @@ def tiny_config(**train) -> ConfigDict:
     return config.lock()
 
 
-def run_python(code: str, *, devices: int = 1, timeout: int = 300) -> str:
-    """Run code in a fresh interpreter with so many host devices; its standard output."""
+def run_python(code: str, *, devices: int = 1, timeout: int = 300, flags: str = "") -> str:
+    """Run code in a fresh interpreter with so many host devices, XLA with more `flags`; its standard output."""
     import os
 
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {flags}",
         "JAX_PLATFORMS": "cpu",
     }
     done = subprocess.run(

@@ -22,7 +22,7 @@ from diffrep_jax.methods.base import Method, Views
 from diffrep_jax.runs import checkpoint, provenance
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.layout import Run
-from diffrep_jax.train import heap, init_from, optimizer
+from diffrep_jax.train import init_from, joined, optimizer
 from diffrep_jax.train.monitor import Monitor
 from diffrep_jax.train.settings import Settings
 from diffrep_jax.train.state import TrainState, abstract_state, create_state, with_fresh_optimizer
@@ -73,7 +73,6 @@ def train(method: Method, run: Run, data_dir: pathlib.Path | None, hooks: Iterab
         if hosts.is_first():
             run_config.save(run.config, run.folder)  # only now: whatever is wrong has been refused before
             provenance.record_start(run.folder, start, training.mesh)
-        heap.touch(2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(training.template)))
         with concurrent.futures.ThreadPoolExecutor(1) as meanwhile:
             making = meanwhile.submit(_make_state, training, checkpoints, networks)
             compiled = _Compiled(training, first)
@@ -98,7 +97,7 @@ def prepare(method: Method, run: Run, data_dir: pathlib.Path | None) -> Training
         channels=section.channels,
         data_dir=data_dir,
     )
-    optim = optimizer.build(config.optim, method)
+    optim = optimizer.build(config.optim, method, joined.elementwise(mesh))
     return Training(run, method, settings, dataset, mesh, optim, abstract_state(method, optim, mesh))
 
 
@@ -152,6 +151,7 @@ class _Compiled:
             ema_decay=config.optim.ema_decay,
             seed=config.seed,
             microbatches=settings.batch_size // settings.microbatch,
+            elementwise=joined.elementwise(training.mesh),
         )
         self._by_form: dict[Any, Callable[..., Any]] = {}
         self.add(batch)
