@@ -2,7 +2,7 @@
 
 The run is an ordinary one: every task and `diffrep_jax.load` take it, and training goes on from it. The file's weights
 become both the raw and the averaged ones; its optimizer, if it ever had one, is not part of it. An official config.yml
-beside the file says the model's shape; the run's config has it then.
+next to the file says the model's shape; the run's config has it then.
 """
 
 import dataclasses
@@ -156,8 +156,8 @@ class Import:
 
 def step_of(path: pathlib.Path) -> int:
     """The number at the end of a checkpoint's name, as in ema_0.9999_1020000.pt; 0 where there is none."""
-    found = re.search(r"(\d+)$", path.stem)
-    return int(found[1]) if found else 0
+    number = re.search(r"(\d+)$", path.stem)
+    return int(number[1]) if number else 0
 
 
 def _refuse_a_run(run: layout.Run) -> None:
