@@ -159,9 +159,8 @@ def _loop(training: Training, checkpoints: checkpoint.Checkpoints, compiled: "_C
                 monitor.check()  # never save a state whose loss is not finite
                 checkpoints.save(step, state.parts())
             if leave:
-                why = (
-                    signal.Signals(stop.received).name if stop.received else f"train.max_minutes={settings.max_minutes}"
-                )
+                limit = f"train.max_minutes={settings.max_minutes}"
+                why = signal.Signals(stop.received).name if stop.received else limit
                 log.info("Stopped by %s; saved at step %d. The same command goes on from there.", why, step)
                 break
             for hook in steps.hooks:
