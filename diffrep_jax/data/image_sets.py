@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from diffrep_jax.data.sources import Source, open_source
-from diffrep_jax.data.transforms import decode
+from diffrep_jax.data.decoding import decode
 from diffrep_jax.errors import UserError
 
 

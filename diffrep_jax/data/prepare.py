@@ -19,6 +19,7 @@ import numpy as np
 
 from diffrep_jax.data import transforms
 from diffrep_jax.data.bad_entries import BadEntries, BadEntry
+from diffrep_jax.data.decoding import decode, describe
 from diffrep_jax.data.parallel import in_order
 from diffrep_jax.data.sources import Source
 from diffrep_jax.errors import UserError
@@ -184,8 +185,8 @@ def _encode(dataset: Preparable, index: int, settings: Settings) -> tuple[bytes,
     place = f"Entry '{dataset.source.key(index)}' of '{dataset.source.path}'"
     try:
         data = dataset.source[index]
-        image = transforms.decode(data, place=place)
-        if not settings.size and not settings.crop and transforms.describe(data)[0] in KEPT_FORMATS:
+        image = decode(data, place=place)
+        if not settings.size and not settings.crop and describe(data)[0] in KEPT_FORMATS:
             return data, None
         if settings.crop:
             image = dataset.to_square(image, place)

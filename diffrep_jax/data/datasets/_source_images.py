@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from diffrep_jax.data import transforms
+from diffrep_jax.data.decoding import decode
 from diffrep_jax.data.labels import Labels, TfdsLabels
 from diffrep_jax.data.sources import Source, check_index
 from diffrep_jax.errors import UserError
@@ -64,7 +65,7 @@ class SourceImages:
         if isinstance(value, np.ndarray):
             image = np.repeat(value, self._channels // value.shape[-1], axis=-1)
         else:
-            image = transforms.decode(value, self._channels, place)
+            image = decode(value, self._channels, place)
         return {"image": self.to_size(image, self._image_size, place), **self.labels[entry]}
 
     def labels_file(self, keys: Sequence[str]) -> tuple[str, str] | None:

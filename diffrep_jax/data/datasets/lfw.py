@@ -46,7 +46,7 @@ class Lfw(SourceImages):
 
     def to_size(self, image: np.ndarray, size: int, place: str) -> np.ndarray:
         """The middle of the image at 1.1 times the size, as published."""
-        return transforms.centre_crop(transforms.resize_short_side(image, int(1.1 * size)), size)
+        return transforms.resize(image, size, short_side=int(1.1 * size))
 
 
 def _person(key: str) -> str:
