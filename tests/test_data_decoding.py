@@ -264,12 +264,6 @@ def test_colours_of_photographers_come_in_colour_and_grey():
     assert decode(data, 1).shape == (16, 24, 1) and np.abs(decode(data, 1)[:, :, 0] - luma).mean() < 4
 
 
-def test_premultiplied_transparency_is_laid_on_white():
-    clear = Image.new("La", (2, 1))
-    clear.putpixel((1, 0), (255, 255))
-    assert decode(encode(clear.convert("LA"), format="TIFF")).tolist() == [[[255] * 3, [255] * 3]]
-
-
 # --- limits
 
 

@@ -186,9 +186,8 @@ def _decode_pillow(data: bytes) -> "Image.Image":
         grey = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
         return Image.fromarray(((grey + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:
-        straight = image.convert("LA") if image.mode == "La" else image  # premultiplied grey has no way to RGBA
         white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(straight if straight.mode == "RGBA" else straight.convert("RGBA"))
+        white.alpha_composite(image if image.mode == "RGBA" else image.convert("RGBA"))
         return white
     return image
 

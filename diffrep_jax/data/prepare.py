@@ -185,15 +185,19 @@ def _encode(dataset: Preparable, index: int, settings: Settings) -> tuple[bytes,
     place = f"Entry '{dataset.source.key(index)}' of '{dataset.source.path}'"
     try:
         data = dataset.source[index]
-        image = decode(data, place=place)
-        if not settings.size and not settings.crop and describe(data)[0] in KEPT_FORMATS:
+        if isinstance(data, np.ndarray):
+            image = transforms.to_channels(data, 3)
+        else:
+            image = decode(data, place=place)
+        kept = isinstance(data, bytes) and describe(data)[0] in KEPT_FORMATS
+        if kept and not settings.size and not settings.crop:
             return data, None
         if settings.crop:
             image = dataset.to_square(image, place)
         if settings.size:
             image = transforms.resize(image, settings.size)
     except BadEntry as error:
-        return data, error
+        return data if isinstance(data, bytes) else b"", error
     return encode(image, settings.quality, settings.lossless), None
 
 

@@ -8,9 +8,20 @@ from diffrep_jax.data.bad_entries import BadEntry
 from diffrep_jax.data.decoding import decode
 from diffrep_jax.errors import UserError
 
-__all__ = ["centre_crop", "crop", "decode", "flip", "load_image", "resize", "to_float", "to_uint8"]
+__all__ = ["centre_crop", "crop", "decode", "flip", "load_image", "resize", "to_channels", "to_float", "to_uint8"]
 
 STRETCHED = 8  # long side / short side from which on only the centre is resized
+
+
+def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """uint8 [h, w, 1 or 3] with 1 channel, the luma, or 3, in which grey is repeated; as `decode` has it."""
+    from PIL import Image
+
+    if image.shape[-1] == channels:
+        return image
+    if channels == 3:
+        return np.repeat(image, 3, axis=-1)
+    return np.asarray(Image.fromarray(image).convert("L"))[:, :, None]
 
 
 def crop(image: np.ndarray, top: int, left: int, height: int, width: int, place: str = "The image") -> np.ndarray:
