@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffrep_jax.data.labels import Labels, has_or_lacks, numbered, rows_by_name
+from diffrep_jax.data.labels import Labels, TfdsLabels, has_or_lacks, numbered, rows_by_name
 from diffrep_jax.data.names import is_image_name
 from diffrep_jax.data.sources import Source
 from diffrep_jax.data.text_files import read_text
@@ -44,7 +44,7 @@ def read(file: Path, source: Source) -> Labels:
     return Labels(class_names, classes, tuple(numbers), attributes)
 
 
-def text(labels: Labels, keys: Sequence[str]) -> str:
+def text(labels: Labels | TfdsLabels, keys: Sequence[str]) -> str:
     """What `read` reads, for a source that has these keys."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")

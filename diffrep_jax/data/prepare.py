@@ -93,7 +93,7 @@ def prepare(
     if held and held["complete"] and path.exists():
         log.info("'%s' is complete already: %d images.", path, held["count"])
         return held
-    bad = set(held["bad"] if held else ())
+    bad: set[str] = set(held["bad"] if held else ())
     limit = BadEntries(len(keys), max_bad_fraction)
 
     def note(index: int, error: BadEntry) -> None:
@@ -189,8 +189,7 @@ def _encode(dataset: Preparable, index: int, settings: Settings) -> tuple[bytes,
             image = transforms.to_channels(data, 3)
         else:
             image = decode(data, place=place)
-        kept = isinstance(data, bytes) and describe(data)[0] in KEPT_FORMATS
-        if kept and not settings.size and not settings.crop:
+        if isinstance(data, bytes) and not settings.size and not settings.crop and describe(data)[0] in KEPT_FORMATS:
             return data, None
         if settings.crop:
             image = dataset.to_square(image, place)
@@ -286,6 +285,8 @@ def checksum(path: Path, keys: list[str], progress: Progress = lambda items, tot
     with lmdb.open(str(path), readonly=True, lock=False) as environment, environment.begin(buffers=True) as txn:
         for key in progress(map(str.encode, keys), len(keys), "checksum"):
             value = txn.get(key)
+            if value is None:
+                raise UserError(f"'{path}' has lost '{key.decode()}': delete the folder and prepare it again.")
             digest.update(key + len(value).to_bytes(8, "little"))
             digest.update(value)
     return digest.hexdigest()

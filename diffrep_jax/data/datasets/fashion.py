@@ -42,6 +42,8 @@ class Fashion(SourceImages):
                 raise UserError(
                     f"'{data_dir}' has neither fashion's IDX files nor TFDS's fashion_mnist: give one of them."
                 )
+            if split not in source.splits:
+                raise UserError(f"'{source.path}' has no split '{split}': prepare it again.")
             super().__init__(source, source.splits[split], split, shape, TfdsLabels(source, attributes))
             return
         images = _read_idx(data_dir, f"{PREFIX[split]}-images-idx3-ubyte", 3)

@@ -20,10 +20,14 @@ class Source(Protocol):
     """Images by their number; picklable, for any number of threads, and usable after a fork."""
 
     kind: ClassVar[str]
-    splits: Mapping[str, range]  # those that the source itself has, empty for most
 
     @property
     def path(self) -> Path | None: ...
+
+    @property
+    def splits(self) -> Mapping[str, range]:
+        """Those that the source itself has, empty for most."""
+        ...
 
     def __len__(self) -> int: ...
 

@@ -73,8 +73,8 @@ class LmdbFile:
             number = children[bisect_right(keys, key, lo=1) - 1]  # the first key stands for all that are smaller
         raise Damaged("its tree has no end")
 
-    def keys(self) -> Iterator[bytes]:
-        """All keys that have a value, in the file's order."""
+    def keys(self, backwards: bool = False) -> Iterator[bytes]:
+        """All keys that have a value, in the file's order or from its end."""
         waiting, left = [self._root], self._last + 1
         while waiting:
             if (number := waiting.pop()) == NO_PAGE:
@@ -84,9 +84,9 @@ class LmdbFile:
                 raise Damaged("its tree has no end")
             page, kind, count = self._page(number)
             if kind == BRANCH:
-                waiting += reversed(self._branch(number, page, count)[1])
+                waiting += self._branch(number, page, count)[1][:: 1 if backwards else -1]
                 continue
-            for i in range(count):
+            for i in reversed(range(count)) if backwards else range(count):
                 key, _, flags, _ = self._node(page, i)
                 if not flags & NO_VALUE:
                     yield key

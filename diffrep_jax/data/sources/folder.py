@@ -4,8 +4,9 @@ import collections
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 from diffrep_jax.data.bad_entries import BadEntry
@@ -24,7 +25,7 @@ class FolderSource:
     """
 
     kind: ClassVar[str] = "folder"
-    splits: ClassVar[dict[str, range]] = {}
+    splits: Mapping[str, range] = MappingProxyType({})
 
     def __init__(self, path: Path, names: Sequence[str]):
         self.path = path

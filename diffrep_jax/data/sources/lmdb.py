@@ -5,8 +5,9 @@ import logging
 import os
 import re
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar, Protocol
 
 from diffrep_jax.data.bad_entries import BadEntry
@@ -36,7 +37,7 @@ class LmdbSource:
     """
 
     kind: ClassVar[str] = "lmdb"
-    splits: ClassVar[dict[str, range]] = {}
+    splits: Mapping[str, range] = MappingProxyType({})
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
@@ -70,9 +71,10 @@ class LmdbSource:
             )
         keys = _Numbered(layout[1], len(layout[2]), int(layout[2]), count)
         if self._file.get(keys[count - 1]) is not None:
-            return keys
+            if length is not None or keys.includes(next(self._file.keys(backwards=True))):
+                return keys
         if length is None:
-            return None
+            return None  # there are gaps, or entries of other kinds
         raise UserError(
             f"The LMDB '{self.path}' says that it has {count} images, but has no key '{_text(keys[count - 1])}' (its "
             f"first is '{_text(first)}'): it is incomplete or its 'length' is wrong; write it again."
@@ -148,6 +150,10 @@ class _Numbered:
 
     def __getitem__(self, index: int) -> bytes:
         return self._prefix + str(self._first + index).zfill(self._digits).encode()
+
+    def includes(self, key: bytes) -> bool:
+        layout = NUMBERED.fullmatch(key)
+        return bool(layout) and layout[1] == self._prefix and 0 <= int(layout[2]) - self._first < self._count
 
 
 class _Listed:

@@ -1,6 +1,8 @@
 """A source that is an array of images in an .npz or .npy file, as guided-diffusion and NumPy write them."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -16,7 +18,7 @@ class NpzSource:
     """The rows of uint8 [n, h, w, 1 or 3]; a compressed array is unpacked into memory, others stay on disk."""
 
     kind: ClassVar[str] = "npz"
-    splits: ClassVar[dict[str, range]] = {}
+    splits: Mapping[str, range] = MappingProxyType({})
 
     def __init__(self, path: Path):
         self.path = path

@@ -2,7 +2,9 @@
 
 import tarfile
 from array import array
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 from diffrep_jax.data.bad_entries import BadEntry
@@ -24,7 +26,7 @@ class TarSource:
     """The images in a tar, in the natural order of their paths (img2 before img10)."""
 
     kind: ClassVar[str] = "tar"
-    splits: ClassVar[dict[str, range]] = {}
+    splits: Mapping[str, range] = MappingProxyType({})
 
     def __init__(self, path: Path):
         self.path = path
@@ -42,7 +44,8 @@ class TarSource:
         if not images:
             raise no_images(f"The tar '{path}'", [name for name, *_ in members])
         self._names = tuple(printable(name) for name, *_ in images)
-        self._starts, self._sizes = (array("Q", [m[i] for m in images]) for i in (1, 2))
+        self._starts = array("Q", [start for _, start, _ in images])
+        self._sizes = array("Q", [size for *_, size in images])
 
     def __len__(self) -> int:
         return len(self._names)

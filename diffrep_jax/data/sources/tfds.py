@@ -45,7 +45,7 @@ class TfdsSource:
         self.path = path
         _refuse_other_modules(path / "features.json")
         try:
-            builder = tfds.builder_from_directory(path)
+            builder: Any = tfds.builder_from_directory(path)
             form = builder.info.file_format
         except Exception as error:  # TFDS's, protobuf's, and those of any number that is damaged
             raise UserError(f"The TFDS data set '{path}' does not open ({error}): prepare it again.") from error
@@ -85,11 +85,11 @@ class TfdsSource:
         import tensorflow_datasets as tfds
 
         label, attributes = (features[name] if name in features else None for name in ("label", "attributes"))
-        self.class_names = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
-        known = isinstance(attributes, tfds.features.FeaturesDict)
-        names = sorted(attributes) if known else []  # the file has no order; by name is how CelebA has its own
-        self.attribute_names = tuple(name for name in names if attributes[name].shape == ())
-        self.binary_attributes = all(np.issubdtype(attributes[name].np_dtype, np.bool_) for name in names)
+        self.class_names = tuple(label.names or ()) if isinstance(label, tfds.features.ClassLabel) else ()
+        known = dict(attributes.items()) if isinstance(attributes, tfds.features.FeaturesDict) else {}
+        # The file has no order; by name is how CelebA has its own.
+        self.attribute_names = tuple(name for name in sorted(known) if known[name].shape == ())
+        self.binary_attributes = all(np.issubdtype(feature.np_dtype, np.bool_) for feature in known.values())
 
     def __len__(self) -> int:
         return self._count

@@ -2,7 +2,9 @@
 
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from diffrep_jax.data.bad_entries import BadEntry
@@ -30,7 +32,7 @@ class ZipSource:
     """
 
     kind: ClassVar[str] = "zip"
-    splits: ClassVar[dict[str, range]] = {}
+    splits: Mapping[str, range] = MappingProxyType({})
 
     def __init__(self, path: Path):
         self.path = path
