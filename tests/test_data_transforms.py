@@ -9,6 +9,7 @@ from PIL import Image
 
 from diffrep_jax.data import transforms
 from diffrep_jax.errors import UserError
+from tests.made_data import PEAK
 from tests.tiny import ROOT
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
@@ -66,14 +67,14 @@ def test_the_centre_of_a_strip_is_that_of_the_whole_strip_resized(shape, size, s
 
 
 def test_memory_is_set_by_the_wanted_size_not_by_the_inputs_shape():
-    script = """
-import numpy, resource
+    script = f"""{PEAK}
+import numpy
 from diffrep_jax.data.transforms import resize
 strips = [numpy.zeros((h, w, 3), numpy.uint8) for h, w in ((1, 1_000_000), (1_000_000, 1), (2, 300_000))]
 resize(strips[0][:, :9], 8)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 assert all(resize(strip, 256).shape == (256, 256, 3) for strip in strips)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak() - before)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

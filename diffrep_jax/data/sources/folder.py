@@ -101,5 +101,6 @@ def _not_entered(error: OSError) -> None:
 def count_by_suffix(names: Sequence[str]) -> str:
     """'3 .txt, 1 .heic', the most common ones first."""
     counts = collections.Counter(os.path.splitext(name)[1].lower() or "without suffix" for name in names)
-    listed = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.most_common(5))
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:5]
+    listed = ", ".join(f"{count:,} {suffix}" for suffix, count in most)
     return listed + (", ..." if len(counts) > 5 else "")
