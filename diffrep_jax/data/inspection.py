@@ -30,11 +30,11 @@ def inspect(
 ) -> Report:
     """Decode these entries of the source, in `workers` threads."""
     report = Report()
-    for entry, found in progress(in_order(lambda i: (i, _look(source, i)), entries, workers), len(entries), "inspect"):
-        if isinstance(found, BadEntry):
-            report.bad.append((source.key(entry), str(found)))
+    for entry, seen in progress(in_order(lambda i: (i, _look(source, i)), entries, workers), len(entries), "inspect"):
+        if isinstance(seen, BadEntry):
+            report.bad.append((source.key(entry), str(seen)))
         else:
-            size, kind = found
+            size, kind = seen
             report.sizes[size] += 1
             report.kinds[kind] += 1
     return report

@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from diffrep_jax.data.names import is_image_name, natural_order
+from diffrep_jax.data.names import is_hidden, is_image_name, natural_order
 from diffrep_jax.errors import UserError
 
 __all__ = ["IndexOutOfRange", "Source", "check_index", "is_image_name", "natural_order", "open_source"]
@@ -129,7 +129,7 @@ def no_images(place: str, others: Sequence[str]) -> UserError:
     """The error for an archive without images, which says what it has instead."""
     from diffrep_jax.data.sources.folder import count_by_suffix
 
-    has = count_by_suffix([name for name in others]) or "nothing"
+    has = count_by_suffix([name for name in others if not is_hidden(name)]) or "nothing"
     return UserError(f"{place} holds no images, but {has}: give one of JPEG, PNG or WebP files.")
 
 

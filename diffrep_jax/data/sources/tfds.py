@@ -86,7 +86,7 @@ class TfdsSource:
 
         label, attributes = (features[name] if name in features else None for name in ("label", "attributes"))
         self.class_names = tuple(label.names or ()) if isinstance(label, tfds.features.ClassLabel) else ()
-        known = dict(attributes.items()) if isinstance(attributes, tfds.features.FeaturesDict) else {}
+        known: dict[str, Any] = dict(attributes.items()) if isinstance(attributes, tfds.features.FeaturesDict) else {}
         # The file has no order; by name is how CelebA has its own.
         self.attribute_names = tuple(name for name in sorted(known) if known[name].shape == ())
         self.binary_attributes = all(np.issubdtype(feature.np_dtype, np.bool_) for feature in known.values())
