@@ -281,10 +281,17 @@ def test_bombs_are_refused_from_their_headers(size):
 
 
 def test_large_images_are_copied_in_strips(monkeypatch):
-    whole = decode(encode(Image.fromarray(PIXELS), format="PNG")), decode(encode(scene(0, 33, 29), format="TIFF"), 1)
+    clear = scene(0, 33, 29)
+    clear.putalpha(scene(1, 33, 29).convert("L"))
+    deep = Image.fromarray(np.random.default_rng(0).integers(0, 1 << 16, (29, 33), np.uint16))
+    palette = scene(2, 33, 29).quantize(20)
+    files = [encode(image, format="PNG") for image in (Image.fromarray(PIXELS), clear, deep, palette)]
+    files += [encode(palette, format="PNG", transparency=3), encode(scene(0, 33, 29), format="TIFF")]
+    whole = [decode(data, channels) for data in files for channels in (1, 3)]
     monkeypatch.setattr(decoding, "STRIP", 7 * 40)
-    np.testing.assert_array_equal(decode(encode(Image.fromarray(PIXELS), format="PNG")), whole[0])
-    np.testing.assert_array_equal(decode(encode(scene(0, 33, 29), format="TIFF"), 1), whole[1])
+    strips = [decode(data, channels) for data in files for channels in (1, 3)]
+    for a, b in zip(whole, strips, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_whatever_the_bytes_are_the_error_is_a_bad_entry():

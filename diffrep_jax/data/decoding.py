@@ -6,6 +6,7 @@ or any other remark is damaged, the pixels are decoded without it.
 
 import functools
 import io
+import re
 import struct
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ FORMATS = (
 )
 MAX_PIXELS = 1 << 27  # of one image, by its header: 11,585 x 11,585. Decoding takes about 7 bytes each
 STRIP = 1 << 24  # pixels that are copied at once
+SILENCE = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings` keeps a filter
 ORIENTATION = 0x0112  # EXIF's tag
 INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # TIFF's types of whole numbers, as `struct` has them
 
@@ -103,11 +105,11 @@ def _pixels(image: "Image.Image", mode: str) -> np.ndarray:
     width, height = image.size
     rows = max(1, STRIP // width)
     if height <= rows:
-        return np.asarray(_convert(image, mode)).reshape(height, width, -1)
+        return np.asarray(_convert(_flat(image), mode)).reshape(height, width, -1)
     strips = np.empty((height, width, 1 if mode == "L" else 3), np.uint8)
     for top in range(0, height, rows):
         strip = image.crop((0, top, width, min(top + rows, height)))
-        strips[top : top + rows] = np.asarray(_convert(strip, mode)).reshape(strip.height, width, -1)
+        strips[top : top + rows] = np.asarray(_convert(_flat(strip), mode)).reshape(strip.height, width, -1)
     return strips
 
 
@@ -164,7 +166,8 @@ def _open(data: bytes) -> "Image.Image":
     from PIL import Image
 
     # Pillow's warnings name no file, and are about metadata, which do not matter, or sizes, which are checked here.
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # each time, as others may have set theirs since
+    if warnings.filters[:1] != [SILENCE]:  # each time, as others may have set theirs since
+        warnings.filterwarnings("ignore", module=SILENCE[3].pattern)
     try:
         image = Image.open(io.BytesIO(data), formats=_formats())
     except Image.DecompressionBombError as error:
@@ -174,13 +177,18 @@ def _open(data: bytes) -> "Image.Image":
 
 
 def _decode_pillow(data: bytes) -> "Image.Image":
-    """An opaque Pillow image of 8 bits a channel."""
-    from PIL import Image
-
+    """The image with all of its pixels, in the mode that it has."""
     image = _open(data)
     image.load()
     if image.mode == "F":
         raise ValueError("it holds floats, whose range is unknown")
+    return image
+
+
+def _flat(image: "Image.Image") -> "Image.Image":
+    """An opaque Pillow image of 8 bits a channel."""
+    from PIL import Image
+
     if image.mode.startswith("I"):
         # 16-bit grey: Pillow's own conversion clips at 255. White is 65535 = 257 * 255.
         grey = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)

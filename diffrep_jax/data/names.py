@@ -3,7 +3,6 @@
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 
 from diffrep_jax.errors import UserError
 
@@ -40,14 +39,20 @@ def is_hidden(name: str) -> bool:
 
 
 def suffix(name: str) -> str:
-    """In small letters, with its dot."""
-    return PurePosixPath(name.replace("\\", "/")).suffix.lower()
+    """In small letters, with its dot; empty where a file has none, or nothing but one."""
+    file = name[max(name.rfind("/"), name.rfind("\\")) + 1 :]
+    dot = file.rfind(".")
+    return file[dot:].lower() if 0 < dot < len(file) - 1 else ""
 
 
 def stem(name: str) -> str:
     """The file's name without the suffix of an image; other dots are part of the name."""
-    last = (parts_of(name) or ("",))[-1]
-    return last[: -len(suffix(last))] if suffix(last) in IMAGE_SUFFIXES else last
+    return _bare((parts_of(name) or ("",))[-1])
+
+
+def _bare(file: str) -> str:
+    end = suffix(file)
+    return file[: -len(end)] if end in IMAGE_SUFFIXES else file
 
 
 class Ambiguous(UserError):
@@ -66,13 +71,13 @@ def match(keys: Sequence[str], rows: Mapping[str, int], file: object) -> list[in
         raise Ambiguous(f"'{file}' has {len(rows):,} rows for {len(whole):,} names: give each image one row.")
     by_stem: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for parts in whole:
-        by_stem[stem(parts[-1]) if parts else ""].append(parts)
+        by_stem[_bare(parts[-1]) if parts else ""].append(parts)
     names = [parts_of(key) for key in keys]
     own = {parts for parts in names if parts in whole}
     claims: dict[tuple[str, ...], str] = {}  # the row: the image that has it without having its whole path
     result: list[int | None] = []
     for key, parts in zip(keys, names, strict=True):
-        row = parts if parts in own else _only(key, parts, by_stem[stem(key)], file)
+        row = parts if parts in own else _only(key, parts, by_stem.get(_bare(parts[-1]) if parts else "", ()), file)
         if row is not None and row not in own and claims.setdefault(row, key) != key:
             raise Ambiguous(
                 f"'{file}': the row of '{'/'.join(row)}' may be that of '{claims[row]}' or of '{key}': "
@@ -87,7 +92,8 @@ def _only(
 ) -> tuple[str, ...] | None:
     """The one row of the same stem whose folders do not contradict the image's."""
     fitting = [row for row in candidates if _ends_alike(row[:-1], parts[:-1])]
-    fitting = [row for row in fitting if row[-1] == parts[-1]] or fitting
+    if len(fitting) > 1:
+        fitting = [row for row in fitting if row[-1] == parts[-1]] or fitting
     if len(fitting) > 1:
         two = " and ".join(f"'{'/'.join(row)}'" for row in fitting[:2])
         raise Ambiguous(f"'{file}' has the rows {two} for the image '{key}': write whole paths.")

@@ -74,7 +74,7 @@ def _open_file(path: Path) -> Source:
         return folder.FolderSource(path.parent, [path.name])
     if path.suffix in (".npz", ".npy"):
         return npz.NpzSource(path)
-    if tar.is_tar(path):
+    if tar.is_tar(path.name):
         return tar.TarSource(path)
     return zip.ZipSource(path) if zip.is_zip(path) else lmdb.LmdbSource(path)
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from diffrep_jax.data.bad_entries import BadEntry
-from diffrep_jax.data.names import is_hidden, is_image_name, natural_order
+from diffrep_jax.data.names import IMAGE_SUFFIXES, is_hidden, natural_order, suffix
 from diffrep_jax.data.sources import check_index, printable
 from diffrep_jax.data.sources._positional import check_bytes
 from diffrep_jax.data.sources.tar import is_tar
@@ -72,23 +72,24 @@ def contents(path: Path) -> Contents:
             below.lmdbs.append(Path(folder))
             subfolders.clear()
             continue
+        prefix = "" if folder == str(path) else f"{Path(folder).relative_to(path).as_posix()}/"
         for file in files:
-            _sort_in(below, os.path.relpath(os.path.join(folder, file), path) if folder != str(path) else file, path)
+            _sort_in(below, prefix, file, path)
         subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
     for field in (below.images, below.lmdbs, below.archives):
         field.sort(key=lambda name: natural_order(str(name)))
     return below
 
 
-def _sort_in(below: Contents, name: str, path: Path) -> None:
-    lower = name.lower()
-    if is_hidden(name):
+def _sort_in(below: Contents, prefix: str, file: str, path: Path) -> None:
+    name, lower = prefix + file, file.lower()
+    if is_hidden(file):
         return
-    if is_image_name(name):
+    if suffix(file) in IMAGE_SUFFIXES:
         below.images.append(name)
     elif lower.endswith((".lmdb", ".mdb")) and not lower.endswith("lock.mdb"):
         below.lmdbs.append(path / name)
-    elif lower.endswith((".zip", ".npz", ".npy")) or is_tar(Path(name)):
+    elif lower.endswith((".zip", ".npz", ".npy")) or is_tar(file):
         below.archives.append(path / name)
     else:
         below.others.append(name)

@@ -17,9 +17,9 @@ PLAIN = (".tar",)
 COMPRESSED = (".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
-def is_tar(path: Path) -> bool:
-    """Whether `path` is a tar, or is named as one, so that the error for a broken one says so."""
-    return path.name.lower().endswith(PLAIN + COMPRESSED)
+def is_tar(name: str) -> bool:
+    """Whether a file is named as a tar is, compressed or not."""
+    return name.lower().endswith(PLAIN + COMPRESSED)
 
 
 class TarSource:
