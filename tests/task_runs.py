@@ -20,8 +20,9 @@ def run_task(name, trained, out, paths=None, sampling=None, **settings):
     """
     config = tiny_config() if isinstance(trained, Model) else run_config.load(trained)
     with config.unlocked():
-        if "invert_steps" in config.tasks[name]:
-            config.tasks[name].batch_size = BATCH
+        decodes = "invert_steps" in config.tasks[name]
+        config.tasks[name].update({"batch_size": BATCH} if decodes else {})
+        config.tasks[name].update({"encode_batch_size": BATCH} if "encode_batch_size" in config.tasks[name] else {})
         config.tasks[name].update(settings)
         config.sampling.update(sampling or {})
     task = base.build(name, config.tasks[name], paths or {})
