@@ -199,12 +199,11 @@ def test_the_head_of_the_probe_is_taken_where_there_is_one(model, probed, tmp_pa
     head = _heads.read(folder / "head.npz")
     assert head.names == ("7",) and head.trained_by == "probe" and head.dataset == "digits"
     assert json.loads((folder / "metrics.json").read_text())["head"] == "probe"
-    with (
-        np.load(workdir / "encode" / "digits_test.npz") as test,
-        np.load(workdir / "probe" / "classes_digits.npz") as all,
-    ):
-        expected = test["codes"] @ all["kernel"][:, 7] + all["bias"][7]
-        np.testing.assert_allclose(head.logits(test["codes"])[:, 0], expected, atol=1e-4)
+    with np.load(workdir / "encode" / "digits_test.npz") as test:
+        codes = test["codes"]
+    with np.load(workdir / "probe" / "classes_digits.npz") as probe:
+        expected = codes @ probe["kernel"][:, 7] + probe["bias"][7]
+    np.testing.assert_allclose(head.logits(codes)[:, 0], expected, atol=1e-4)
     assert 0 <= numbers["ap"] <= 1
 
 
