@@ -43,6 +43,11 @@ def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
     return _declare("uniform", fan_in**-0.5)
 
 
+def normal_fan_in(fan_in: int) -> nn.initializers.Initializer:
+    """N(0, 2/fan_in): Kaiming's law for rectified layers."""
+    return _declare("normal", (2 / fan_in) ** 0.5)
+
+
 def constant(value: float) -> nn.initializers.Initializer:
     """One value everywhere."""
     return _declare("constant", value)
@@ -84,5 +89,7 @@ def _draw(key: np.ndarray, path: str, laws: dict[str, tuple[str, float]], shape:
         values *= 2 * number
         values -= number
         return values
+    if law == "normal":
+        return number * random.standard_normal(shape, np.float32)
     direction = random.standard_normal(shape, np.float32)
     return direction / np.linalg.norm(direction)
