@@ -64,6 +64,20 @@ def test_what_goes_in_comes_out(name):
     assert all(np.array_equal(back[n], x) for n, x in tensors_of(name).items())
 
 
+def test_whose_checkpoint_it_is():
+    whole = {name: files.Contents({"state_dict": lightning(name)}) for name in ("diffae", "latent_prior")}
+    plain = files.Contents({"": tensors_of("diffae")})
+    prior = files.Contents({"": {f"latent_net.{n}": x for n, x in tensors_of("latent_prior").items()}})
+    of_pdae = files.Contents({"denoise_fn": tensors_of("ddpm"), "ema_denoise_fn": tensors_of("ddpm")})
+    assert diffae.network_in("latent_prior", whole["latent_prior"]).part == "model.latent_net."
+    assert diffae.network_in("ddpm", whole["diffae"]).part == "model."
+    assert diffae.network_in("diffae", plain).part == diffae.network_in("diffae", whole["diffae"]).part == "model."
+    assert diffae.network_in("ddpm", plain) is diffae.network_in("ddpm", of_pdae) is None
+    assert diffae.network_in("dbae", whole["diffae"]) is None
+    part = diffae.network_in("latent_prior", prior).part
+    assert parts.choose(prior, {part: ""}, "ema", "x.pt")[0] == tensors_of("latent_prior")
+
+
 def test_an_export_has_the_layout_of_lightning():
     nested = parts.nest(tensors_of("diffae"), diffae.PARTS, 7)
     assert nested["global_step"] == 7

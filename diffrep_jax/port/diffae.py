@@ -118,7 +118,7 @@ def _infer_levels(shapes: Shapes, prefix: str, width: int) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """Where the network of a method is in `state_dict`, what it is called, and what its shapes say."""
+    """A network of a method: its part of a `state_dict`, in `parts.PARTS`' way, its name, and what its shapes say."""
 
     part: str
     what: str
@@ -130,6 +130,23 @@ METHODS = {
     "ddpm": Network("model.", "a plain DDIM", _infer_ddim),
     "latent_prior": Network("model.latent_net.", "a latent prior", _infer_prior),
 }
+
+
+def network_in(method: str, contents: Contents) -> Network | None:
+    """The network of a config's method that a checkpoint of DiffAE holds; None for another one's checkpoint.
+
+    A plain state dict is one of DiffAE's for its own method alone: nothing in it says where it is from.
+    """
+    if method not in METHODS:
+        return None
+    network = METHODS[method]
+    first, _, prior = network.part.partition(".")
+    names = flat(contents)
+    if any(name.startswith((f"{first}.", f"ema_{first}.")) for name in names):
+        return network
+    if prior and any(name.startswith(prior) for name in names):  # what is left of the names without `ema_model.`
+        return dataclasses.replace(network, part=prior)
+    return network if method == "diffae" else None
 
 
 # What is in the files besides networks

@@ -24,6 +24,7 @@ OWN_FIELDS = {"adamw": ("weight_decay",)}  # of a config's section, beside those
 def build(config: Any, method: Any) -> optax.GradientTransformation:
     """`config.name` at the constant rate `config.lr` for parameters labelled "train"; "frozen" ones stay.
 
+    Where `config.clip_norm` is above 0, gradients of a larger norm, over all trained parameters, are scaled to it.
     For another label there is the section `config.<label>`, with a name and a rate of its own.
     optax.radam is PyTorch's RAdam, which DBAE uses, to 1e-9. adamw shrinks all parameters by lr weight_decay a step.
     """
@@ -47,7 +48,11 @@ def _transform(section: Any, place: str) -> optax.GradientTransformation:
         raise unknown("optimizer", section.name, OPTIMIZERS, f"{place}.name")
     if not section.lr > 0:
         raise UserError(f"{place}.lr {section.lr} must be above 0.")
-    return _on_joined(OPTIMIZERS[section.name](section.lr, **_own_settings(section, place)))
+    transform = _on_joined(OPTIMIZERS[section.name](section.lr, **_own_settings(section, place)))
+    clip_norm = section.clip_norm if "clip_norm" in section else 0.0
+    if not clip_norm >= 0:
+        raise UserError(f"{place}.clip_norm {clip_norm} is below 0; 0 clips nothing.")
+    return optax.chain(optax.clip_by_global_norm(clip_norm), transform) if clip_norm else transform
 
 
 def _own_settings(section: Any, place: str) -> dict[str, float]:
