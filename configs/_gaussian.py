@@ -19,6 +19,7 @@ VARIANTS = {
 UNETS = {
     64: {"width": 64, "mult": (1, 2, 4, 8), "blocks": 2, "attention": (16,)},
     128: {"width": 128, "mult": (1, 1, 2, 3, 4), "blocks": 2, "attention": (16,)},
+    256: {"width": 128, "mult": (1, 1, 2, 2, 4, 4), "blocks": 2, "attention": (16,)},
 }
 ENCODERS = {64: (64, 128, 128, 128), 128: (64, 128, 256, 256, 256)}  # channels of the convolutions
 
