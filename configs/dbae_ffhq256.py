@@ -12,4 +12,4 @@ from configs._dbae import dbae_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    return dbae_config(variant, "ffhq", image_size=256, total_steps=1_020_000, split="all")
+    return dbae_config("ffhq", variant, total_steps=1_020_000, image_size=256)

@@ -12,4 +12,4 @@ from configs._diffae import diffae_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    return diffae_config(variant, "bedroom", image_size=128, millions=120)
+    return diffae_config("bedroom", variant, images=120_000_000)

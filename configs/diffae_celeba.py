@@ -12,6 +12,6 @@ from configs._diffae import diffae_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    config = diffae_config(variant, "celeba", image_size=64, millions=72)
-    config.tasks.prepare.size = 0  # as they are, 178 x 218; they are cropped when they are read
+    config = diffae_config("celeba", variant, images=72_000_000)
+    config.data.split = config.tasks.inspect_data.split = "all"
     return config

@@ -9,16 +9,12 @@ Variants: none.
 from ml_collections import ConfigDict
 
 from configs._diffae import diffae_config
-from configs._gaussian import digits
+from configs._gaussian import for_digits
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    config = diffae_config(variant, "digits", image_size=64, millions=1, split="train")
-    small = {"width": 16, "mult": (1, 2), "blocks": 1, "attention": (8,)}
-    del config.method.encoder  # of another kind than `digits` knows
-    digits(config)
+    config = for_digits(diffae_config("digits", variant, images=2000 * 64, batch_size=64))
     config.method.latent_dim = 16
-    config.method.unet.update(emb_width=64)
-    config.method.encoder = small
-    config.train.total_steps = 2000
+    config.method.unet.update(blocks=1, attention=(8,), emb_width=64)
+    config.method.encoder.update(mult=(1, 2), blocks=1, attention=(8,))
     return config

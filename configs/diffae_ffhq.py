@@ -13,4 +13,4 @@ from configs._diffae import diffae_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    return diffae_config(variant, "ffhq", image_size=128, millions=130)
+    return diffae_config("ffhq", variant, images=130_000_000)

@@ -12,4 +12,4 @@ from configs._diffae import diffae_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    return diffae_config(variant, "ffhq", image_size=256, millions=200, batch_size=64)
+    return diffae_config("ffhq", variant, images=200_000_000, batch_size=64, image_size=256)

@@ -12,4 +12,4 @@ from configs._diffae import diffae_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    return diffae_config(variant, "horse", image_size=128, millions=130)
+    return diffae_config("horse", variant, images=130_000_000)

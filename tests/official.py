@@ -69,3 +69,13 @@ def write(path, content):
 def tensors(part):
     """A golden part, by the names that it has in the official code."""
     return golden.state_dict(golden.manifest(f"diti_tiny.{part}"), f"{part}.")
+
+
+def official_tree(tmp_path, content, base=BASE_YML):
+    """The folders as the official code lays them out; the path of a checkpoint that would be in them."""
+    write(tmp_path / "runs" / "celeba64" / "diti64" / "config.yml", content)
+    if base is not None:
+        write(tmp_path / "pre-trained-dpms" / "celeba64" / "config.yml", base)
+    folder = tmp_path / "runs" / "celeba64" / "diti64" / "checkpoints"
+    folder.mkdir(exist_ok=True)
+    return folder / "latest.pt"

@@ -7,13 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffrep_jax import samplers
-from diffrep_jax.encoded import slerp
-from diffrep_jax.errors import UserError
+from diffrep_jax.inference.edit import slerp
 from diffrep_jax.methods.base import build
 from diffrep_jax.port import diffae, latent_prior
 from diffrep_jax.samplers.drift import Problem
-from diffrep_jax.samplers.respacing import strided_steps
+from diffrep_jax.samplers.recipe import Sampling
 from tests import golden
 from tests.diffae_official import (
     EPS,
@@ -103,37 +101,27 @@ def test_every_gradient_norm_of_the_prior():
 # --- the respaced process
 
 
+def recipe(steps):
+    return Sampling(sampler="exponential", grid="ddim_space", steps=steps)
+
+
 @pytest.mark.parametrize("steps", [10, 20, 100])
 def test_respaced_steps(steps):
-    np.testing.assert_array_equal(strided_steps(1000, steps), EXPECTED[f"timesteps_T{steps}"])
+    process, official = build(SECTIONS["diffae"]).process, EXPECTED[f"timesteps_T{steps}"]
+    np.testing.assert_array_equal(recipe(steps).nodes(process), [*official[::-1], -1])
+    np.testing.assert_array_equal(recipe(steps).nodes(process, upward=True), [*official, 1000])
+    assert recipe(steps).nfe(process) == recipe(steps).nfe(process, upward=True) == steps
 
 
 def test_respaced_betas():
-    alpha_bar = EXPECTED["alphas_cumprod"][strided_steps(1000, 20)]
-    np.testing.assert_allclose(alpha_bar, EXPECTED["alphas_cumprod_T20"], rtol=1e-12)
-    np.testing.assert_allclose(1 - alpha_bar / np.append(1, alpha_bar[:-1]), EXPECTED["betas_T20"], rtol=1e-9)
-
-
-def test_strides_are_the_smallest_and_other_counts_are_refused():
-    for count in (2, 3, 30, 40, 250, 334, 500, 1000):
-        steps = strided_steps(1000, count)
-        stride = int(steps[1])
-        assert len(steps) == count and len(range(0, 1000, stride)) == count
-        assert stride == 1 or len(range(0, 1000, stride - 1)) > count
-    with pytest.raises(UserError, match="steps 60 is no number .* nearest are 59 and 63"):
-        strided_steps(1000, 60)
-    for count in (0, 1, 80, 300, 1001):
-        with pytest.raises(UserError, match=f"steps {count} is no number"):
-            strided_steps(1000, count)
+    """alpha_bar at the chosen steps is that of all of them, and each step's own beta follows."""
+    process = build(SECTIONS["diffae"]).process
+    alpha_bar = process.alpha_bar(recipe(20).nodes(process)[::-1])
+    np.testing.assert_allclose(alpha_bar[1:], EXPECTED["alphas_cumprod_T20"], rtol=1e-12)
+    np.testing.assert_allclose(1 - alpha_bar[1:] / alpha_bar[:-1], EXPECTED["betas_T20"], rtol=1e-9)
 
 
 # --- samples
-
-
-def nodes_of(process, steps, upward=False):
-    """The steps, and above all of them the noise alone, or below them x_0."""
-    kept = strided_steps(process.steps, steps).astype(np.float64)
-    return np.append(kept, process.t_noise) if upward else np.append(kept[::-1], process.t_data)
 
 
 @functools.cache
@@ -152,11 +140,11 @@ def ddim(name, x, steps, z=None, upward=False):
     """All states of DDIM from x on; D is clipped but for the prior's."""
     method, variables = loaded(name)
     bound = (lambda x: x) if name == "latent_prior" else (lambda x: jnp.clip(x, -1, 1))
-    problem = Problem(method.process, lambda x, t: bound(compiled(name)(variables, x, t, z)), jnp.asarray(x))
-    sampler, states = samplers.build("exponential"), [jnp.asarray(x)]
-    nodes = nodes_of(method.process, steps, upward).astype(np.float32)
-    for t, t_next in zip(nodes[:-1], nodes[1:], strict=True):
-        states.append(sampler.step(problem, states[-1], jnp.asarray(t), jnp.asarray(t_next)))
+    problem = Problem(lambda x, t: bound(compiled(name)(variables, x, t, z)), jnp.asarray(x))
+    stepper, states = recipe(steps).stepper(), [jnp.asarray(x)]
+    plan = jax.tree.map(jnp.float32, recipe(steps).plan(method.process, upward))
+    for i in range(steps):
+        states.append(stepper.step(problem, states[-1], jax.tree.map(lambda leaf, i=i: leaf[i], plan), None))
     return states
 
 

@@ -76,6 +76,14 @@ def test_a_wrong_shape_is_named_with_both(table):
         table.to_variables(official, template(), "x.pt")
 
 
+def test_leaves_that_no_file_has_get_their_value():
+    table = Table(RULES, {"n": {"0": "a", "1": "b"}}, {"batch_stats/codes/std": 1.0})
+    ours = template() | {"batch_stats": {"codes": {"std": np.zeros(3, np.float32)}}}
+    variables = table.to_variables(tensors(), ours, "x.pt")
+    np.testing.assert_array_equal(variables["batch_stats"]["codes"]["std"], [1, 1, 1])
+    assert table.to_official(variables).keys() == tensors().keys()
+
+
 def test_a_field_must_be_one_to_one():
     with pytest.raises(ValueError, match="one to one"):
         Table(RULES, {"n": {"0": "a", "1": "a"}})

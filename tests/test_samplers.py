@@ -1,66 +1,36 @@
-"""Samplers on Gaussian data, whose denoiser and ODE have closed forms; orders, evaluation counts, noise, grids."""
-
-from pathlib import Path
+"""Samplers on Gaussian data, whose denoiser and ODE have closed forms; orders, evaluation counts, paths."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
 
 from diffrep_jax import samplers
 from diffrep_jax.errors import UserError
-from diffrep_jax.processes.bridge import VEBridge, VPBridge
-from diffrep_jax.processes.gaussian import DiscreteVP
 from diffrep_jax.samplers.drift import Problem
 from diffrep_jax.samplers.driver import normal_noise, sample
+from tests.gaussian_data import (
+    DDPM,
+    DITI,
+    LEVELS,
+    MEAN,
+    PROCESSES,
+    SMOOTH,
+    STD,
+    constant_problem,
+    gaussian_problem,
+    images,
+    keys,
+    moments,
+)
 
-GOLDEN = np.load(Path(__file__).parent / "golden" / "bridge.npz")
-DITI = np.load(Path(__file__).parent / "golden" / "diti_tiny.npz")
-PROCESSES = {"vp": VPBridge(), "ve": VEBridge()}
-SMOOTH = {"vp": (0.9, 0.2), "ve": (64.0, 16.0)}  # a stretch of time away from the singular ends
 ORDERED = [name for name in samplers.names() if hasattr(samplers.build(name), "order")]
-MEAN, STD = 0.3, 0.5  # of x_0
-
-
-def moments(process, xT, t):
-    """The mean and the standard deviation of x_t given x_T, for x_0 ~ N(MEAN, STD^2)."""
-    a, b, c = process.coefficients(jnp.asarray(t))
-    return a * xT + b * MEAN, jnp.sqrt(b**2 * STD**2 + c**2)
-
-
-def gaussian_problem(process, xT):
-    """The exact denoiser E[x_0 | x_t, x_T]."""
-
-    def denoiser(x, t):
-        a, b, c = process.coefficients(t)
-        return MEAN + STD**2 * b / (b**2 * STD**2 + c**2) * (x - a * xT - b * MEAN)
-
-    return Problem(process, denoiser, xT)
 
 
 def transported(process, xT, x, t, t_next):
     """The exact solution of the ODE: it keeps the marginals, so that a Gaussian's standard scores do not change."""
     (mean, std), (mean_next, std_next) = moments(process, xT, t), moments(process, xT, t_next)
     return mean_next + std_next * (x - mean) / std
-
-
-def constant_problem(process=PROCESSES["vp"], shape=(2, 2, 2, 1), record=lambda: None):
-    """D = 0, calling `record` in Python at each evaluation."""
-
-    def denoiser(x, t):
-        jax.debug.callback(record)
-        return jnp.zeros_like(x)
-
-    return Problem(process, denoiser, jnp.ones(shape))
-
-
-def images(seed, n=2, size=2):
-    return jax.random.normal(jax.random.key(seed), (n, size, size, 1))
-
-
-def keys(n, seed=0):
-    return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(n))
 
 
 # --- accuracy
@@ -173,97 +143,6 @@ def test_a_denoiser_that_knows_x0_is_followed_to_it():
         np.testing.assert_allclose(out, x0, atol=5e-3, err_msg=name)
 
 
-# --- churn and noise
-
-
-@pytest.mark.parametrize("name", PROCESSES)
-@pytest.mark.parametrize("ratio", [0.33, 0.9])
-def test_churn_keeps_the_marginals(name, ratio):
-    """Samples of x_t, churned along a stretch, have the mean and the variance that x_t has at its end."""
-    process, (first, last) = PROCESSES[name], SMOOTH[name]
-    n = 20_000
-    xT = jnp.full((n, 1, 1, 1), -0.7)
-    mean, std = moments(process, xT, first)
-    start = mean + std * jax.random.normal(jax.random.key(5), xT.shape)
-    nodes = np.append(np.linspace(first, last, 201), 0.0)
-    sampler = samplers.build("euler", ratio)
-    noise = normal_noise(keys(n), xT.shape)
-    states = jax.jit(lambda x: sample(sampler, gaussian_problem(process, xT), x, nodes, noise, path=True)[1])(start)
-    mean, std = (float(jnp.mean(v)) for v in moments(process, xT, last))
-    assert abs(states[-2].mean() - mean) < 0.03 * std
-    assert abs(states[-2].std() / std - 1) < 0.02
-    # It is noise that keeps them: the scores at the two ends are no longer the same, as the ODE would have it.
-    assert np.corrcoef(states[0].ravel(), states[-2].ravel())[0, 1] < 0.95
-
-
-def test_noise_is_standard_normal_and_differs_by_key_and_step():
-    noise = normal_noise(keys(64), (64, 8, 8, 3))
-    first, second = np.asarray(noise(0)), np.asarray(noise(1))
-    for values in (first, second):
-        assert stats.kstest(values.ravel(), "norm").pvalue > 1e-3
-    flat = np.concatenate([first, second]).reshape(128, -1)
-    off_diagonal = np.corrcoef(flat)[~np.eye(128, dtype=bool)]
-    assert np.abs(off_diagonal).max() < 0.45
-
-
-def test_noise_and_churned_samples_depend_on_the_example_alone():
-    all_keys, start = keys(5), images(1, n=5)
-    process = PROCESSES["vp"]
-    nodes = samplers.grid("karras", process, 6)
-
-    @jax.jit
-    def run(x, keys):
-        noise = normal_noise(keys, x.shape)
-        return sample(samplers.build("heun", 0.33), gaussian_problem(process, x), x, nodes, noise), noise(2)
-
-    rows = np.array([3, 1])
-    (whole, whole_noise), (part, part_noise) = run(start, all_keys), run(start[rows], all_keys[rows])
-    np.testing.assert_array_equal(part_noise, whole_noise[rows])
-    np.testing.assert_allclose(part, whole[rows], rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(run(start, all_keys)[0], whole)
-    other, _ = run(start, keys(5, seed=1))
-    assert np.abs(other - whole).max() > 0.01
-
-
-def test_each_step_draws_its_own_noise_once():
-    drawn = []
-
-    def noise(step):
-        jax.debug.callback(lambda i: drawn.append(int(i)), step)
-        return jnp.zeros((2, 2, 2, 1))
-
-    problem = constant_problem()
-    sample(samplers.build("heun", 0.33), problem, problem.xT, samplers.grid("karras", problem.process, 5), noise)
-    jax.effects_barrier()
-    assert sorted(drawn) == [0, 1, 2, 3, 4]
-
-
-# --- grids
-
-
-@pytest.mark.parametrize("steps", [5, 40])
-def test_karras_nodes_meet_the_official_numbers(steps):
-    nodes = samplers.grid("karras", PROCESSES["vp"], steps)
-    np.testing.assert_allclose(nodes, GOLDEN[f"karras_sigmas_vp_n{steps}"], rtol=1e-9, atol=0)
-
-
-@pytest.mark.parametrize("process", PROCESSES.values())
-@pytest.mark.parametrize("steps", [1, 2, 30])
-def test_karras_nodes_fall_from_below_T_to_zero(process, steps):
-    nodes = samplers.grid("karras", process, steps)
-    assert nodes.shape == (steps + 1,) and nodes.dtype == np.float64
-    assert nodes[-1] == 0 and 0 < nodes[0] < process.t_max
-    assert np.isclose(nodes[0], process.t_max - 1e-4)
-    assert np.all(np.diff(nodes) < 0)
-    if steps > 1:
-        assert np.isclose(nodes[-2], process.t_min)
-
-
-def test_karras_steps_shrink_towards_zero():
-    steps = -np.diff(samplers.grid("karras", PROCESSES["ve"], 30))
-    assert np.all(np.diff(steps[:-1]) < 0)
-
-
 # --- errors
 
 
@@ -284,9 +163,6 @@ def test_every_sampler_file_holds_a_sampler():
         (lambda: samplers.build("heun", 1.0), ["churn_step_ratio 1.0", "[0, 1)"]),
         (lambda: samplers.build("heun", -0.1), ["churn_step_ratio -0.1", "[0, 1)"]),
         (lambda: samplers.build("heun", float("nan")), ["churn_step_ratio nan", "[0, 1)"]),
-        (lambda: samplers.grid("karas", PROCESSES["vp"], 5), ["'karas'", "Did you mean 'karras'"]),
-        (lambda: samplers.grid("karras", PROCESSES["vp"], 0), ["steps 0", "at least one"]),
-        (lambda: samplers.grid("karras", PROCESSES["vp"], -3), ["steps -3"]),
     ],
 )
 def test_bad_settings_are_named_with_the_remedy(call, says):
@@ -295,16 +171,7 @@ def test_bad_settings_are_named_with_the_remedy(call, says):
     assert all(part in str(error.value) for part in says), error.value
 
 
-def test_a_stochastic_sampler_asks_for_noise():
-    problem = constant_problem()
-    with pytest.raises(ValueError, match="noise"):
-        sample(samplers.build("euler", 0.33), problem, problem.xT, samplers.grid("karras", problem.process, 3))
-
-
 # --- the exponential integrator: DDIM and DBIM
-
-DDPM = DiscreteVP()
-LEVELS = {"vp": (0.9, 0.3), "ve": (60.0, 5.0), "ddpm": (900.0, 250.0)}  # two times a process
 
 
 def one_step(process, denoised, x, xT, t, t_next, eta=0.0, noise=None):
@@ -346,22 +213,6 @@ def test_the_last_step_draws_nothing():
     np.testing.assert_array_equal(one_step(DDPM, x, x, x, 0.0, -1.0, 1.0, noise), quiet)
 
 
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("name", ["vp", "ve", "ddpm"])
-def test_fresh_noise_keeps_the_marginals(name, eta):
-    process, n = {**PROCESSES, "ddpm": DDPM}[name], 20_000
-    first, last = LEVELS[name]
-    xT = jnp.full((n, 1, 1, 1), -0.7)
-    mean, std = moments(process, xT, first)
-    start = mean + std * jax.random.normal(jax.random.key(5), xT.shape)
-    nodes = np.linspace(first, last, 301)
-    sampler, noise = samplers.build("exponential", eta=eta), normal_noise(keys(n), xT.shape)
-    out = jax.jit(lambda x: sample(sampler, gaussian_problem(process, xT), x, nodes, noise))(start)
-    mean, std = (float(jnp.mean(v)) for v in moments(process, xT, last))
-    assert abs(out.mean() - mean) < 0.03 * std
-    assert abs(out.std() / std - 1) < 0.025
-
-
 @pytest.mark.parametrize("steps, grid", [(1000, "ddim_range"), (999, "ddim_linspace")])
 def test_encoding_with_ddim_solves_the_ode_upward(steps, grid):
     """For Gaussian data the score (x - mean) / std stays the same along the ODE, and decoding comes back."""
@@ -389,15 +240,6 @@ def test_a_bridge_is_inverted_by_the_same_steps(name):
     np.testing.assert_allclose((code - mean_T) / std_T, (x0 - mean) / std, atol=0.05)
 
 
-def test_ddim_grids_meet_the_official_numbers():
-    up = samplers.grid("ddim_linspace", DDPM, 8, encoding=True)
-    np.testing.assert_array_equal(up, DITI["ddim8_timesteps"])
-    np.testing.assert_array_equal(samplers.grid("ddim_linspace", DDPM, 8), DITI["ddim8_timesteps"][::-1])
-    np.testing.assert_array_equal(samplers.grid("ddim_range", DDPM, 4), [750, 500, 250, 0, -1])
-    np.testing.assert_array_equal(samplers.grid("ddim_range", DDPM, 4, encoding=True), [0, 250, 500, 750, 1000])
-    assert len(samplers.grid("ddim_range", DDPM, 300)) == 1 + len(range(0, 1000, 3))
-
-
 @pytest.mark.parametrize(
     "call, says",
     [
@@ -405,10 +247,6 @@ def test_ddim_grids_meet_the_official_numbers():
         (lambda: samplers.build("exponential", eta=-1.0), ["eta -1.0", "below 0"]),
         (lambda: samplers.build("exponential", eta=float("nan")), ["eta nan"]),
         (lambda: samplers.build("exponential", 0.33, 0.5), ["eta 0.5", "0.33", "both"]),
-        (lambda: samplers.grid("ddim_range", PROCESSES["vp"], 10), ["ddim_range", "grid=karras"]),
-        (lambda: samplers.grid("ddim_linspace", DDPM, 1000), ["steps 1000", "ddim_linspace"]),
-        (lambda: samplers.grid("ddim_range", DDPM, 1001), ["steps 1001"]),
-        (lambda: samplers.grid("karras", DDPM, 1, encoding=True), ["steps 1", "no step upward", "at least 2"]),
     ],
 )
 def test_settings_that_do_not_fit_are_named(call, says):

@@ -103,8 +103,5 @@ class DiffAE(DiscreteTraining, AutoEncoder):
         eps_hat = self.predict(variables, xt, t, self.encode(variables, x0), dropout_keys)
         return ((eps - eps_hat) ** 2).mean((1, 2, 3))
 
-    def param_labels(self, params: PyTree) -> PyTree:
-        return jax.tree.map(lambda _: "train", params)
-
 
 Method = DiffAE

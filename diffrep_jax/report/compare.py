@@ -1,13 +1,13 @@
-"""Our numbers beside the papers' rows: the tables that fit a run, and where its protocol differs from theirs."""
+"""A run's numbers and the papers': the tables that fit the run, and where its protocol differs from theirs."""
 
 import math
 from collections.abc import Iterable
 from typing import Any
 
-from diffrep_jax.report import blocks
+from diffrep_jax.report import blocks, published
 from diffrep_jax.report.collect import Run
 from diffrep_jax.report.measured import AS_PUBLISHED, THIS, WAYS, Measured
-from diffrep_jax.report.published import TABLES, Column, Table
+from diffrep_jax.report.published import Column, Table
 from diffrep_jax.report.values import text
 
 WORDS = {  # what a setting is called, where its name does not say it
@@ -23,12 +23,11 @@ ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
 ALMOST = 0.05  # the papers round how many images were seen
 
 
-def beside(run: Run) -> list[Table]:
+def fitting(run: Run) -> list[Table]:
     """The published tables of models of the run's data and size."""
     data = run.config["data"]
-    return [
-        table for table in TABLES if table.image_size == data["image_size"] and table.dataset in (None, data["name"])
-    ]
+    sized = [table for table in published.tables() if table.image_size == data["image_size"]]
+    return [table for table in sized if table.dataset in (None, data["name"])]
 
 
 def comparison(table: Table, run: Run, measured: Iterable[Measured]) -> dict[str, Any]:
@@ -62,10 +61,10 @@ def block(table: Table, rows: list[list[Any]], marked: Iterable[int] = ()) -> di
 
 
 def printed(value: str) -> dict[str, Any] | None:
-    """A number with its text as the paper prints it; None for a dash."""
-    if value == "-":
+    """A number with its text as the paper prints it; None where none is published."""
+    if not value:
         return None
-    return {"value": float(value.replace(",", "")), "text": f"0{value}" if value.startswith(".") else value}
+    return {"value": published.number(value), "text": f"0{value}" if value.startswith(".") else value}
 
 
 def _closest(column: Column, candidates: Iterable[Measured]) -> Measured | None:

@@ -5,11 +5,10 @@ import time
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from diffrep_jax.report import blocks, compare
+from diffrep_jax.report import blocks, compare, published
 from diffrep_jax.report.blocks import Block
 from diffrep_jax.report.collect import Run
 from diffrep_jax.report.measured import measured
-from diffrep_jax.report.published import TABLES
 from diffrep_jax.report.values import NONE, duration
 
 POINTS = 300  # of a curve in the report; longer ones are told by the means of equal parts
@@ -53,7 +52,7 @@ def papers_section(run: Run, tasks: Collection[str]) -> Block:
 def _papers(run: Run, tasks: Collection[str]) -> Iterator[Block]:
     data = run.config["data"]
     size = f"{data['image_size']} x {data['image_size']}"
-    tables = compare.beside(run)
+    tables = compare.fitting(run)
     if not any(table.dataset for table in tables):
         yield blocks.paragraph(
             f"There are no published numbers for models of {data['name']} at {size}. Our own are in the sections "
@@ -72,8 +71,8 @@ def _papers(run: Run, tasks: Collection[str]) -> Iterator[Block]:
 
 
 def other_papers_section(run: Run) -> Block:
-    """The published tables that are not beside this run."""
-    tables = [table for table in TABLES if table not in compare.beside(run)]
+    """The published tables that this run is not compared with."""
+    tables = [table for table in published.tables() if table not in compare.fitting(run)]
     rows = [[[method, *map(compare.printed, values)] for method, values in table.rows.items()] for table in tables]
     found = [compare.block(table, own) for table, own in zip(tables, rows, strict=True)]
     return blocks.section("published", "Published numbers for other data", found, folded=True)

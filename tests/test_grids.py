@@ -1,0 +1,78 @@
+"""Grids of times: official numbers, what they begin and end with, and settings that are refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffrep_jax import samplers
+from diffrep_jax.errors import UserError
+from diffrep_jax.samplers.grids import GRIDS
+from tests.gaussian_data import DDPM, DITI, PROCESSES
+
+GOLDEN = np.load(Path(__file__).parent / "golden" / "bridge.npz")
+
+
+@pytest.mark.parametrize("steps", [5, 40])
+def test_karras_nodes_meet_the_official_numbers(steps):
+    nodes = samplers.grid("karras", PROCESSES["vp"], steps)
+    np.testing.assert_allclose(nodes, GOLDEN[f"karras_sigmas_vp_n{steps}"], rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("process", PROCESSES.values())
+@pytest.mark.parametrize("steps", [1, 2, 30])
+def test_karras_nodes_fall_from_below_T_to_zero(process, steps):
+    nodes = samplers.grid("karras", process, steps)
+    assert nodes.shape == (steps + 1,) and nodes.dtype == np.float64
+    assert nodes[-1] == 0 and 0 < nodes[0] < process.t_max
+    assert np.isclose(nodes[0], process.t_max - 1e-4)
+    assert np.all(np.diff(nodes) < 0)
+    if steps > 1:
+        assert np.isclose(nodes[-2], process.t_min)
+
+
+def test_karras_steps_shrink_towards_zero():
+    steps = -np.diff(samplers.grid("karras", PROCESSES["ve"], 30))
+    assert np.all(np.diff(steps[:-1]) < 0)
+
+
+def test_ddim_grids_meet_the_official_numbers():
+    up = samplers.grid("ddim_linspace", DDPM, 8, encoding=True)
+    np.testing.assert_array_equal(up, DITI["ddim8_timesteps"])
+    np.testing.assert_array_equal(samplers.grid("ddim_linspace", DDPM, 8), DITI["ddim8_timesteps"][::-1])
+    np.testing.assert_array_equal(samplers.grid("ddim_range", DDPM, 4), [750, 500, 250, 0, -1])
+    np.testing.assert_array_equal(samplers.grid("ddim_range", DDPM, 4, encoding=True), [0, 250, 500, 750, 1000])
+    assert len(samplers.grid("ddim_range", DDPM, 300)) == 1 + len(range(0, 1000, 3))
+
+
+@pytest.mark.parametrize(
+    "call, says",
+    [
+        (lambda: samplers.grid("karas", PROCESSES["vp"], 5), ["'karas'", "Did you mean 'karras'"]),
+        (lambda: samplers.grid("karras", PROCESSES["vp"], 0), ["steps 0", "at least one"]),
+        (lambda: samplers.grid("karras", PROCESSES["vp"], -3), ["steps -3"]),
+        (lambda: samplers.grid("ddim_range", PROCESSES["vp"], 10), ["ddim_range", "grid=karras"]),
+        (lambda: samplers.grid("ddim_linspace", DDPM, 1000), ["steps 1000", "ddim_linspace"]),
+        (lambda: samplers.grid("ddim_range", DDPM, 1001), ["steps 1001"]),
+        (lambda: samplers.grid("karras", DDPM, 1, encoding=True), ["steps 1", "no step upward", "at least 2"]),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(call, says):
+    with pytest.raises(UserError) as error:
+        call()
+    assert all(part in str(error.value) for part in says), error.value
+
+
+def test_diffaes_strides_are_the_smallest_and_other_numbers_are_refused():
+    for count in (2, 3, 30, 40, 250, 334, 500, 1000):
+        down = GRIDS["ddim_space"](DDPM, count).down()
+        stride = int(down[0] - down[1]) if count > 1 else 1000
+        assert down[-1] == -1 and len(down) == count + 1 and len(range(0, 1000, stride)) == count
+        assert stride == 1 or len(range(0, 1000, stride - 1)) > count
+    with pytest.raises(UserError, match="steps 60 is no number .* nearest are 59 and 63"):
+        GRIDS["ddim_space"](DDPM, 60)
+    for count in (1, 80, 300):
+        with pytest.raises(UserError, match=f"steps {count} is no number"):
+            GRIDS["ddim_space"](DDPM, count)
+    with pytest.raises(UserError, match="use grid=karras"):
+        GRIDS["ddim_space"](PROCESSES["vp"], 10)

@@ -1,0 +1,105 @@
+"""Noise of samplers: it keeps the marginals, depends on the example alone, and is drawn once a step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from diffrep_jax import samplers
+from diffrep_jax.samplers.driver import normal_noise, sample
+from tests.gaussian_data import (
+    DDPM,
+    LEVELS,
+    PROCESSES,
+    SMOOTH,
+    constant_problem,
+    gaussian_problem,
+    images,
+    keys,
+    moments,
+)
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize("ratio", [0.33, 0.9])
+def test_churn_keeps_the_marginals(name, ratio):
+    """Samples of x_t, churned along a stretch, have the mean and the variance that x_t has at its end."""
+    process, (first, last) = PROCESSES[name], SMOOTH[name]
+    n = 20_000
+    xT = jnp.full((n, 1, 1, 1), -0.7)
+    mean, std = moments(process, xT, first)
+    start = mean + std * jax.random.normal(jax.random.key(5), xT.shape)
+    nodes = np.append(np.linspace(first, last, 201), 0.0)
+    sampler = samplers.build("euler", ratio)
+    noise = normal_noise(keys(n), xT.shape)
+    states = jax.jit(lambda x: sample(sampler, gaussian_problem(process, xT), x, nodes, noise, path=True)[1])(start)
+    mean, std = (float(jnp.mean(v)) for v in moments(process, xT, last))
+    assert abs(states[-2].mean() - mean) < 0.03 * std
+    assert abs(states[-2].std() / std - 1) < 0.02
+    # It is noise that keeps them: the scores at the two ends are no longer the same, as the ODE would have it.
+    assert np.corrcoef(states[0].ravel(), states[-2].ravel())[0, 1] < 0.95
+
+
+def test_noise_is_standard_normal_and_differs_by_key_and_step():
+    noise = normal_noise(keys(64), (64, 8, 8, 3))
+    first, second = np.asarray(noise(0)), np.asarray(noise(1))
+    for values in (first, second):
+        assert stats.kstest(values.ravel(), "norm").pvalue > 1e-3
+    flat = np.concatenate([first, second]).reshape(128, -1)
+    off_diagonal = np.corrcoef(flat)[~np.eye(128, dtype=bool)]
+    assert np.abs(off_diagonal).max() < 0.45
+
+
+def test_noise_and_churned_samples_depend_on_the_example_alone():
+    all_keys, start = keys(5), images(1, n=5)
+    process = PROCESSES["vp"]
+    nodes = samplers.grid("karras", process, 6)
+
+    @jax.jit
+    def run(x, keys):
+        noise = normal_noise(keys, x.shape)
+        return sample(samplers.build("heun", 0.33), gaussian_problem(process, x), x, nodes, noise), noise(2)
+
+    rows = np.array([3, 1])
+    (whole, whole_noise), (part, part_noise) = run(start, all_keys), run(start[rows], all_keys[rows])
+    np.testing.assert_array_equal(part_noise, whole_noise[rows])
+    np.testing.assert_allclose(part, whole[rows], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(run(start, all_keys)[0], whole)
+    other, _ = run(start, keys(5, seed=1))
+    assert np.abs(other - whole).max() > 0.01
+
+
+def test_each_step_draws_its_own_noise_once():
+    drawn = []
+
+    def noise(step):
+        jax.debug.callback(lambda i: drawn.append(int(i)), step)
+        return jnp.zeros((2, 2, 2, 1))
+
+    problem = constant_problem()
+    sample(samplers.build("heun", 0.33), problem, problem.xT, samplers.grid("karras", problem.process, 5), noise)
+    jax.effects_barrier()
+    assert sorted(drawn) == [0, 1, 2, 3, 4]
+
+
+def test_a_stochastic_sampler_asks_for_noise():
+    problem = constant_problem()
+    with pytest.raises(ValueError, match="noise"):
+        sample(samplers.build("euler", 0.33), problem, problem.xT, samplers.grid("karras", problem.process, 3))
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("name", ["vp", "ve", "ddpm"])
+def test_fresh_noise_keeps_the_marginals(name, eta):
+    process, n = {**PROCESSES, "ddpm": DDPM}[name], 20_000
+    first, last = LEVELS[name]
+    xT = jnp.full((n, 1, 1, 1), -0.7)
+    mean, std = moments(process, xT, first)
+    start = mean + std * jax.random.normal(jax.random.key(5), xT.shape)
+    nodes = np.linspace(first, last, 301)
+    sampler, noise = samplers.build("exponential", eta=eta), normal_noise(keys(n), xT.shape)
+    out = jax.jit(lambda x: sample(sampler, gaussian_problem(process, xT), x, nodes, noise))(start)
+    mean, std = (float(jnp.mean(v)) for v in moments(process, xT, last))
+    assert abs(out.mean() - mean) < 0.03 * std
+    assert abs(out.std() / std - 1) < 0.025
