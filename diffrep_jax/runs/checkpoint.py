@@ -57,6 +57,10 @@ class Checkpoints:
         """The names of the parts that the newest checkpoint has."""
         return self._saved(self.existing_step()).keys()
 
+    def leaves(self, part: str) -> Collection[str]:
+        """The paths of the newest checkpoint's leaves in one part, such as ".kernel"."""
+        return _shapes(self._saved(self.existing_step())[part]).keys()
+
     def save(self, step: int, parts: Parts) -> None:
         """Start writing; returns as soon as the arrays have been copied. A step that exists is left as it is."""
         if step != self.latest_step():

@@ -5,7 +5,7 @@ load from the compile cache than to run, so there they become one vector. On a m
 would gather each one first: a collective a leaf.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 import jax
@@ -107,6 +107,11 @@ def split_state(joined: PyTree, like: PyTree) -> PyTree:
     return jax.tree.map(
         lambda value, wanted: split(value, wanted) if _is_joined(value) else value, joined, like, is_leaf=_is_joined
     )
+
+
+def is_joined_layout(paths: Collection[str]) -> bool:
+    """Whether an optimizer's state with these leaves was saved in the layout of `join_state`."""
+    return any(path.endswith(".small") for path in paths)
 
 
 def _is_tree(value: Any) -> bool:

@@ -217,12 +217,18 @@ def _saved_templates(training: Training, checkpoints: checkpoint.Checkpoints) ->
     parts = training.template.parts()
     if "opt_state" not in checkpoints.saved_parts():
         del parts["opt_state"]
+    elif joined.is_joined_layout(checkpoints.leaves("opt_state")):
+        parts["opt_state"] = sharding.placed(jax.eval_shape(joined.join_state, parts["opt_state"]), training.mesh)
     return parts
 
 
 def _restored(training: Training, checkpoints: checkpoint.Checkpoints) -> TrainState:
     """The newest state; its opt_state is None where the checkpoint has none, that of an imported run."""
     parts = checkpoints.restore(_saved_templates(training, checkpoints))
+    if "opt_state" in parts and joined.is_joined_layout(checkpoints.leaves("opt_state")):
+        template = training.template.opt_state
+        state = joined.split_state(parts["opt_state"], template)
+        parts["opt_state"] = jax.device_put(state, sharding.state_shardings(training.mesh, template))
     return TrainState(**{"opt_state": None} | parts)
 
 
