@@ -90,3 +90,14 @@ def classifier_file():
     return files.Contents(
         {"state_dict": tensors | {name: EXPECTED[name][None] for name in ("conds_mean", "conds_std")}}
     )
+
+
+def lightning(name, **extra):
+    """The `state_dict` of an official last.ckpt: what is not the average is zero."""
+    networks = {"model.": {n: 0 * x for n, x in tensors_of("diffae").items()}, "ema_model.": tensors_of("diffae")}
+    if name == "latent_prior":
+        prior = {f"latent_net.{n}": x for n, x in tensors_of("latent_prior").items()}
+        networks = {part: network | prior for part, network in networks.items()}
+        extra |= {"conds_mean": EXPECTED["latent_mean"][None], "conds_std": EXPECTED["latent_std"][None]}
+    flat = {part + n: x for part, network in networks.items() for n, x in network.items()}
+    return {"x_T": np.zeros((32, 3, 64, 64), np.float32)} | flat | extra

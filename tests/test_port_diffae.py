@@ -9,21 +9,10 @@ from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
 from diffrep_jax.port import diffae, files, latent_prior, parts
 from tests import golden
-from tests.diffae_official import EXPECTED, RULES, SECTIONS, T, loaded, noisy, template_of, tensors_of
+from tests.diffae_official import EXPECTED, RULES, SECTIONS, T, lightning, loaded, noisy, template_of, tensors_of
 from tests.torch_files import write
 
 # --- files, names and shapes
-
-
-def lightning(name, **extra):
-    """The `state_dict` of an official last.ckpt: what is not the average is zero."""
-    networks = {"model.": {n: 0 * x for n, x in tensors_of("diffae").items()}, "ema_model.": tensors_of("diffae")}
-    if name == "latent_prior":
-        prior = {f"latent_net.{n}": x for n, x in tensors_of("latent_prior").items()}
-        networks = {part: network | prior for part, network in networks.items()}
-        extra |= {"conds_mean": EXPECTED["latent_mean"][None], "conds_std": EXPECTED["latent_std"][None]}
-    flat = {part + n: x for part, network in networks.items() for n, x in network.items()}
-    return {"x_T": np.zeros((32, 3, 64, 64), np.float32)} | flat | extra
 
 
 @pytest.mark.parametrize("kind", ["ckpt", "safetensors"])

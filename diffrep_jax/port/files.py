@@ -21,6 +21,7 @@ from diffrep_jax.port import torch_file
 log = logging.getLogger(__name__)
 
 Tensors = Mapping[str, np.ndarray]
+_NOT_RUN = "which was not run"
 _STEPS = ("step", "global_step")  # where trainers keep the number of updates; the second is Lightning's
 _TYPES = {
     "F64": np.float64,
@@ -107,9 +108,10 @@ def _read_torch(path: pathlib.Path) -> Contents:
         raise UserError(f"{path} holds {_described(content)}, not a state dict {{name: tensor}}.")
     found = {"": content} if _is_state_dict(content) else {n: x for n, x in content.items() if _is_state_dict(x)}
     if not found:
-        name, value = next((n, x) for n, x in content.items() if not isinstance(x, torch_file.Tensor))
+        odd = {n: _described(x) for n, x in content.items() if not isinstance(x, torch_file.Tensor)}
+        name = next((n for n, described in odd.items() if _NOT_RUN in described), next(iter(odd)))
         raise UserError(
-            f"{path} is no plain state dict, nor does it hold one: {name!r} is {_described(value)}; "
+            f"{path} is no plain state dict, nor does it hold one: {name!r} is {odd[name]}; "
             "save the dict of tensors alone."
         )
     if file.names:
@@ -130,7 +132,7 @@ def _is_state_dict(value: Any) -> bool:
 def _described(value: Any) -> str:
     """What a value in a file is, for an error."""
     if isinstance(value, torch_file.Placeholder):
-        return f"something that {value.path} makes, which was not run"
+        return f"something that {value.path} makes, {_NOT_RUN}"
     if isinstance(value, dict):
         odd = next((x for x in value.values() if isinstance(x, torch_file.Placeholder)), None)
         return "a dict" if odd is None else f"a dict with {_described(odd)}"
