@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from diffrep_jax.methods.base import AutoEncoder, DiscreteTraining, check_dtype, check_halvings, freeze
+from diffrep_jax.models.apply import apply
 from diffrep_jax.models.encoder import HalfUNet
 from diffrep_jax.models.initialization import initialize
 from diffrep_jax.models.unet import UNet
@@ -80,7 +81,7 @@ class DiffAE(DiscreteTraining, AutoEncoder):
     # z, x_T and D
 
     def encode(self, variables: PyTree, x0: Image, noise: Code | None = None) -> Code:
-        return self._encoder.apply({"params": variables["params"]["encoder"]}, x0)
+        return apply(self._encoder, variables["params"]["encoder"], x0)
 
     def endpoint(self, variables: PyTree, z: Code, keys: Keys) -> Image:
         return normal_endpoint(keys, (self.image_size, self.image_size, self.channels))
@@ -94,7 +95,7 @@ class DiffAE(DiscreteTraining, AutoEncoder):
 
     def predict(self, variables: PyTree, x: Image, t: Time, z: Code, keys: Keys | None = None) -> Image:
         """eps_hat(x_t, t, z); `keys` turn dropout on."""
-        return self._unet.apply({"params": variables["params"]["unet"]}, x, t, z=z, keys=keys)
+        return apply(self._unet, variables["params"]["unet"], x, t, None, z, keys)
 
     # Training
 

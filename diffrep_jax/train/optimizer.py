@@ -5,12 +5,11 @@ from collections.abc import Hashable
 
 import jax
 import optax
-from ml_collections import ConfigDict
 
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.methods.base import Method
 from diffrep_jax.train.joined import LEAF_BY_LEAF, Elementwise
-from diffrep_jax.types import PyTree
+from diffrep_jax.types import Config, PyTree
 
 OPTIMIZERS = {
     "radam": optax.radam,
@@ -21,7 +20,7 @@ OPTIMIZERS = {
 OWN_FIELDS = {"adamw": ("weight_decay",)}  # of a config's section, besides those that all have
 
 
-def build(config: ConfigDict, method: Method, elementwise: Elementwise = LEAF_BY_LEAF) -> optax.GradientTransformation:
+def build(config: Config, method: Method, elementwise: Elementwise = LEAF_BY_LEAF) -> optax.GradientTransformation:
     """`config.name` at the constant rate `config.lr` for parameters labelled "train"; "frozen" ones stay.
 
     Where `config.clip_norm` is above 0, gradients of a larger norm, over all trained parameters, are scaled to it.
@@ -46,7 +45,7 @@ def build(config: ConfigDict, method: Method, elementwise: Elementwise = LEAF_BY
     return optax.multi_transform(transforms, labels)
 
 
-def _transform(section: ConfigDict, place: str) -> optax.GradientTransformation:
+def _transform(section: Config, place: str) -> optax.GradientTransformation:
     if section.name not in OPTIMIZERS:
         raise unknown("optimizer", section.name, OPTIMIZERS, f"{place}.name")
     if not section.lr > 0:
@@ -54,7 +53,7 @@ def _transform(section: ConfigDict, place: str) -> optax.GradientTransformation:
     return OPTIMIZERS[section.name](section.lr, **_own_settings(section, place))
 
 
-def _clipped(section: ConfigDict, place: str, transform: optax.GradientTransformation) -> optax.GradientTransformation:
+def _clipped(section: Config, place: str, transform: optax.GradientTransformation) -> optax.GradientTransformation:
     """With the gradients' norm limited, where the section says to."""
     clip_norm = section.clip_norm if "clip_norm" in section else 0.0
     if not clip_norm >= 0:
@@ -62,7 +61,7 @@ def _clipped(section: ConfigDict, place: str, transform: optax.GradientTransform
     return optax.chain(optax.clip_by_global_norm(clip_norm), transform) if clip_norm else transform
 
 
-def _own_settings(section: ConfigDict, place: str) -> dict[str, float]:
+def _own_settings(section: Config, place: str) -> dict[str, float]:
     """The arguments that this optimizer alone has."""
     settings = {}
     for field in OWN_FIELDS[section.name] if section.name in OWN_FIELDS else ():
