@@ -1,5 +1,6 @@
 """DiffAE, its plain DDIM, prior and classifier, held to numbers measured with PyTorch."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,10 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffrep_jax.errors import UserError
 from diffrep_jax.inference.edit import slerp
 from diffrep_jax.methods.base import build
 from diffrep_jax.port import diffae, latent_prior
+from diffrep_jax.processes.bridge import VPBridge
 from diffrep_jax.samplers.drift import Problem
+from diffrep_jax.samplers.grids import GRIDS
 from diffrep_jax.samplers.recipe import Sampling
 from tests import golden
 from tests.diffae_official import (
@@ -35,6 +39,15 @@ def exact_products():
         yield
 
 
+@functools.cache
+def compiled(name):
+    """(the method, its variables), its network compiled once for all of these tests."""
+    method, variables = loaded(name)
+    fast = dataclasses.replace(method)
+    object.__setattr__(fast, "predict", jax.jit(method.predict))
+    return fast, variables
+
+
 # --- activations
 
 
@@ -45,18 +58,17 @@ def test_processes():
 
 
 @pytest.mark.slow
-def test_code_noise_and_loss():
-    method, variables = loaded("diffae")
+def test_code_and_noise():
+    method, variables = compiled("diffae")
     z = jax.jit(method.encode)(variables, X0)
     assert error(z, EXPECTED["z"]) < 1e-5
-    assert error(every_second(jax.jit(method.predict)(variables, noisy(), T, z)), EXPECTED["eps_pred"]) < 1e-5
-    assert error(jax.jit(method.loss_at)(variables, X0, T, EPS), EXPECTED["loss"]) < 1e-5
+    assert error(every_second(method.predict(variables, noisy(), T, z)), EXPECTED["eps_pred"]) < 1e-5
 
 
 @pytest.mark.slow
 def test_plain_ddim():
-    method, variables = loaded("ddpm")
-    assert error(every_second(jax.jit(method.predict)(variables, noisy(), T)), EXPECTED["ddpm_eps"]) < 1e-5
+    method, variables = compiled("ddpm")
+    assert error(every_second(method.predict(variables, noisy(), T)), EXPECTED["ddpm_eps"]) < 1e-5
 
 
 def test_latent_prior():
@@ -80,9 +92,15 @@ def assert_gradient_norms(official_grads, prefix=""):
 
 
 @pytest.mark.slow
-def test_every_gradient_norm():
+def test_the_loss_and_every_gradient_norm():
     method, variables = loaded("diffae")
-    grads = jax.jit(jax.grad(lambda params: method.loss_at({"params": params}, X0, T, EPS).mean()))(variables["params"])
+
+    def mean_loss(params):
+        losses = method.loss_at({"params": params}, X0, T, EPS)
+        return losses.mean(), losses
+
+    grads, losses = jax.jit(jax.grad(mean_loss, has_aux=True))(variables["params"])
+    assert error(losses, EXPECTED["loss"]) < 1e-5
     ours = diffae.table(SECTIONS["diffae"]).to_official({"params": grads})
     assert len(ours) == len(tensors_of("diffae"))
     assert_gradient_norms(ours)
@@ -121,26 +139,31 @@ def test_respaced_betas():
     np.testing.assert_allclose(1 - alpha_bar[1:] / alpha_bar[:-1], EXPECTED["betas_T20"], rtol=1e-9)
 
 
+def test_diffaes_strides_are_the_smallest_and_other_numbers_are_refused():
+    process = build(SECTIONS["diffae"]).process
+    for count in (2, 3, 30, 40, 250, 334, 500, 1000):
+        down = GRIDS["ddim_space"](process, count).down()
+        stride = int(down[0] - down[1]) if count > 1 else 1000
+        assert down[-1] == -1 and len(down) == count + 1 and len(range(0, 1000, stride)) == count
+        assert stride == 1 or len(range(0, 1000, stride - 1)) > count
+    with pytest.raises(UserError, match="steps 60 is no number .* nearest are 59 and 63"):
+        GRIDS["ddim_space"](process, 60)
+    for count in (1, 80, 300):
+        with pytest.raises(UserError, match=f"steps {count} is no number"):
+            GRIDS["ddim_space"](process, count)
+    with pytest.raises(UserError, match="use grid=karras"):
+        GRIDS["ddim_space"](VPBridge(), 10)
+
+
 # --- samples
-
-
-@functools.cache
-def compiled(name):
-    """The denoiser D(variables, x, t, code) of a method, compiled once for all samples."""
-    method = loaded(name)[0]
-    known = (
-        (lambda variables, code, x: method.denoiser(variables, code, x))
-        if name == "diffae"
-        else (lambda variables, code, x: method.denoiser(variables))
-    )
-    return jax.jit(lambda variables, x, t, code: known(variables, code, x)(x, t))
 
 
 def ddim(name, x, steps, z=None, upward=False):
     """All states of DDIM from x on; D is clipped but for the prior's."""
-    method, variables = loaded(name)
+    method, variables = compiled(name)
+    denoise = method.denoiser(variables, z, x) if name == "diffae" else method.denoiser(variables)
     bound = (lambda x: x) if name == "latent_prior" else (lambda x: jnp.clip(x, -1, 1))
-    problem = Problem(lambda x, t: bound(compiled(name)(variables, x, t, z)), jnp.asarray(x))
+    problem = Problem(lambda x, t: bound(denoise(x, t)), jnp.asarray(x))
     stepper, states = recipe(steps).stepper(), [jnp.asarray(x)]
     plan = jax.tree.map(jnp.float32, recipe(steps).plan(method.process, upward))
     for i in range(steps):

@@ -7,7 +7,6 @@ import pytest
 
 from diffrep_jax import samplers
 from diffrep_jax.errors import UserError
-from diffrep_jax.samplers.grids import GRIDS
 from tests.gaussian_data import DDPM, DITI, PROCESSES
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "bridge.npz")
@@ -61,18 +60,3 @@ def test_settings_that_do_not_fit_are_named(call, says):
     with pytest.raises(UserError) as error:
         call()
     assert all(part in str(error.value) for part in says), error.value
-
-
-def test_diffaes_strides_are_the_smallest_and_other_numbers_are_refused():
-    for count in (2, 3, 30, 40, 250, 334, 500, 1000):
-        down = GRIDS["ddim_space"](DDPM, count).down()
-        stride = int(down[0] - down[1]) if count > 1 else 1000
-        assert down[-1] == -1 and len(down) == count + 1 and len(range(0, 1000, stride)) == count
-        assert stride == 1 or len(range(0, 1000, stride - 1)) > count
-    with pytest.raises(UserError, match="steps 60 is no number .* nearest are 59 and 63"):
-        GRIDS["ddim_space"](DDPM, 60)
-    for count in (1, 80, 300):
-        with pytest.raises(UserError, match=f"steps {count} is no number"):
-            GRIDS["ddim_space"](DDPM, count)
-    with pytest.raises(UserError, match="use grid=karras"):
-        GRIDS["ddim_space"](PROCESSES["vp"], 10)
