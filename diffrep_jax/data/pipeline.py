@@ -197,7 +197,8 @@ def _end_with_the_program(worker: int, workers: int) -> None:
     """Called in each worker process: so that none is left where the program was killed."""
 
     def wait() -> None:
-        multiprocessing.parent_process().join()
+        if parent := multiprocessing.parent_process():
+            parent.join()
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
