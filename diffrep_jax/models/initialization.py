@@ -51,6 +51,12 @@ def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
     return _initializer("uniform", bound, lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -bound, bound))
 
 
+def normal_fan_in(fan_in: int) -> nn.initializers.Initializer:
+    """N(0, 2/fan_in): Kaiming's law for rectified layers."""
+    std = (2 / fan_in) ** 0.5
+    return _initializer("normal", std, lambda key, shape: std * jax.random.normal(key, shape))
+
+
 def constant(value: float) -> nn.initializers.Initializer:
     """One value everywhere."""
     return _initializer("constant", value, lambda _, shape: jnp.full(shape, value, jnp.float32))
@@ -112,5 +118,7 @@ def _draw(key: np.ndarray, path: str, laws: dict[str, tuple[str, float]], shape:
         values *= 2 * number
         values -= number
         return values
+    if law == "normal":
+        return number * random.standard_normal(shape, np.float32)
     direction = random.standard_normal(shape, np.float32)
     return direction / np.linalg.norm(direction)
