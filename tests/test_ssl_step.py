@@ -13,6 +13,7 @@ from diffrep_jax import sharding
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods import base as methods
 from diffrep_jax.methods import parameters as frozen
+from diffrep_jax.methods.ssl import self_supervised
 from diffrep_jax.train import optimizer
 from diffrep_jax.train.state import create_state
 from diffrep_jax.train.step import make_train_step

@@ -46,9 +46,7 @@ def as_tuples(value: Any) -> Any:
     return tuple(as_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
 
-def check_same_model(
-    config: Config, saved: Config, folder: str | os.PathLike[str], changeable: Iterable[str]
-) -> None:
+def check_same_model(config: Config, saved: Config, folder: str | os.PathLike[str], changeable: Iterable[str]) -> None:
     """Raise UserError where the model or the data of the run in `folder`, `saved`, differ from `config`'s.
 
     `changeable`: the fields, such as "data.workers", that may differ.

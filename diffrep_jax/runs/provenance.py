@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-
 from jax.sharding import Mesh
 
 import diffrep_jax
