@@ -374,3 +374,12 @@ def test_the_commit_is_that_of_the_checkout_and_of_nothing_around_it(tmp_path, m
     assert provenance.software()["modified"] is True
     monkeypatch.setenv("PATH", "")
     assert provenance.software()["commit"] is None  # no git at all
+
+
+def test_pixels_and_their_floats_train_alike(images):
+    """Bit for bit, in the batch and in its micro-batches."""
+    pixels = np.random.default_rng(5).integers(0, 256, images.shape, np.uint8)
+    floats = pixels / np.float32(127.5) - np.float32(1)
+    for microbatches in (1, 4):
+        (_, bytes_, _), (_, floats_, _) = (linear_step(microbatches, batch) for batch in (pixels, floats))
+        jax.tree.map(np.testing.assert_array_equal, bytes_, floats_)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from diffrep_jax.pixels import to_float
 from diffrep_jax.train import heap
 from diffrep_jax.train.frozen import overlay, part, trained
 from diffrep_jax.train.joined import LEAF_BY_LEAF, Elementwise
@@ -16,7 +17,7 @@ from diffrep_jax.train.sharding import batch_sharding, is_one_cpu, replicated
 from diffrep_jax.train.state import TrainState
 from diffrep_jax.types import Array, Keys, PyTree
 
-Batch = dict[str, Any]  # arrays, and under "views" a dict of them
+Batch = dict[str, Any]  # arrays, and under "views" a dict of them; images may be uint8
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 
 
@@ -46,7 +47,7 @@ def make_train_step(
     def gradient(state: TrainState, batch_stats: PyTree, batch: dict[str, Array], keys: Keys) -> Any:
         def loss(params: PyTree) -> Any:
             variables = {"params": overlay(state.params, params), "batch_stats": batch_stats}
-            value, metrics, batch_stats_ = method.loss(variables, batch, keys, train=True)
+            value, metrics, batch_stats_ = method.loss(variables, _floats(batch), keys, train=True)
             return value, (metrics, batch_stats_)
 
         grads, (metrics, batch_stats) = jax.grad(loss, has_aux=True)(trained(method, state.params))
@@ -54,7 +55,7 @@ def make_train_step(
 
     def view_gradient(state: TrainState, views: dict[str, Array]) -> Any:
         def loss(params: PyTree) -> Any:
-            return method.view_loss(state.variables | {"params": overlay(state.params, params)}, views)
+            return method.view_loss(state.variables | {"params": overlay(state.params, params)}, _floats(views))
 
         return jax.grad(loss, has_aux=True)(trained(method, state.params))
 
@@ -100,6 +101,11 @@ def ema_decay_at(step: Array, ema_decay: float) -> Array:
     The batch variances start at 1 and may end near 1e-4; with 0.9999 the average would need 100,000 steps to follow.
     """
     return jnp.minimum(ema_decay, (1 + step) / (10 + step))
+
+
+def _floats(batch: dict[str, Array]) -> dict[str, Array]:
+    """The batch with its pixels in [-1, 1]."""
+    return {name: to_float(value) for name, value in batch.items()}
 
 
 def _interleave(x: Array, parts: int) -> Array:
