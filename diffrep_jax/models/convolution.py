@@ -1,14 +1,15 @@
-"""Convolutions, with gradients in the form that each backend runs fastest.
+"""Convolutions, with gradients in the form that each platform runs fastest.
 
 XLA's CPU backend runs some gradients of a convolution far below the speed of a matmul (benchmarks/RESULTS.md). There,
-1 x 1 kernels, small maps and convolutions of an upsampled image are written as matmuls. The choice is made at trace
-time from the default backend and the shapes; every form is right on every backend, a wrong guess costs speed only.
+1 x 1 kernels, small maps and convolutions of an upsampled image are written as matmuls. The choice is made
+by the platform that a program is compiled for and by the shapes. The forms for a CPU have no forward-mode derivative.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from diffrep_jax.forms import by_platform
 from diffrep_jax.types import Array, Image
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -17,12 +18,15 @@ _SMALL_MAP = 64  # pixels; at 8 x 8 and below a matmul over patches beats the gr
 
 def conv(x: Image, kernel: Array, stride: int = 1) -> Image:
     """[b, h, w, in] with a kernel [k, k, in, out] of odd k, zero padding (k - 1) / 2 -> [b, h / stride, .., out]."""
-    if jax.default_backend() == "cpu" and stride == 1:
-        if kernel.shape[0] == 1:
-            return _conv1(x, kernel)
-        if kernel.shape[0] == 3 and x.shape[1] * x.shape[2] <= _SMALL_MAP:
-            return _conv3_small(x, kernel)
-    return _conv(x, kernel, (kernel.shape[0] - 1) // 2, stride)
+
+    def plain(x: Image, kernel: Array) -> Image:
+        return _conv(x, kernel, (kernel.shape[0] - 1) // 2, stride)
+
+    if stride == 1 and kernel.shape[0] == 1:
+        return by_platform(x, kernel, cpu=_conv1, elsewhere=plain)
+    if stride == 1 and kernel.shape[0] == 3 and x.shape[1] * x.shape[2] <= _SMALL_MAP:
+        return by_platform(x, kernel, cpu=_conv3_small, elsewhere=plain)
+    return plain(x, kernel)
 
 
 def upsample(x: Image) -> Image:
@@ -37,9 +41,16 @@ def upsample_conv(x: Image, kernel: Array) -> Image:
     Two of the three taps along an axis read the same source pixel, so each of the four output parities is a 2 x 2
     convolution of x. For small sources the border costs more than that saves.
     """
-    if jax.default_backend() == "cpu" and kernel.shape[0] == 3 and min(x.shape[1:3]) >= 8:
+
+    def plain(x: Image, kernel: Array) -> Image:
+        return conv(upsample(x), kernel)
+
+    def by_parity(x: Image, kernel: Array) -> Image:
         return _parity_conv(x, _parity_kernels(kernel))
-    return conv(upsample(x), kernel)
+
+    if kernel.shape[0] == 3 and min(x.shape[1:3]) >= 8:
+        return by_platform(x, kernel, cpu=by_parity, elsewhere=plain)
+    return plain(x, kernel)
 
 
 def _conv(x: Image, kernel: Array, padding: int, stride: int = 1) -> Image:

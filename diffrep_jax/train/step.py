@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from diffrep_jax.forms import tracing_for
 from diffrep_jax.pixels import to_float
 from diffrep_jax.train import heap
 from diffrep_jax.train.frozen import overlay, part, trained
@@ -126,7 +127,8 @@ def compile_step(step: Step, state: TrainState, batch: Batch, mesh: Mesh) -> Any
     )
     gc.disable()  # tracing makes a million objects and no garbage; the collector would take a third of the time
     try:
-        lowered = jitted.lower(state, batch)
+        with tracing_for(mesh.devices.flat[0].platform):
+            lowered = jitted.lower(state, batch)
     finally:
         gc.enable()
     return lowered.compile()
