@@ -206,7 +206,7 @@ def model_flops(config: ConfigDict, what: str, batch_size: int) -> float:
     image = jax.ShapeDtypeStruct((batch_size, method.image_size, method.image_size, method.channels), jnp.float32)
 
     def cost(function: Callable[..., Any], *arguments: Any) -> float:
-        analysis = jax.jit(function).lower(*arguments).cost_analysis()
+        analysis: Any = jax.jit(function).lower(*arguments).cost_analysis()
         return float((analysis[0] if isinstance(analysis, list) else analysis)["flops"])
 
     def loss(params: Any, batch_stats: Any, x0: Any) -> Any:

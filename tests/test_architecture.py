@@ -215,7 +215,7 @@ print(*sorted({name.split(".")[1] for name in sys.modules if name.startswith("di
 
 def test_networks_samplers_and_the_step_need_jax_flax_optax_and_numpy_alone():
     parts = set(python("-c", CORE).split())
-    assert parts == {*LEAVES, "models", "processes", "samplers", "train"}
+    assert parts == {*LEAVES, "methods", "models", "processes", "samplers", "train"}
 
 
 # --- rules of the source

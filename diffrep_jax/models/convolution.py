@@ -5,6 +5,10 @@ XLA's CPU backend runs some gradients of a convolution far below the speed of a 
 by the platform that a program is compiled for and by the shapes. The forms for a CPU have no forward-mode derivative.
 """
 
+import functools
+import operator
+from collections.abc import Iterable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -61,6 +65,10 @@ def _rows(x: Array) -> Array:
     return x.reshape(-1, x.shape[-1])
 
 
+def _total(parts: Iterable[Array]) -> Array:
+    return functools.reduce(operator.add, parts)
+
+
 def _contract_rows(a: Array, b: Array) -> Array:
     """a^T b over everything but the channels."""
     return lax.dot_general(_rows(a), _rows(b), (((0,), (0,)), ((), ())))
@@ -101,7 +109,7 @@ def _conv3_small_backward(saved: tuple[Image, Array], dy: Image) -> tuple[Image,
     # Input: one matmul makes the nine contributions of every pixel, nine shifted sums place them.
     parts = _rows(dy) @ kernel.reshape(9 * channels, -1).T
     parts = jnp.pad(parts.reshape(b, h, w, 9 * channels), pad)
-    dx = sum(
+    dx = _total(
         parts[:, 2 - i : 2 - i + h, 2 - j : 2 - j + w, (3 * i + j) * channels : (3 * i + j + 1) * channels]
         for i, j in taps
     )
@@ -150,7 +158,7 @@ def _parity_conv_backward(saved: tuple[Image, Array], dy: Image) -> tuple[Image,
     split = [jnp.pad(dy[:, i::2, j::2], ((0, 0), (i, 1 - i), (j, 1 - j), (0, 0))) for i, j in _PARITIES]
     dz = jnp.concatenate(split, axis=-1)
     parts = (_rows(dz) @ kernels.reshape(4 * c, -1).T).reshape(b, h + 1, w + 1, 4 * c)
-    dx = sum(
+    dx = _total(
         parts[:, 1 - i : 1 - i + h, 1 - j : 1 - j + w, (2 * i + j) * c : (2 * i + j + 1) * c] for i, j in _PARITIES
     )
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))

@@ -4,9 +4,9 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
-import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -17,12 +17,20 @@ from diffrep_jax.train.writer import Writer
 log = logging.getLogger(__name__)
 
 
+class Metric(Protocol):
+    """A number that is being computed: a jax.Array."""
+
+    def is_ready(self) -> bool: ...
+
+    def __float__(self) -> float: ...
+
+
 class Monitor:
     """Reads metrics one step late, stops on a loss that is not finite, logs lines, shows a bar on a terminal."""
 
     def __init__(self, settings: ConfigDict, start: int, writer: Writer):
         self._settings, self._writer = settings, writer
-        self._pending: tuple[int, dict[str, jax.Array], float | None] | None = None
+        self._pending: tuple[int, Mapping[str, Metric], float | None] | None = None
         self._step = self._logged = start
         self._began = time.perf_counter()
         self._paused = 0.0
@@ -45,7 +53,7 @@ class Monitor:
         """Seconds of training time: it stands still in `paused`."""
         return time.perf_counter() - self._paused
 
-    def record(self, step: int, metrics: dict[str, jax.Array]) -> None:
+    def record(self, step: int, metrics: Mapping[str, Metric]) -> None:
         """Take the metrics of a step that was just dispatched; look at those of the step before."""
         # On a CPU the call may return when the step is done; otherwise it ends while its metrics are waited for.
         ended = self._clock() if all(value.is_ready() for value in metrics.values()) else None

@@ -1,5 +1,6 @@
 """What a training run carries from step to step, and how it is made on a mesh."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
+from diffrep_jax.methods.base import Method
 from diffrep_jax.train.frozen import averaged, overlay, trained
 from diffrep_jax.train.sharding import mesh_of, state_shardings
 from diffrep_jax.types import Array, PyTree
@@ -36,29 +38,29 @@ class TrainState:
         return self.ema | {"params": overlay(self.params, self.ema["params"])}
 
 
-def _from_variables(method: Any, variables: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
+def _from_variables(method: Method, variables: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
     state = imported_state(method, variables, 0)
-    return state.replace(opt_state=optimizer.init(trained(method, state.params)))
+    return dataclasses.replace(state, opt_state=optimizer.init(trained(method, state.params)))
 
 
-def imported_state(method: Any, variables: PyTree, step: int) -> TrainState:
+def imported_state(method: Method, variables: PyTree, step: int) -> TrainState:
     """The state of a run whose averaged weights alone are known: they are the raw ones too, without an optimizer."""
     copy = jax.tree.map(jnp.copy, variables | {"params": averaged(method, variables["params"])})
     return TrainState(jnp.asarray(step, jnp.int32), variables["params"], variables["batch_stats"], copy, None)
 
 
-def example_batch(method: Any) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes that `Method.init` needs."""
+def example_batch(method: Method) -> dict[str, Any]:
+    """The shapes that `Method.init` needs, as ShapeDtypeStructs."""
     shape = (1, method.image_size, method.image_size, method.channels)
     return {"image": jax.ShapeDtypeStruct(shape, jnp.float32)}
 
 
-def abstract_variables(method: Any, mesh: Mesh) -> PyTree:
+def abstract_variables(method: Method, mesh: Mesh) -> PyTree:
     """Shapes, types and shardings of the method's variables: nothing is computed."""
     return _placed(jax.eval_shape(lambda: method.init(jax.random.key(0), example_batch(method))), mesh)
 
 
-def abstract_state(method: Any, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def abstract_state(method: Method, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """The same for the whole state."""
     variables = abstract_variables(method, mesh)
     return _placed(jax.eval_shape(lambda v: _from_variables(method, v, optimizer), variables), mesh)
@@ -73,7 +75,7 @@ def _placed(shapes: PyTree, mesh: Mesh) -> PyTree:
 
 
 def create_state(
-    method: Any, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int, networks: PyTree = None
+    method: Method, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int, networks: PyTree = None
 ) -> TrainState:
     """A fresh state; the same values for a seed on any backend and mesh. `networks` take the places of fresh ones."""
     variables = method.init(jax.random.key(seed), example_batch(method))
@@ -83,9 +85,9 @@ def create_state(
     return jax.jit(lambda v: _from_variables(method, v, optimizer), out_shardings=shardings)(variables)
 
 
-def with_fresh_optimizer(method: Any, state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
+def with_fresh_optimizer(method: Method, state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
     """The state with the optimizer's start instead of what it had."""
     params = trained(method, state.params)
     shapes = jax.eval_shape(optimizer.init, params)
     init = jax.jit(optimizer.init, out_shardings=state_shardings(mesh_of(params), shapes))
-    return state.replace(opt_state=init(params))
+    return dataclasses.replace(state, opt_state=init(params))

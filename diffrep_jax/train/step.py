@@ -10,6 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from diffrep_jax.forms import tracing_for
+from diffrep_jax.methods.base import Method
 from diffrep_jax.pixels import to_float
 from diffrep_jax.train import heap
 from diffrep_jax.train.frozen import overlay, part, trained
@@ -29,7 +30,7 @@ def example_keys(seed: int, step: Array, batch_size: int) -> Keys:
 
 
 def make_train_step(
-    method: Any,
+    method: Method,
     optimizer: optax.GradientTransformation,
     *,
     ema_decay: float,
