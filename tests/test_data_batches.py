@@ -66,27 +66,25 @@ def test_seeds_give_other_orders_also_against_the_next_epoch():
     assert not set(map(tuple, first)) & set(map(tuple, second))
 
 
-def test_batches_are_float_images_in_range_with_their_labels():
+def test_batches_are_the_images_with_their_labels():
     batch = take(1)[0]
-    assert batch["image"].shape == (8, 4, 4, 1) and batch["image"].dtype == np.float32
+    assert batch["image"].shape == (8, 4, 4, 1) and batch["image"].dtype == np.uint8
     assert batch["label"].shape == (8,)
-    np.testing.assert_allclose(
-        batch["image"][:, :, 1:3, 0],
-        (batch["label"][:, None, None] + np.zeros((4, 2))) / 127.5 - 1,
-        atol=1e-6,
+    np.testing.assert_array_equal(
+        batch["image"][:, :, 1:3, 0], np.broadcast_to(batch["label"][:, None, None], (8, 4, 2))
     )
 
 
 def test_flips_are_half_of_all_and_drawn_anew_each_epoch():
     batches = take(50, Numbered(40))
     image = np.concatenate([batch["image"] for batch in batches])
-    left, right = (image[:, :, 0] == 1).all(axis=(1, 2)), (image[:, :, 3] == 1).all(axis=(1, 2))
+    left, right = (image[:, :, 0] == 255).all(axis=(1, 2)), (image[:, :, 3] == 255).all(axis=(1, 2))
     assert (left != right).all()
     assert 140 < right.sum() < 260  # of 400: six standard deviations
     flipped = {i: right[np.array(labels(batches)) == i].sum() for i in range(40)}
     assert sum(0 < times < 10 for times in flipped.values()) > 30  # not the same images each time
     unflipped = np.concatenate([batch["image"] for batch in take(50, Numbered(40), flip=False)])
-    assert (unflipped[:, :, 0] == 1).all()
+    assert (unflipped[:, :, 0] == 255).all()
     assert labels(take(50, Numbered(40), flip=False)) == labels(batches)
 
 
@@ -213,8 +211,8 @@ def test_ordered_batches_are_in_order_end_short_and_never_wrap():
     assert [len(batch["label"]) for batch in batches] == [8, 8, 5]
     assert labels(batches) == list(range(21))
     image = np.concatenate([batch["image"] for batch in batches])
-    assert image.dtype == np.float32 and (image[:, :, 0] == 1).all()
-    np.testing.assert_array_equal(transforms.to_uint8(image[:, 0, 1, 0]), np.arange(21))
+    assert image.dtype == np.uint8 and (image[:, :, 0] == 255).all()
+    np.testing.assert_array_equal(image[:, 0, 1, 0], np.arange(21))
 
 
 def test_ordered_batches_of_a_part():

@@ -366,10 +366,10 @@ def test_what_made_a_run_is_recorded(tmp_path):
         provenance.record_start(tmp_path, step, mesh, data={}, changed={})
     starts = provenance.starts(tmp_path)
     assert [start["from_step"] for start in starts] == [0, 3]
-    told = starts[-1]
-    assert (told["platform"], told["devices"], told["processes"]) == (jax.default_backend(), jax.device_count(), 1)
-    assert told["device"] == jax.devices()[0].device_kind and told["versions"]["jax"] == jax.__version__
-    assert abs(told["began"] - time.time()) < 600
+    start = starts[-1]
+    assert (start["platform"], start["devices"], start["processes"]) == (jax.default_backend(), jax.device_count(), 1)
+    assert start["device"] == jax.devices()[0].device_kind and start["versions"]["jax"] == jax.__version__
+    assert abs(start["began"] - time.time()) < 600
     assert [path.name for path in tmp_path.iterdir()] == [layout.STARTS]
 
 
@@ -390,9 +390,18 @@ def test_the_commit_is_that_of_the_checkout_and_of_nothing_around_it(tmp_path, m
     assert provenance.software()["commit"] is None  # a repository that surrounds it
     git(package.parent, "add", ".")
     git(package.parent, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "first")
-    told = provenance.software()
-    assert told["commit"] == git(package.parent, "rev-parse", "HEAD") and told["modified"] is False
+    software = provenance.software()
+    assert software["commit"] == git(package.parent, "rev-parse", "HEAD") and software["modified"] is False
     (package / "__init__.py").write_text("1")
     assert provenance.software()["modified"] is True
     monkeypatch.setenv("PATH", "")
     assert provenance.software()["commit"] is None  # no git at all
+
+
+def test_pixels_and_their_floats_train_alike(images):
+    """Bit for bit, in the batch and in its micro-batches."""
+    pixels = np.random.default_rng(5).integers(0, 256, images.shape, np.uint8)
+    floats = pixels / np.float32(127.5) - np.float32(1)
+    for microbatches in (1, 4):
+        (_, bytes_, _), (_, floats_, _) = (linear_step(microbatches, batch) for batch in (pixels, floats))
+        jax.tree.map(np.testing.assert_array_equal, bytes_, floats_)

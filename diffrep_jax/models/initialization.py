@@ -8,6 +8,7 @@ it draws other values of the same laws, by jax.random.
 
 import contextlib
 import contextvars
+import dataclasses
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -36,7 +37,7 @@ class Declared(nn.meta.AxisMetadata):
         return self.value
 
     def replace_boxed(self, val: Any) -> "Declared":
-        return self.replace(value=val)
+        return dataclasses.replace(self, value=val)
 
     def add_axis(self, index: int, params: dict[Any, Any]) -> "Declared":
         return self

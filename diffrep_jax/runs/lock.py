@@ -1,4 +1,4 @@
-"""One run, one writer: a lock in the run's folder that says who holds it, and ends with the process, however it ends."""
+"""One run, one writer: a lock in the run's folder that says who holds it, and that ends with the process."""
 
 import contextlib
 import json
