@@ -44,7 +44,7 @@ class Page(html.parser.HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def told(folder, tasks=TASKS):
+def document_of(folder, tasks=TASKS):
     return document(collect(folder), "DBAE", tasks, software())
 
 

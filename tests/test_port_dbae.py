@@ -71,12 +71,12 @@ def test_all_names_and_shapes_match(kind, name):
 
 @pytest.mark.parametrize(("kind", "name"), [*CASES.items(), ("large", LARGE)])
 def test_the_shapes_tell_the_config(kind, name):
-    found, config = dbae.infer(golden.manifest(name)), section(kind)
+    inferred, config = dbae.infer(golden.manifest(name)), section(kind)
     for field in ("image_size", "channels", "latent_dim", "stochastic_encoder"):
-        assert found[field] == config[field]
-    assert found["unet"] | {"head_dim": 64, "dropout": 0.0} == dict(config.unet)
-    assert found["encoder"] == dict(config.encoder)
-    assert found["generator"] == dict(config.generator)
+        assert inferred[field] == config[field]
+    assert inferred["unet"] | {"head_dim": 64, "dropout": 0.0} == dict(config.unet)
+    assert inferred["encoder"] == dict(config.encoder)
+    assert inferred["generator"] == dict(config.generator)
     dbae.check(config, golden.manifest(name), name)
 
 

@@ -109,7 +109,7 @@ def _read_torch(path: pathlib.Path, mapped: bool) -> Contents:
 
 def _torch(purpose: str) -> Any:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(f"{purpose} needs PyTorch: pip install 'diffrep_jax[torch]'") from None
     return torch

@@ -10,7 +10,7 @@ from diffrep_jax.port.config_yml import ConfigYml
 from diffrep_jax.port.engine import DENSE, NORM, Rule, Table
 
 PARTS = {"latent_denoise_fn": ""}
-UNTOLD = ("mlp.time_width",)
+UNDETERMINED = ("mlp.time_width",)
 
 
 def table(method: Mapping[str, Any]) -> Table:
@@ -47,7 +47,7 @@ def unused(method: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> dict
 
 
 def shape(yml: ConfigYml) -> dict[str, Any]:
-    """The fields of a config's `method` section that the prior's config.yml tells."""
+    """The fields of a config's `method` section that the prior's config.yml determines."""
     place = "latent_denoise_fn_config"
     yml.require(f"{place}.use_norm", True)
     yml.require(f"{place}.dropout", 0.0)

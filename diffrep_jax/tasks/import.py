@@ -167,7 +167,9 @@ def _take_shape(config: Any, source: Any, path: pathlib.Path) -> str | None:
     """Set in `config` what the official config.yml beside a checkpoint tells; its path, None where there is none."""
     yml = config_yml.find(path)
     if yml is None:
-        log.info("No config.yml is beside %s: %s are the config's, no file tells them.", path, ", ".join(source.UNTOLD))
+        log.info(
+            "No config.yml is beside %s: %s are the config's, no file tells them.", path, ", ".join(source.UNDETERMINED)
+        )
         return None
     told = source.shape(yml)
     changes = _changes(config.method, told, "method")
