@@ -40,7 +40,7 @@ def measure(config: Any, what: str, batch_size: int, repeats: int) -> dict[str, 
     import numpy as np
 
     from diffrep_jax.methods.base import build
-    from diffrep_jax.train.sharding import make_mesh
+    from diffrep_jax.sharding import make_mesh
 
     mesh = make_mesh(**config.mesh)
     method = build(config.method)
@@ -79,15 +79,22 @@ def measure(config: Any, what: str, batch_size: int, repeats: int) -> dict[str, 
 def _train(config: Any, method: Any, mesh: Any, batch_size: int) -> tuple[Callable[[], None], float, Any]:
     import jax
 
-    from diffrep_jax.train import optimizer, sharding
+    from diffrep_jax.train import joined, optimizer, sharding
     from diffrep_jax.train.state import create_state
     from diffrep_jax.train.step import compile_step, make_train_step
 
     microbatch = batch_size if config.train.microbatch_size == -1 else config.train.microbatch_size
     sharding.check_batch(batch_size, microbatch, mesh)
-    optim = optimizer.build(config.optim, method)
-    ema_decay, microbatches = config.optim.ema_decay, batch_size // microbatch
-    step = make_train_step(method, optim, ema_decay=ema_decay, seed=0, microbatches=microbatches)
+    elementwise = joined.elementwise(mesh)
+    optim = optimizer.build(config.optim, method, elementwise)
+    step = make_train_step(
+        method,
+        optim,
+        ema_decay=config.optim.ema_decay,
+        seed=0,
+        microbatches=batch_size // microbatch,
+        elementwise=elementwise,
+    )
     batch = sharding.put_batch({"image": _images(method, batch_size)}, mesh)
     state = create_state(method, optim, mesh, 0)
     began = time.perf_counter()
@@ -107,7 +114,7 @@ def _inference(work: Callable[[Any, Any, int], Callable[[], Any]]) -> Any:
         import jax
 
         from diffrep_jax.inference import Inference
-        from diffrep_jax.train.sharding import state_shardings
+        from diffrep_jax.sharding import state_shardings
         from diffrep_jax.train.state import example_batch
 
         variables = method.init(jax.random.key(0), example_batch(method))

@@ -15,18 +15,18 @@ VARIANTS = {
 
 # image size -> the U-Net's width and levels, the encoder's levels, the sizes that have attention in each
 NETWORKS = {
+    16: {"width": 16, "unet": (1, 2), "encoder": (1, 2, 4)},
     64: {"width": 64, "unet": (1, 2, 4, 8), "encoder": (1, 2, 4, 8, 8)},
     128: {"width": 128, "unet": (1, 1, 2, 3, 4), "encoder": (1, 1, 2, 3, 4, 4)},
     256: {"width": 128, "unet": (1, 1, 2, 2, 4, 4), "encoder": (1, 1, 2, 2, 4, 4, 4)},
 }
 
 
-def dbae_config(variant: str, dataset: str, image_size: int, total_steps: int, split: str) -> ConfigDict:
+def dbae_config(dataset: str, variant: str, total_steps: int) -> ConfigDict:
     """The published recipe for one data set."""
     chosen = parse_variant(variant, VARIANTS)
-    networks = NETWORKS[image_size]
-    decoding = {"sampler": "heun", "grid": "karras", "steps": 40}
-    config = shared_config(dataset, image_size, split, total_steps, batch_size=256, decoding=decoding)
+    config = shared_config(dataset, total_steps, batch_size=256, sampling={"sampler": "heun"})
+    networks = NETWORKS[config.data.image_size]
     config.method = {
         "name": "dbae",
         "image_size": config.data.get_ref("image_size"),

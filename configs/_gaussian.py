@@ -16,11 +16,13 @@ VARIANTS = {
 }
 
 # The U-Nets of DiffAE (Preechakul et al. 2022), by image size. An imported base may have another shape.
+BATCH = 128
 UNETS = {
+    16: {"width": 16, "mult": (1, 2), "blocks": 1, "attention": (8,)},
     64: {"width": 64, "mult": (1, 2, 4, 8), "blocks": 2, "attention": (16,)},
     128: {"width": 128, "mult": (1, 1, 2, 3, 4), "blocks": 2, "attention": (16,)},
 }
-ENCODERS = {64: (64, 128, 128, 128), 128: (64, 128, 256, 256, 256)}  # channels of the convolutions
+ENCODERS = {16: (32, 64), 64: (64, 128, 128, 128), 128: (64, 128, 256, 256, 256)}  # channels of the convolutions
 
 # DiTi's 64 blocks: 512 dimensions by stages of time-steps, most of them in 100 .. 299, or 8 for each block
 STAGES = {
@@ -29,32 +31,31 @@ STAGES = {
 }
 
 
-def gaussian_config(
-    method: str, variant: str, dataset: str, image_size: int, total_steps: int, split: str
-) -> ConfigDict:
-    """The published recipe of "ddpm", "pdae" or "diti" for one data set."""
+def gaussian_config(method: str, dataset: str, variant: str, images: int) -> ConfigDict:
+    """The published recipe of "ddpm", "pdae" or "diti" for one data set; `images`: how many training sees."""
     chosen = parse_variant(variant, VARIANTS[method])
-    decoding = {"sampler": "exponential", "grid": "ddim_range", "steps": 100}
-    config = shared_config(dataset, image_size, split, total_steps, batch_size=128, decoding=decoding)
+    sampling = {"sampler": "exponential", "grid": "ddim_range", "steps": 100}
+    config = shared_config(dataset, images // BATCH, BATCH, sampling)
+    size = config.data.image_size
     fields = {
         "name": method,
         "image_size": config.data.get_ref("image_size"),
         "channels": config.data.get_ref("channels"),
         "dtype": "bfloat16",
         "remat": False,
-        "unet": UNETS[image_size] | {"head_dim": -1, "heads": 1, "dropout": 0.1},
+        "unet": UNETS[size] | {"head_dim": -1, "heads": 1, "dropout": 0.1},
     }
     if method != "ddpm":
         fields |= {
             "latent_dim": 512,
-            "encoder": {"widths": ENCODERS[image_size], "attention": (16,), "heads": 4},
+            "encoder": {"widths": ENCODERS[size], "attention": (16,), "heads": 4},
         }
     if method == "diti":
         fields |= {"mode": chosen["mode"], "k": 64, "k_per_stage": (), **STAGES[chosen["stages"]]}
     config.method = fields
     for task in ("interpolate", "counterfactual"):
         config.tasks[task].invert_steps = 1000
-    config.tasks.manipulate.update(invert_steps=500, steps=200)
+    config.tasks.manipulate.invert_steps = 500  # as published, where sampling.steps is 200 for it
     if method == "diti":
         config.tasks.counterfactual.ranges = ((2, 4), (16, 8), (24, 8), (32, 32))
     config.optim = {"name": "adam", "lr": 1e-4, "ema_decay": 0.9999}
@@ -86,14 +87,15 @@ def _add_ssl(config: ConfigDict, name: str) -> None:
     config.optim.ssl = {"name": "sgd", "lr": {"simclr": 8e-3, "simsiam": 8e-4}[kind]}
 
 
-def digits(config: ConfigDict) -> ConfigDict:
-    """Made small enough for two CPU cores: 16 x 16 images of one channel."""
-    config.data.update(image_size=16, channels=1, flip=False, workers=0)
-    config.method.update(dtype="float32")
-    config.method.unet.update(width=16, mult=(1, 2), blocks=1, attention=(8,), dropout=0.0)
+def digits_config(method: str, variant: str, steps: int) -> ConfigDict:
+    """Made small enough for two CPU cores: 16 x 16 images of one channel, batches of 64."""
+    config = gaussian_config(method, "digits", variant, images=steps * BATCH)
+    config.data.update(channels=1, flip=False, workers=0)
+    config.method.dtype = "float32"
+    config.method.unet.dropout = 0.0
     if "encoder" in config.method:
-        config.method.update(latent_dim=16)
-        config.method.encoder.update(widths=(32, 64), attention=(4,))
+        config.method.latent_dim = 16
+        config.method.encoder.attention = (4,)
     if "k" in config.method:
         balanced = len(config.method.stages) == 1
         stages, dims = ((1000,), (16,)) if balanced else ((125, 250, 500, 1000), (2, 3, 6, 5))
@@ -104,13 +106,15 @@ def digits(config: ConfigDict) -> ConfigDict:
         config.method.ssl.update(start_step=0, batch_size=64, hidden=128)
         config.optim.ssl.lr = 0.1
     config.train.update(batch_size=64, checkpoint_every=500, log_every=50, keep_last=1, keep_every=0)
-    config.tasks.reconstruct.update(steps=50, batch_size=99, num_images=-1, grid_images=12)
-    config.tasks.evaluate.update(steps=50, batch_size=99, lpips=False, fid=False)  # too small, too few images
-    config.tasks.interpolate.update(steps=50, invert_steps=50, first="3", second="4", gif=True)
-    config.tasks.counterfactual.update(steps=50, invert_steps=50, first="3", second="4")
-    config.tasks.manipulate.update(steps=50, invert_steps=50, attribute="slant", epochs=200, lr=1e-2)
-    config.tasks.sample.update(steps=50, batch_size=64)
-    if config.method.name == "ddpm":
-        config.tasks.sample.update(every_steps=1000, eta=1.0)  # on so small a network cleaner than eta = 0
+    config.sampling.steps = 50
+    if method == "ddpm":
+        config.sampling.eta = 1.0  # on so small a network cleaner than eta = 0
+        config.tasks.sample.every_steps = 1000
+    config.tasks.sample.batch_size = 64
+    config.tasks.reconstruct.update(batch_size=99, num_images=-1, grid_images=12)
+    config.tasks.evaluate.update(batch_size=99, without=("lpips", "fid"))  # too small, too few images
+    config.tasks.interpolate.update(invert_steps=50, first="3", second="4", gif=True)
+    config.tasks.counterfactual.update(invert_steps=50, first="3", second="4")
+    config.tasks.manipulate.update(invert_steps=50, attribute="slant", epochs=200, lr=1e-2)
     config.tasks.probe.update(epochs=200, lr=1e-2)
     return config

@@ -14,8 +14,8 @@ from diffrep_jax.config import parse_variant
 def latent_prior_config(variant: str, latent_dim: int, layers: int, batch_size: int, total_codes: int) -> ConfigDict:
     """The recipe for codes of so many dimensions; `total_codes`: seen in training."""
     parse_variant(variant, {})
-    decoding = {"sampler": "exponential", "grid": "ddim_range", "steps": 100}
-    config = shared_config("codes", 1, "train", total_codes // batch_size, batch_size, decoding=decoding)
+    sampling = {"sampler": "exponential", "grid": "ddim_range", "steps": 100}
+    config = shared_config("codes", total_codes // batch_size, batch_size, sampling)
     config.data.update(channels=latent_dim, flip=False, workers=0)  # in memory: reading ahead would only cost
     config.method = {
         "name": "latent_prior",

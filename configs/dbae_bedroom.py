@@ -13,4 +13,4 @@ from configs._dbae import dbae_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    return dbae_config(variant, "bedroom", image_size=128, total_steps=1_020_000, split="all")
+    return dbae_config("bedroom", variant, total_steps=1_020_000)

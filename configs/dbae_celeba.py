@@ -14,8 +14,7 @@ from configs._dbae import dbae_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    config = dbae_config(variant, "celeba", image_size=64, total_steps=1_020_000, split="train")
+    config = dbae_config("celeba", variant, total_steps=1_020_000)
     if config.method.stochastic_encoder:
         config.train.total_steps = 980_000
-    config.tasks.prepare.size = 0  # as they are, 178 x 218; they are cropped when they are read
     return config

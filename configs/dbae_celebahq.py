@@ -14,4 +14,4 @@ from configs._dbae import dbae_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    return dbae_config(variant, "celebahq", image_size=128, total_steps=1_020_000, split="all")
+    return dbae_config("celebahq", variant, total_steps=1_020_000)

@@ -13,4 +13,4 @@ from configs._dbae import dbae_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    return dbae_config(variant, "folder", image_size=128, total_steps=200_000, split="train")
+    return dbae_config("folder", variant, total_steps=200_000)

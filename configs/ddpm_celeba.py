@@ -13,6 +13,4 @@ from configs._gaussian import gaussian_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    config = gaussian_config("ddpm", variant, "celeba", image_size=64, total_steps=38_000_000 // 128, split="train")
-    config.tasks.prepare.size = 0  # as they are, 178 x 218; they are cropped when they are read
-    return config
+    return gaussian_config("ddpm", "celeba", variant, images=38_000_000)

@@ -8,8 +8,8 @@ Variants: none.
 
 from ml_collections import ConfigDict
 
-from configs._gaussian import digits, gaussian_config
+from configs._gaussian import digits_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    return digits(gaussian_config("ddpm", variant, "digits", image_size=64, total_steps=3000, split="train"))
+    return digits_config("ddpm", variant, steps=3000)

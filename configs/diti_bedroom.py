@@ -14,4 +14,4 @@ from configs._gaussian import gaussian_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    return gaussian_config("diti", variant, "bedroom", image_size=128, total_steps=70_000_000 // 128, split="all")
+    return gaussian_config("diti", "bedroom", variant, images=70_000_000)

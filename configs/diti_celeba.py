@@ -15,8 +15,7 @@ from configs._gaussian import gaussian_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    config = gaussian_config("diti", variant, "celeba", image_size=64, total_steps=38_000_000 // 128, split="train")
+    config = gaussian_config("diti", "celeba", variant, images=38_000_000)
     if config.method.mode == "stop_grad" and len(config.method.stages) > 1:
         config.train.total_steps = 60_000_000 // 128
-    config.tasks.prepare.size = 0  # as they are, 178 x 218; they are cropped when they are read
     return config

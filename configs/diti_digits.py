@@ -10,8 +10,8 @@ Variants: mode=base|stop_grad|dual, stages=unbalanced|balanced, ssl=none|simclr|
 
 from ml_collections import ConfigDict
 
-from configs._gaussian import digits, gaussian_config
+from configs._gaussian import digits_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    return digits(gaussian_config("diti", variant, "digits", image_size=64, total_steps=3000, split="train"))
+    return digits_config("diti", variant, steps=3000)

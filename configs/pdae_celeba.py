@@ -15,7 +15,6 @@ from configs._gaussian import gaussian_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    config = gaussian_config("pdae", variant, "celeba", image_size=64, total_steps=38_000_000 // 128, split="train")
+    config = gaussian_config("pdae", "celeba", variant, images=38_000_000)
     config.optim.lr = 2e-4
-    config.tasks.prepare.size = 0  # as they are, 178 x 218; they are cropped when they are read
     return config

@@ -8,8 +8,8 @@ Variants: ssl=none|simclr|simclr_without_aug|simsiam.
 
 from ml_collections import ConfigDict
 
-from configs._gaussian import digits, gaussian_config
+from configs._gaussian import digits_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    return digits(gaussian_config("pdae", variant, "digits", image_size=64, total_steps=2000, split="train"))
+    return digits_config("pdae", variant, steps=2000)

@@ -14,4 +14,4 @@ from configs._gaussian import gaussian_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    return gaussian_config("pdae", variant, "horse", image_size=128, total_steps=64_000_000 // 128, split="all")
+    return gaussian_config("pdae", "horse", variant, images=64_000_000)

@@ -1,23 +1,19 @@
-"""Configs: `configs/<file>.py:<variant>`, command-line overrides, and the `config.json` of a run.
+"""Configs: `configs/<file>.py:<variant>` and command-line overrides; a run's own config is runs/config.py's.
 
-A config file has `get_config(variant: str = "") -> ConfigDict`. The saved file is the run's own description: a task
-that is given a run and no config reads it from there.
+A config file has `get_config(variant: str = "") -> ConfigDict`.
 """
 
 import ast
 import difflib
 import importlib.util
-import json
-import os
+import math
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from diffrep_jax.errors import UserError, unknown
-
-FILE_NAME = "config.json"
 
 
 def load_file(spec: str) -> ConfigDict:
@@ -85,77 +81,26 @@ def _read(text: str, old: Any, name: str) -> Any:
     except (ValueError, SyntaxError):
         value = text
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = _as_float(value, name, text)
     if isinstance(old, tuple | list) and isinstance(value, tuple | list):
         value = tuple(value)
     same_kind = isinstance(value, tuple) if isinstance(old, tuple | list) else type(value) is type(old)
     if old is not None and not same_kind:
         raise UserError(f"config.{name}={text}: expected {type(old).__name__}, as in {old!r}.")
+    _refuse_non_finite(value, f"config.{name}={text}")
     return value
 
 
-def save(config: ConfigDict, workdir: pathlib.Path) -> None:
-    """Write `config.json`, all of it or nothing."""
-    text = json.dumps(config.to_dict(), indent=2, default=list) + "\n"
-    temporary = workdir / f".{FILE_NAME}.tmp"
-    temporary.write_text(text)
-    os.replace(temporary, workdir / FILE_NAME)
-
-
-def is_run(workdir: pathlib.Path) -> bool:
-    """Whether a folder is a run's."""
-    return (workdir / FILE_NAME).is_file()
-
-
-def load_run(workdir: str | os.PathLike[str]) -> ConfigDict:
-    """The locked config of a run."""
-    path = pathlib.Path(workdir) / FILE_NAME
-    if not path.is_file():
-        raise UserError(f"No {FILE_NAME} in {workdir}: not a run. Give a --workdir that --task=train has written.")
+def _as_float(value: int, name: str, text: str) -> float:
     try:
-        return ConfigDict(_tuples(json.loads(path.read_text()))).lock()
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore it or start the run in a new --workdir.") from None
+        return float(value)
+    except OverflowError:
+        raise UserError(f"config.{name}={text} is too large for a float.") from None
 
 
-def _tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-def check_same_model(config: ConfigDict, workdir: pathlib.Path, overridden: Iterable[str] = ()) -> None:
-    """Raise UserError where `workdir` holds a run whose model or data differ from `config`'s.
-
-    Other data of the same shape may be meant, where their fields are among the `overridden`: fine-tuning.
-    """
-    free = _FREE | {name for name in overridden if name.startswith("data.")} - {"data.image_size", "data.channels"}
-    if not is_run(workdir):
-        return
-    saved = load_run(workdir).to_dict()
-    for section in ("method", "data"):
-        ours, theirs = _flat(_tuples(config.to_dict()[section])), _flat(saved.get(section, {}))
-        for field in sorted(ours.keys() | theirs.keys()):
-            if ours.get(field) != theirs.get(field) and f"{section}.{field}" not in free:
-                raise UserError(
-                    f"{workdir} holds a run with {section}.{field}={theirs.get(field)!r}, this config has "
-                    f"{ours.get(field)!r}; use another --workdir or the run's own config."
-                )
-
-
-# Fields that may change when a run goes on: they alter neither the shapes nor what was learned.
-_FREE = {
-    "data.workers",
-    "data.worker_kind",
-    "data.max_bad_fraction",
-    "method.dtype",
-    "method.remat",
-    "method.unet.dropout",
-}
-
-
-def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in section.items():
-        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return out
+def _refuse_non_finite(value: Any, place: str) -> None:
+    if isinstance(value, tuple | list):
+        for item in value:
+            _refuse_non_finite(item, place)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{place} is no finite number.")

@@ -6,10 +6,15 @@ import tempfile
 from typing import Any
 
 import numpy as np
+from diffrep_jax.runs.layout import Run
 from PIL import Image
 
+from diffrep_jax.hosts import is_first
+from diffrep_jax.inference.model import Model
+from diffrep_jax.inference.open import recipe
+from diffrep_jax.methods.base import Method
+from diffrep_jax.sharding import mesh_of
 from diffrep_jax.tasks import base
-from diffrep_jax.train.runtime import is_first
 from diffrep_jax.train.state import TrainState
 from diffrep_jax.train.writer import Writer
 
@@ -20,9 +25,8 @@ class TaskHook:
 
     name: str
     task: Any
-    method: Any
-    config: Any
-    workdir: pathlib.Path
+    method: Method
+    run: Run
 
     def due(self, step: int) -> bool:
         return step % self.task.every_steps == 0
@@ -31,17 +35,21 @@ class TaskHook:
         if not (self.task.needs_run or is_first()):
             return  # nothing to compute together, and nothing to read here
         # All processes compute, the first one writes where it counts.
-        root = self.workdir if is_first() else pathlib.Path(tempfile.gettempdir())
-        folder = root / "previews" / f"step_{step:08d}"
-        numbers = self.task.run(self.method, state.averaged, self.config, folder)
+        preview = self.run.preview(step, None if is_first() else tempfile.gettempdir())
+        model = None
+        if self.task.needs_run:
+            variables = state.averaged
+            model = Model(self.method, variables, mesh_of(variables), recipe(self.run.config))
+        numbers = self.task.run(model, preview)
         writer.scalars(step, {f"{self.name}/{key}": value for key, value in numbers.items()})
-        for picture in sorted((folder / self.name).glob("*.png")):
-            writer.image(step, f"{self.name}/{picture.stem}", np.asarray(Image.open(picture)))
+        for picture in sorted(preview.task_folder(self.name).glob("*.png")):
+            with picture.open("rb") as file:
+                writer.image(step, f"{self.name}/{picture.stem}", np.asarray(Image.open(file)))
 
 
-def task_hooks(method: Any, config: Any, workdir: pathlib.Path, data_dir: pathlib.Path | None) -> list[TaskHook]:
+def task_hooks(method: Method, run: Run, data_dir: pathlib.Path | None) -> list[TaskHook]:
     """A hook for every section of `config.tasks` whose `every_steps` is above 0."""
-    due = {name: settings for name, settings in config.tasks.items() if "every_steps" in settings}
+    due = {name: settings for name, settings in run.config.tasks.items() if "every_steps" in settings}
     tasks = {name: base.build(name, settings, {"data_dir": data_dir}) for name, settings in due.items()}
-    hooks = [TaskHook(name, task, method, config, workdir) for name, task in tasks.items() if task.every_steps > 0]
+    hooks = [TaskHook(name, task, method, run) for name, task in tasks.items() if task.every_steps > 0]
     return sorted(hooks, key=lambda hook: not hook.task.needs_run)  # the report is of what the others have written

@@ -1,20 +1,32 @@
 """The one command: trains a config, or runs a task on a trained run.
 
 python launch/main.py --config=configs/dbae_ffhq.py --workdir=runs/ffhq --data_dir=/data
-python launch/main.py --workdir=runs/ffhq --task=reconstruct --config.tasks.reconstruct.steps=20
+python launch/main.py --workdir=runs/ffhq --task=reconstruct --config.sampling.steps=20
 """
 
 import argparse
 import logging
+import os
 import pathlib
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from diffrep_jax.errors import UserError  # noqa: E402
+from diffrep_jax import discovery  # noqa: E402
+from diffrep_jax.errors import UserError, unknown  # noqa: E402
 
 DEFAULT_CONFIG = ROOT / "configs" / "dbae_digits.py"
+
+
+def tasks() -> list[str]:
+    """What `--task` may be."""
+    return ["train", *discovery.names("diffrep_jax.tasks", "Task")]
+
+
+def path(text: str) -> pathlib.Path:
+    """A path as typed, with ~ and environment variables put in: a shell leaves those after `=` to the program."""
+    return pathlib.Path(os.path.expandvars(text)).expanduser()
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
@@ -26,18 +38,15 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE[:VARIANT]", help="e.g. configs/dbae_celeba.py:bridge=ve")
-    parser.add_argument("--workdir", type=pathlib.Path, help="the run's folder (default: runs/<config>)")
-    parser.add_argument("--task", default="train", help="train, or a file of diffrep_jax/tasks (default: train)")
-    parser.add_argument("--data_dir", type=pathlib.Path, help="where the images are (default: $DIFFREP_DATA)")
-    parser.add_argument("--checkpoint", type=pathlib.Path, metavar="FILE", help="what --task=import reads")
+    parser.add_argument("--workdir", help="the run's folder, also gs://... (default: runs/<config>)")
+    parser.add_argument("--task", default="train", metavar="TASK", help=f"one of {', '.join(tasks())} (default: train)")
+    parser.add_argument("--data_dir", type=path, help="where the images are (default: $DIFFREP_DATA)")
+    parser.add_argument("--checkpoint", type=path, metavar="FILE", help="what --task=import reads")
     parser.add_argument(
-        "--weights_dir",
-        type=pathlib.Path,
-        metavar="DIR",
-        help="weight files of --task=evaluate (default: fetched once)",
+        "--weights_dir", type=path, metavar="DIR", help="weight files of --task=evaluate (default: fetched once)"
     )
     parser.add_argument(
-        "--images", type=pathlib.Path, metavar="PATH", help="images for import to measure, or manipulate to change"
+        "--images", type=path, metavar="PATH", help="images for import to measure, or manipulate to change"
     )
     parser.add_argument("--multihost", action="store_true", help="join the other hosts of a cluster or TPU pod")
     flags, rest = parser.parse_known_args(argv)
@@ -62,81 +71,88 @@ def main(argv: list[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     for library in ("absl", "jax", "orbax"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    if flags.task not in tasks():
+        raise unknown("task", flags.task, tasks(), "--task")
 
-    from diffrep_jax.train import runtime
+    from launch import runtime
 
     runtime.set_up(flags.multihost)  # before anything that uses JAX
 
-    from diffrep_jax import config as configs
-    from diffrep_jax.methods.base import build
-    from diffrep_jax.tasks import base as tasks
+    from diffrep_jax.runs.layout import Run
 
-    if flags.task not in (known := [*tasks.names(), "train"]):
-        raise configs.unknown("task", flags.task, known, "--task")
+    from diffrep_jax import config as configs
+    from diffrep_jax import hosts, sections
+    from diffrep_jax.methods.base import build
+    from diffrep_jax.tasks import base
+
+    for name in base.PATHS if flags.task == "train" else ():
+        if name != "data_dir" and getattr(flags, name) is not None:
+            takers = " or ".join(base.takers(name))
+            raise UserError(f"--{name} is of no use to --task=train; add --task={takers}.")
     config, workdir = _config_and_workdir(flags)
     configs.override(config, overrides)
-    configs.check_same_model(config, workdir, overrides)
+    sections.check(config)
     method = build(config.method)
-
-    if flags.multihost and not runtime.is_first():
+    _check_same_model(config, workdir, method, overrides)
+    if flags.multihost and not hosts.is_first():
         logging.getLogger().setLevel(logging.WARNING)  # one process speaks for all
+    run = Run.at(workdir, config)
     if flags.task == "train":
-        for flag, task in (("checkpoint", "import"), ("images", "import or manipulate"), ("weights_dir", "evaluate")):
-            if getattr(flags, flag) is not None:
-                raise UserError(f"--{flag} is of no use to --task=train; add --task={task}.")
-        _train(method, config, workdir, flags.data_dir)
+        _train(method, run, flags.data_dir)
     else:
-        _run_task(flags, method, config, workdir)
+        _run_task(flags, run)
 
 
 def _config_and_workdir(flags: argparse.Namespace) -> tuple:
     """The config named, or the one beside the checkpoint, or the run's own; the folder named, or runs/<config file>."""
     from diffrep_jax import config as configs
+    from diffrep_jax import sections
+    from diffrep_jax.runs import config as run_config
     from diffrep_jax.tasks.base import task_class
 
     spec = flags.config
     if spec is None:
-        if flags.checkpoint is not None and flags.workdir is not None and configs.is_run(flags.checkpoint.parent):
-            return configs.load_run(flags.checkpoint.parent), flags.workdir
-        if flags.workdir is not None and configs.is_run(flags.workdir):
-            return configs.load_run(flags.workdir), flags.workdir
+        if flags.checkpoint is not None and flags.workdir is not None and run_config.is_run(flags.checkpoint.parent):
+            return sections.complete(run_config.load(flags.checkpoint.parent)), flags.workdir
+        if flags.workdir is not None and run_config.is_run(flags.workdir):
+            return sections.complete(run_config.load(flags.workdir)), flags.workdir
         if flags.task != "train" and not task_class(flags.task).needs_run:
             raise UserError(f"--task={flags.task} needs a config; add --config=configs/FILE.py, or a run's --workdir.")
         if flags.task != "train" and flags.workdir is not None:
-            return configs.load_run(flags.workdir), flags.workdir  # refuses, and says why
+            return run_config.load(flags.workdir), flags.workdir  # refuses, and says why
         spec = str(DEFAULT_CONFIG)
-    workdir = flags.workdir or pathlib.Path("runs") / pathlib.Path(spec.partition(":")[0]).stem
+    workdir = flags.workdir or str(pathlib.Path("runs") / pathlib.Path(spec.partition(":")[0]).stem)
     return configs.load_file(spec), workdir
 
 
-def _train(method, config, workdir: pathlib.Path, data_dir: pathlib.Path | None) -> None:
+def _check_same_model(config, workdir: str, method, overrides: dict[str, str]) -> None:
+    """Refuse a config whose model or data are not those of the run; data that were named on the command line may be."""
+    from diffrep_jax import data, sections
+    from diffrep_jax.runs import config as run_config
+
+    if not run_config.is_run(workdir):
+        return
+    changeable = {f"data.{name}" for name in data.Settings.changeable}
+    changeable |= {f"method.{name}" for name in method.changeable}
+    changeable |= {name for name in overrides if name.startswith("data.")} - {"data.image_size", "data.channels"}
+    run_config.check_same_model(config, sections.complete(run_config.load(workdir)), workdir, changeable)
+
+
+def _train(method, run, data_dir: pathlib.Path | None) -> None:
     from diffrep_jax.train.loop import train
     from launch.hooks import task_hooks
 
-    state = train(method, config, workdir, data_dir, task_hooks(method, config, workdir, data_dir))
-    logging.info("Trained to step %d; the run is in %s.", int(state.step), workdir)
+    state = train(method, run, data_dir, task_hooks(method, run, data_dir))
+    logging.info("Trained to step %d; the run is in %s.", int(state.step), run.folder)
 
 
-def _run_task(flags: argparse.Namespace, method, config, workdir: pathlib.Path) -> None:
+def _run_task(flags: argparse.Namespace, run) -> None:
+    from diffrep_jax.inference.open import open_run
     from diffrep_jax.tasks import base
 
-    if flags.task not in config.tasks:
-        raise UserError(
-            f"The config in {workdir} has no section tasks.{flags.task}: an earlier version wrote it. Add "
-            "--config=FILE, the config file that the run began with."
-        )
-    task = base.build(flags.task, config.tasks[flags.task], {path: getattr(flags, path) for path in base.PATHS})
-    task.run(method, _trained(method, workdir) if task.needs_run else None, config, workdir)
-
-
-def _trained(method, workdir: pathlib.Path):
-    """The averaged variables of the run, on this machine's devices."""
-    import jax
-
-    from diffrep_jax.train.checkpoint import load_variables
-    from diffrep_jax.train.sharding import make_mesh
-
-    return load_variables(workdir, method, make_mesh(devices=jax.local_devices()))
+    paths = {name: getattr(flags, name) for name in base.PATHS}
+    task = base.build(flags.task, run.config.tasks[flags.task], paths)
+    task.run(open_run(run.folder, config=run.config) if task.needs_run else None, run)
 
 
 def run(argv: list[str]) -> None:

@@ -29,11 +29,13 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, compile_cache):
     """The folder of a tiny DBAE trained for four steps on digits."""
+    from diffrep_jax.runs.layout import Run
+
     from diffrep_jax.methods.base import build
     from diffrep_jax.train.loop import train
     from tests.tiny import tiny_config
 
     workdir = tmp_path_factory.mktemp("tiny run")
     config = tiny_config()
-    train(build(config.method), config, workdir, None)
+    train(build(config.method), Run.at(workdir, config), None)
     return workdir

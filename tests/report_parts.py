@@ -3,9 +3,10 @@
 import html.parser
 import re
 
+from diffrep_jax.train.provenance import software
+
 from diffrep_jax.report.collect import collect
 from diffrep_jax.report.document import document
-from diffrep_jax.train.provenance import software
 
 TASKS = ("counterfactual", "evaluate", "interpolate", "manipulate", "probe", "reconstruct", "report", "sample")
 VOID = {"meta", "img", "br", "link", "hr", "input"}

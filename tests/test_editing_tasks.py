@@ -5,15 +5,15 @@ import json
 import jax
 import numpy as np
 import pytest
+from diffrep_jax.train.checkpoint import load_variables
 
 from diffrep_jax import config as configs
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
+from diffrep_jax.sharding import make_mesh
 from diffrep_jax.tasks import base
 from diffrep_jax.tasks.counterfactual import Counterfactual
 from diffrep_jax.tasks.manipulate import Classifier
-from diffrep_jax.train.checkpoint import load_variables
-from diffrep_jax.train.sharding import make_mesh
 from tests.tiny import tiny_config
 
 RANDOM = np.random.default_rng(0)

@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from diffrep_jax.train.checkpoint import load_variables
 
 import diffrep_jax
 from diffrep_jax import config as configs
@@ -13,9 +14,8 @@ from diffrep_jax import data
 from diffrep_jax.errors import UserError
 from diffrep_jax.inference import Inference
 from diffrep_jax.methods.base import build
+from diffrep_jax.sharding import make_mesh
 from diffrep_jax.tasks import base, encode
-from diffrep_jax.train.checkpoint import load_variables
-from diffrep_jax.train.sharding import make_mesh
 from tests.tiny import tiny_config
 
 FIELDS = {"split": "test", "num_images": 20, "batch_size": 8}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffrep_jax import samplers
-from diffrep_jax.encoded import Encoded, between, slerp
+from diffrep_jax.inference.edit import Encoded, between, slerp
 from diffrep_jax.methods.base import AutoEncoder
 from diffrep_jax.processes.base import per_image
 from diffrep_jax.processes.gaussian import DiscreteVP

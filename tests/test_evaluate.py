@@ -7,6 +7,7 @@ import tracemalloc
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from diffrep_jax.train.checkpoint import load_variables
 from PIL import Image
 from scipy import linalg
 
@@ -18,9 +19,8 @@ from diffrep_jax.methods.base import build
 from diffrep_jax.metrics import image as metrics
 from diffrep_jax.metrics import lpips
 from diffrep_jax.port import files
+from diffrep_jax.sharding import make_mesh
 from diffrep_jax.tasks import _measures, base
-from diffrep_jax.train.checkpoint import load_variables
-from diffrep_jax.train.sharding import make_mesh
 from tests import perceptual
 from tests.tiny import tiny_config
 

@@ -8,15 +8,15 @@ from importlib import import_module
 import jax
 import numpy as np
 import pytest
+from diffrep_jax.train.checkpoint import load_variables, opened
 
 import diffrep_jax
 from diffrep_jax import config as configs
 from diffrep_jax.methods.base import build
 from diffrep_jax.port import dbae, files
 from diffrep_jax.processes.bridge import VPBridge
+from diffrep_jax.sharding import make_mesh
 from diffrep_jax.tasks import base
-from diffrep_jax.train.checkpoint import load_variables, opened
-from diffrep_jax.train.sharding import make_mesh
 from launch import main
 from tests.tiny import tiny_config
 

@@ -18,9 +18,9 @@ from diffrep_jax.inference import Inference
 from diffrep_jax.methods.base import build
 from diffrep_jax.methods.latent_prior import LatentPrior
 from diffrep_jax.samplers.driver import normal_noise
+from diffrep_jax.sharding import make_mesh
 from diffrep_jax.train import checkpoint, optimizer
 from diffrep_jax.train.loop import train
-from diffrep_jax.train.sharding import make_mesh
 
 MEAN = np.array([3.0, -1.0, 0.0, 10.0])
 FACTOR = np.array([[2, 0, 0, 0], [1.6, 1.2, 0, 0], [0, 0, 0.1, 0], [0, 0, -0.05, 0.1]])  # codes = mean + factor normal

@@ -6,15 +6,15 @@ import logging
 import jax
 import numpy as np
 import pytest
+from diffrep_jax.train.checkpoint import load_variables, opened
 
 import diffrep_jax
 from diffrep_jax import config as configs
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
 from diffrep_jax.port import ddpm, files, latent_prior, parts, pdae
-from diffrep_jax.train.checkpoint import load_variables, opened
+from diffrep_jax.sharding import make_mesh
 from diffrep_jax.train.init_from import networks_of
-from diffrep_jax.train.sharding import make_mesh
 from launch import main
 from tests.official import DITI_YML, changed, official_tree, tensors, write
 from tests.test_port_pdae import EXPECTED, SECTIONS, X0, autoencoder_tensors, error, shapes_of

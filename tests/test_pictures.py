@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from PIL import Image, ImageSequence
-
 from diffrep_jax.pictures import enlarge, labelled_grid, save_gif, save_png
+from PIL import Image, ImageSequence
 
 RANDOM = np.random.default_rng(0)
 

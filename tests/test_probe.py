@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from diffrep_jax.train.checkpoint import load_variables
 from scipy.stats import pearsonr
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
@@ -16,10 +17,9 @@ from diffrep_jax import data
 from diffrep_jax.data.transforms import to_float
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
+from diffrep_jax.sharding import make_mesh
 from diffrep_jax.tasks import base, probe
 from diffrep_jax.tasks.probe import fit
-from diffrep_jax.train.checkpoint import load_variables
-from diffrep_jax.train.sharding import make_mesh
 from tests.tiny import tiny_config
 
 RANDOM = np.random.default_rng(0)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from diffrep_jax.train.checkpoint import load_variables
 from PIL import Image
 
 from configs import ddpm_digits, latent_prior_digits, pdae_digits
@@ -17,9 +18,8 @@ from diffrep_jax.errors import UserError
 from diffrep_jax.inference import Inference
 from diffrep_jax.methods.base import AutoEncoder, build
 from diffrep_jax.processes.gaussian import DiscreteVP
-from diffrep_jax.train.checkpoint import load_variables
+from diffrep_jax.sharding import make_mesh
 from diffrep_jax.train.loop import train
-from diffrep_jax.train.sharding import make_mesh
 from tests.test_tasks import run_task
 
 

@@ -11,7 +11,8 @@ import pytest
 from diffrep_jax import config as configs
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods import base as methods
-from diffrep_jax.train import frozen, optimizer, sharding
+from diffrep_jax.methods import optimizer, sharding
+from diffrep_jax.methods import parameters as frozen
 from diffrep_jax.train.state import create_state
 from diffrep_jax.train.step import make_train_step
 from tests.ssl_toy import SIMCLR, SIMSIAM, Toy, normal

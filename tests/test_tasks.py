@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from diffrep_jax.train.checkpoint import load_variables
 from PIL import Image
 
 import diffrep_jax
@@ -13,9 +14,8 @@ from diffrep_jax import data
 from diffrep_jax.errors import UserError
 from diffrep_jax.inference import Inference
 from diffrep_jax.methods.base import build
+from diffrep_jax.sharding import make_mesh
 from diffrep_jax.tasks import base
-from diffrep_jax.train.checkpoint import load_variables
-from diffrep_jax.train.sharding import make_mesh
 from tests.tiny import tiny_config
 
 

@@ -78,30 +78,6 @@ def test_radam_meets_the_golden_trajectory(x64):
     np.testing.assert_array_equal(current["fixed"], np.ones(3))  # frozen
 
 
-def test_joining_small_leaves_changes_no_number(monkeypatch):
-    """Adam on a mixed tree with a frozen leaf, against optax leaf by leaf."""
-    monkeypatch.setattr(optimizer, "SMALL", 10)
-    random = np.random.default_rng(0)
-
-    def tree():
-        shapes = {"a": (2, 3), "b": (4, 5), "c": (), "w": (3,), "d": (2, 6)}
-        return {name: jnp.asarray(random.standard_normal(shape), jnp.float32) for name, shape in shapes.items()}
-
-    class Labels:
-        def param_labels(self, params):
-            return {name: "frozen" if name == "w" else "train" for name in params}
-
-    ours = optimizer.build(configs.ConfigDict({"name": "adam", "lr": 0.1, "ema_decay": 0.9}), Labels())
-    plain, params = optax.adam(0.1), tree()
-    state, expected_state = ours.init(params), plain.init(params)
-    for _ in range(3):
-        grads = tree()
-        updates, state = ours.update(grads, state, params)
-        expected, expected_state = plain.update(grads, expected_state, params)
-        for name in params:
-            np.testing.assert_array_equal(updates[name], 0 * expected[name] if name == "w" else expected[name], name)
-
-
 @pytest.mark.parametrize("microbatches", [2, 4, 8])
 def test_microbatches_give_the_step_of_the_whole_batch(microbatches, images):
     _, whole, whole_metrics = linear_step(1, images)

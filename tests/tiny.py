@@ -22,20 +22,20 @@ def tiny_config(**train) -> ConfigDict:
     config.method.generator.update(width=2)
     config.train.update(total_steps=4, batch_size=8, checkpoint_every=100, log_every=1, max_minutes=0.0)
     config.train.update(train)
-    config.tasks.reconstruct.update(every_steps=0, sampler="heun", steps=2, num_images=10, batch_size=8, grid_images=4)
-    config.tasks.interpolate.update(every_steps=0, sampler="heun", steps=2, points=3)
-    config.tasks.evaluate.update(every_steps=0, sampler="heun", steps=2, num_images=10, batch_size=8)
-    config.tasks.evaluate.update(lpips=False, fid=False)  # nothing is fetched
+    config.sampling.update(sampler="heun", steps=2)
+    config.tasks.reconstruct.update(every_steps=0, num_images=10, batch_size=8, grid_images=4)
+    config.tasks.interpolate.update(every_steps=0, points=3)
+    config.tasks.evaluate.update(every_steps=0, num_images=10, batch_size=8)
     config.tasks.evaluate.update(disentanglement_images=0, dci_images=0)
     return config.lock()
 
 
-def run_python(code: str, *, devices: int = 1, timeout: int = 300) -> str:
-    """Run code in a fresh interpreter with so many host devices; its standard output."""
+def run_python(code: str, *, devices: int = 1, timeout: int = 300, flags: str = "") -> str:
+    """Run code in a fresh interpreter with so many host devices, XLA with more `flags`; its standard output."""
     import os
 
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {flags}",
         "JAX_PLATFORMS": "cpu",
     }
     done = subprocess.run(

@@ -1,19 +1,19 @@
 """Data sets by name, and batches from them: images leave as NHWC in [-1, 1] under the key "image"."""
 
 import os
-from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 
+from diffrep_jax import discovery
 from diffrep_jax.data import datasets
 from diffrep_jax.data.datasets import ImageDataset
-from diffrep_jax.data.pipeline import Loading, ordered_batches, train_batches, view_batches
+from diffrep_jax.data.pipeline import Loading, Settings, ordered_batches, train_batches, view_batches
 from diffrep_jax.errors import UserError, unknown
 
 __all__ = [
     "ImageDataset",
     "Loading",
     "NoAttributes",
+    "Settings",
     "dataset_names",
     "open_dataset",
     "ordered_batches",
@@ -27,8 +27,8 @@ class NoAttributes(UserError):
 
 
 def dataset_names() -> tuple[str, ...]:
-    """The data sets that there are: one for each file in datasets/ whose name has no leading underscore."""
-    return tuple(sorted(m.name for m in iter_modules(datasets.__path__) if not m.name.startswith("_")))
+    """The data sets that there are: the files of datasets/ that end in `Dataset = ...`."""
+    return discovery.names(datasets.__name__, "Dataset")
 
 
 def open_dataset(
@@ -52,7 +52,7 @@ def open_dataset(
         raise unknown("data set", name, dataset_names())
     data_dir = data_dir or os.environ.get("DIFFREP_DATA")
     directory = Path(data_dir).expanduser() if data_dir else None
-    dataset = import_module(f"{datasets.__name__}.{name}").Dataset(directory, split, image_size, channels, attributes)
+    dataset = discovery.load(datasets.__name__, name, "Dataset")(directory, split, image_size, channels, attributes)
     if attributes and not dataset.attribute_names:
         raise NoAttributes(f"The data set '{name}' has no attributes in '{directory}': {dataset.attributes_from}")
     return dataset

@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from diffrep_jax.data.transforms import flip as flip_image
 from diffrep_jax.data.transforms import to_float
 from diffrep_jax.data.views import twice, two_views
 from diffrep_jax.errors import UserError, unknown
+from diffrep_jax.fields import check_numbers
 
 Batch = dict[str, np.ndarray]
 Example = dict[str, Any]
@@ -62,6 +63,33 @@ class Loading:
             raise UserError(f"process_index is {index}: use 0 to {count - 1}, as there are {count}.")
         if self.batch_size % count:
             raise UserError(f"batch_size {self.batch_size} does not divide among {count} processes: use a multiple.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The config's section `data`.
+
+    Attributes:
+      name: the data set; split: of it, that is trained on; image_size, channels: of the images that the model takes.
+      flip: mirror images left-right at random.
+      workers, worker_kind, max_bad_fraction: as in `Loading`.
+    """
+
+    name: str = "digits"
+    image_size: int = 64
+    channels: int = 3
+    split: str = "train"
+    flip: bool = True
+    workers: int = 8
+    worker_kind: str = "thread"
+    max_bad_fraction: float = 0.001
+
+    changeable: ClassVar[tuple[str, ...]] = ("workers", "worker_kind", "max_bad_fraction")  # when a run goes on
+
+    def __post_init__(self):
+        if self.worker_kind not in WORKER_KINDS:
+            raise unknown("kind of workers", self.worker_kind, WORKER_KINDS, "config.data.worker_kind")
+        check_numbers(self, "config.data", {"image_size": 1, "channels": 1, "workers": 0, "max_bad_fraction": 0})
 
 
 def train_batches(dataset: ImageDataset, loading: Loading, *, flip: bool) -> Iterator[Batch]:
@@ -116,7 +144,7 @@ def ordered_batches(
     order = (range(len(dataset)) if indices is None else indices)[:num_images]
     examples = _readable(dataset, order, BadEntries(len(dataset), max_bad_fraction))
     parts = iter(lambda: list(itertools.islice(examples, batch_size)), [])
-    return (_finish(_collate(part)) for part in parts)
+    return (_collate(part) for part in parts)
 
 
 def _seeds(seed: int, stream: tuple[int, ...]) -> tuple[int, int]:

@@ -57,10 +57,10 @@ class Settings:
       quality: of JPEG, 1 to 100. lossless: WebP without loss instead.
     """
 
-    size: int
-    crop: bool
-    quality: int
-    lossless: bool
+    size: int = 256
+    crop: bool = False
+    quality: int = 95
+    lossless: bool = False
 
     def __post_init__(self) -> None:
         if self.size < 0:

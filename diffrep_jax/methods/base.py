@@ -1,12 +1,10 @@
-"""What tasks may ask of a method, and how a method is found: by the file name, `methods/<name>.py`'s `Method`.
+"""What tasks may ask of a method, and how a method is known: by the file name, `methods/<name>.py`'s `Method`.
 
 `variables` is {"params": ..., "batch_stats": ...}; everything here is pure. Randomness comes as one key an example, so
 that a result depends neither on the batch around it nor on how the batch is split over micro-batches or devices.
 """
 
 import dataclasses
-import importlib
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
@@ -15,11 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax.core import FrozenDict
 
+from diffrep_jax import discovery
 from diffrep_jax.errors import UserError, unknown
+from diffrep_jax.fields import construct
 from diffrep_jax.processes.base import per_image
 from diffrep_jax.samplers.drift import Denoiser, Problem
 from diffrep_jax.samplers.driver import Noise, Stepper, sample
-from diffrep_jax.types import Array, Code, Image, Keys, PyTree, Scalar, Time
+from diffrep_jax.types import Array, Code, Image, Keys, Process, PyTree, Scalar, Time
+
+PACKAGE = "diffrep_jax.methods"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Views:
     """A second batch for training, of its own size and in its own order: two views of each image.
 
     Attributes:
-      batch_size: the number of images.
+      batch_size: the number of images; place: the config's field that says it.
       augment, jitter: as in `data.view_batches`.
       start_step: the number of updates before the first that has them.
     """
@@ -36,24 +38,43 @@ class Views:
     augment: bool
     jitter: float
     start_step: int
+    place: str
 
 
 class Method(Protocol):
     """A frozen dataclass whose fields are the config's `method` section.
 
-    `untold` names the fields that change results but that no checkpoint tells, with the values they may have;
-    `evidence` is lowest for the right one.
+    `undetermined` names the fields that change results but that no checkpoint says, with the values they may have;
+    `candidate_errors` is lowest for the right one. `changeable` are the fields, dots for those of sections, that alter
+    neither a shape nor what was learned, so that a run may go on with other values.
 
     `views` is None, but for methods with a second loss, on views; these have `view_loss` too.
     """
 
-    image_size: int
-    channels: int
-    untold: ClassVar[Mapping[str, tuple[Any, ...]]]
-    views: Views | None
+    undetermined: ClassVar[Mapping[str, tuple[Any, ...]]]
+    changeable: ClassVar[tuple[str, ...]]
 
-    def init(self, rng: Array, batch: dict[str, Array]) -> PyTree:
+    @property
+    def process(self) -> Process: ...
+
+    @property
+    def image_size(self) -> int: ...
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def views(self) -> Views | None: ...
+
+    def init(self, rng: Array, batch: Mapping[str, Any]) -> PyTree:
         """The variables; only the shapes of `batch` matter."""
+        ...
+
+    def with_statistics(self, variables: PyTree, statistics: Mapping[str, np.ndarray]) -> PyTree:
+        """The variables with what a data set says of itself as a whole (`ImageDataset.statistics`) in its buffers."""
         ...
 
     def loss(
@@ -69,8 +90,12 @@ class Method(Protocol):
         """
         ...
 
-    def evidence(self, variables: PyTree, x0: Image, keys: Keys) -> dict[str, Array]:
-        """{field of `untold`: error of each image under each of the field's values, [b, values]}."""
+    def candidate_errors(self, variables: PyTree, x0: Image, keys: Keys) -> dict[str, Array]:
+        """{field of `undetermined`: error of each image under each of the field's values, [b, values]}."""
+        ...
+
+    def beyond_shapes(self, network: str) -> Mapping[str, Any]:
+        """The settings of a network, by its name in `params`, that no shape of its parameters says."""
         ...
 
     def param_labels(self, params: PyTree) -> PyTree:
@@ -82,14 +107,46 @@ class Method(Protocol):
         ...
 
 
-class AutoEncoder:
-    """A method with a code: image -> z -> x_T -> image. Subclasses say the first four, decoding follows."""
+class Base:
+    """The answers that most methods give."""
 
-    process: Any
+    undetermined: ClassVar[Mapping[str, tuple[Any, ...]]] = FrozenDict()
+    changeable: ClassVar[tuple[str, ...]] = ("dtype", "remat", "unet.dropout")
+
+    @property
+    def views(self) -> Views | None:
+        return None
+
+    def with_statistics(self, variables: PyTree, statistics: Mapping[str, np.ndarray]) -> PyTree:
+        return variables
+
+    def view_loss(self, variables: PyTree, views: dict[str, Array]) -> tuple[Scalar, dict[str, Scalar]]:
+        raise NotImplementedError(f"{type(self).__name__} has no loss on views")
+
+    def candidate_errors(self, variables: PyTree, x0: Image, keys: Keys) -> dict[str, Array]:
+        return {}
+
+    def beyond_shapes(self, network: str) -> Mapping[str, Any]:
+        settings = getattr(self, network, {})
+        return {name: settings[name] for name in ("heads", "head_dim") if name in settings}
+
+    def param_labels(self, params: PyTree) -> PyTree:
+        return jax.tree.map(lambda _: "train", params)
+
+
+class AutoEncoder(Base):
+    """A method with a code: image -> z -> x_T -> image. Subclasses say the first three, decoding follows.
+
+    x_T and z are independent: z may be moved while x_T stays. An attribute's direction is that of a head on codes
+    normalised by their mean and deviation, or where `edits_normalised` is False on codes as they are.
+    """
+
+    edits_normalised: ClassVar[bool] = True
+
+    process: Process
     image_size: int
     channels: int
     latent_dim: int
-    views: Views | None = None
 
     def encode(self, variables: PyTree, x0: Image, noise: Code | None = None) -> Code:
         """x0 -> z [b, d]. `noise` [b, d] is for a stochastic encoder only; None takes its mean."""
@@ -100,7 +157,7 @@ class AutoEncoder:
         raise NotImplementedError
 
     def denoiser(self, variables: PyTree, z: Code, xT: Image) -> Denoiser:
-        """The closure D(x_t, t), unclipped; x_T and z need not belong together."""
+        """The closure D(x_t, t), unclipped."""
         raise NotImplementedError
 
     def denoiser_of_sample(self, variables: PyTree, z: Code, xT: Image) -> Denoiser:
@@ -112,55 +169,44 @@ class AutoEncoder:
         """The dimension behind each block of z, where the code is built of blocks; here it is one block."""
         return np.array([self.latent_dim])
 
-    def invert(
-        self, variables: PyTree, x0: Image, z: Code, xT: Image, sampler: Stepper, nodes: Array, path: bool = False
-    ) -> Any:
-        """x_0 -> the stochastic code, [b, h, w, c]: what decoding starts with beside z and x_T to come back to x_0.
+    def invert(self, variables: PyTree, x0: Image, z: Code, xT: Image, stepper: Stepper, plan: PyTree) -> Image:
+        """x_0 -> the state at the plan's last time: the same ODE upward, x_0 counting as the state at its first.
 
-        The same ODE upward, x_0 counting as the state at nodes[0], finds the state x at t = nodes[-1]; the code is
-        x - a(t) x_T. For the Gaussian family, a = 0, that is the paper's inferred x_T, and `xT` plays no part; for a
-        bridge it is what x has beside the fixed x_T. With `path` also all states. The denoiser is clipped, as in
-        decoding.
+        Less a(t) x_T that is the stochastic code, what decoding starts with besides z and x_T to come back to x_0: for
+        the Gaussian family, a = 0, the paper's inferred x_T. The denoiser is clipped, as in decoding.
         """
-        out = sample(sampler, self._problem(self.denoiser(variables, z, xT), xT), x0, nodes, None, path)
-        state = out[0] if path else out
-        a = self.process.coefficients(jnp.asarray(nodes)[-1])[0]
-        return (state - a * xT, out[1]) if path else state - a * xT
-
-    def _problem(self, denoiser: Denoiser, xT: Image) -> Problem:
-        return Problem(self.process, lambda x, t: jnp.clip(denoiser(x, t), -1, 1), xT)
+        return sample(stepper, _clipped(self.denoiser(variables, z, xT), xT), x0, plan)
 
     def decode(
         self,
         variables: PyTree,
         z: Code,
         xT: Image,
-        sampler: Stepper,
-        nodes: Array,
+        start: Image,
+        stepper: Stepper,
+        plan: PyTree,
         noise: Noise | None = None,
-        path: bool = False,
-        stochastic_code: Image | None = None,
-        sampled: bool = False,
-    ) -> Any:
-        """(z, x_T) -> x_0 in [-1, 1], the denoiser clipped as in the papers; with `path` also all states.
+    ) -> Image:
+        """(z, x_T) -> x_0 in [-1, 1], D clipped as in the papers; `start`: x_T, or what `invert` has reached."""
+        problem = _clipped(self.denoiser(variables, z, xT), xT)
+        return jnp.clip(sample(stepper, problem, start, plan, noise), -1, 1)
 
-        It starts at x_T, or at a(t) x_T + what `invert` found, t = nodes[0]. `sampled`: the codes are samples of a
-        prior (`denoiser_of_sample`).
-        """
-        start = xT
-        if stochastic_code is not None:
-            start = self.process.coefficients(jnp.asarray(nodes)[0])[0] * xT + stochastic_code
-        denoiser = (self.denoiser_of_sample if sampled else self.denoiser)(variables, z, xT)
-        out = sample(sampler, self._problem(denoiser, xT), start, nodes, noise, path)
-        return (jnp.clip(out[0], -1, 1), out[1]) if path else jnp.clip(out, -1, 1)
+    def decode_sample(
+        self, variables: PyTree, z: Code, xT: Image, stepper: Stepper, plan: PyTree, noise: Noise | None = None
+    ) -> Image:
+        """As `decode`, from x_T, where z is a sample of a prior."""
+        problem = _clipped(self.denoiser_of_sample(variables, z, xT), xT)
+        return jnp.clip(sample(stepper, problem, xT, plan, noise), -1, 1)
 
 
-class DiscreteTraining:
+def _clipped(denoiser: Denoiser, xT: Image) -> Problem:
+    return Problem(lambda x, t: jnp.clip(denoiser(x, t), -1, 1), xT)
+
+
+class DiscreteTraining(Base):
     """The training of methods on discrete steps: t uniform, one noise an image, the loss that `loss_at` gives there."""
 
-    process: Any
-    untold = FrozenDict()
-    views: Views | None = None
+    process: Process
 
     def loss_at(self, variables: PyTree, x0: Image, t: Time, eps: Image, dropout_keys: Keys | None = None) -> Array:
         """The loss of each image [b] for given draws, a mean over pixels; dropout is on where there are keys."""
@@ -171,13 +217,11 @@ class DiscreteTraining:
     ) -> tuple[Scalar, dict[str, Scalar], PyTree]:
         x0 = batch["image"]
         k_t, k_eps, k_dropout = split_keys(keys, 3)
-        t = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.process.steps))(k_t).astype(jnp.float32)
+        steps = self.process.steps
+        t = jax.vmap(lambda key: jax.random.randint(key, (), 0, steps))(k_t).astype(jnp.float32)
         eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(k_eps)
         loss = self.loss_at(variables, x0, t, eps, k_dropout if train else None).mean()
         return loss, {"loss": loss}, variables["batch_stats"]
-
-    def evidence(self, variables: PyTree, x0: Image, keys: Keys) -> dict[str, Array]:
-        return {}
 
 
 class Unconditional(DiscreteTraining):
@@ -195,6 +239,10 @@ class Unconditional(DiscreteTraining):
         """eps_hat(x_t, t); `keys` turn dropout on."""
         raise NotImplementedError
 
+    def statistics(self, variables: PyTree) -> Mapping[str, Array]:
+        """What the variables keep of the data that they were trained on as a whole; nothing of images."""
+        return {}
+
     def denoiser(self, variables: PyTree) -> Denoiser:
         """The closure D(x_t, t) = (x_t - c eps_hat) / b, unclipped."""
 
@@ -211,43 +259,40 @@ class Unconditional(DiscreteTraining):
         return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
     def generate(
-        self, variables: PyTree, xT: Image, sampler: Stepper, nodes: Array, noise: Noise | None = None
-    ) -> Image:
+        self, variables: PyTree, xT: Image, stepper: Stepper, plan: PyTree, noise: Noise | None = None
+    ) -> Array:
         """x_T -> x_0. Where that is an image D and x_0 are clipped to [-1, 1], as in decoding."""
         denoiser = self.denoiser(variables)
         bounded = (lambda x: jnp.clip(x, -1, 1)) if self.makes_images else (lambda x: x)
-        problem = Problem(self.process, lambda x, t: bounded(denoiser(x, t)), xT)
-        return bounded(sample(sampler, problem, xT, nodes, noise))
+        return bounded(sample(stepper, Problem(lambda x, t: bounded(denoiser(x, t)), xT), xT, plan, noise))
 
 
-def names() -> list[str]:
-    """The methods that a config may name: the files that end in `Method = ...`."""
-    folder = pathlib.Path(__file__).parent
-    return sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "base", "ssl"))
+def names() -> tuple[str, ...]:
+    """The methods that a config may name: the files of this folder that end in `Method = ...`."""
+    return discovery.names(PACKAGE, "Method")
 
 
-def build(config: Any) -> Any:
+def method_class(name: Any) -> type:
+    """`methods/<name>.py`'s `Method`; raises UserError for a name that there is not."""
+    if name not in names():
+        raise unknown("method", name, names(), "config.method.name")
+    return discovery.load(PACKAGE, name, "Method")
+
+
+def build(config: Mapping[str, Any]) -> Any:
     """The method of a config's `method` section: its `name`, the other entries are the constructor's arguments.
 
-    Raises UserError where the name or a field is unknown, or a field is missing.
+    Raises UserError where the name or a field is unknown, or a field without a default is missing.
     """
     fields = dict(config)
     name = fields.pop("name", None)
-    if name not in names():
-        raise unknown("method", name, names(), "config.method.name")
-    return construct(importlib.import_module(f"diffrep_jax.methods.{name}").Method, fields, f"config.method of {name}")
+    return construct(method_class(name), fields, f"config.method of {name}")
 
 
-def construct(cls: type, fields: Mapping[str, Any], place: str) -> Any:
-    """The dataclass with these fields; raises UserError that names `place` where one is unknown or missing."""
-    known = {f.name for f in dataclasses.fields(cls)}
-    for field in fields:
-        if field not in known:
-            raise unknown("field", field, known, place)
-    missing = [f.name for f in dataclasses.fields(cls) if f.name not in fields and f.default is dataclasses.MISSING]
-    if missing:
-        raise UserError(f"{place} lacks {', '.join(missing)}; add it to the config.")
-    return cls(**fields)
+def example_batch(method: Method) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes that `Method.init` needs."""
+    shape = (1, method.image_size, method.image_size, method.channels)
+    return {"image": jax.ShapeDtypeStruct(shape, jnp.float32)}
 
 
 def split_keys(keys: Keys, number: int) -> list[Keys]:

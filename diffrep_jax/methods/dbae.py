@@ -61,7 +61,8 @@ class DBAE(AutoEncoder):
     encoder: Mapping[str, Any]
     generator: Mapping[str, Any]
 
-    untold = FrozenDict(sigma_data_end=(0.0, 0.5))  # training had 0.5 and the official inference 0
+    edits_normalised = False
+    undetermined = FrozenDict(sigma_data_end=(0.0, 0.5))  # training had 0.5 and the official inference 0
 
     def __post_init__(self):
         for name in ("unet", "encoder", "generator"):
@@ -173,7 +174,7 @@ class DBAE(AutoEncoder):
         weight = self.preconditioning.weight(*self.process.coefficients(t))
         return weight * mse, mse, {"generator": new["batch_stats"]}
 
-    def evidence(self, variables: PyTree, x0: Image, keys: Keys) -> dict[str, Array]:
+    def candidate_errors(self, variables: PyTree, x0: Image, keys: Keys) -> dict[str, Array]:
         z = self.encode(variables, x0)
         xT = self.endpoint(variables, z)
         eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(keys)
@@ -186,7 +187,7 @@ class DBAE(AutoEncoder):
             return ((denoiser(xt, t) - x0) ** 2).mean((1, 2, 3))
 
         # It matters where t is next to T: one U-Net, at all pairs of a value and a time, one after the other.
-        values = jnp.asarray(self.untold["sigma_data_end"])
+        values = jnp.asarray(self.undetermined["sigma_data_end"])
         pairs = jnp.meshgrid(values, jnp.asarray([1e-4, 1e-3]), indexing="ij")
         errors = jax.lax.map(error, tuple(x.ravel() for x in pairs))
         return {"sigma_data_end": errors.reshape(*pairs[0].shape, -1).mean(1).T}
@@ -196,9 +197,6 @@ class DBAE(AutoEncoder):
         low, high = self.process.t_min, self.process.t_max
         t = jax.vmap(lambda key: jax.random.uniform(key, minval=low, maxval=high))(keys)
         return jnp.minimum(t, high * (1 - 1e-6))
-
-    def param_labels(self, params: PyTree) -> PyTree:
-        return jax.tree.map(lambda _: "train", params)
 
 
 Method = DBAE

@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from diffrep_jax.methods.base import Unconditional, check_dtype, check_halvings, freeze
@@ -61,9 +60,6 @@ class DDPM(Unconditional):
     def loss_at(self, variables: PyTree, x0: Image, t: Time, eps: Image, dropout_keys: Keys | None = None) -> Array:
         eps_hat = self.predict(variables, diffuse(self.process, x0, jnp.zeros_like(x0), eps, t), t, dropout_keys)
         return ((eps - eps_hat) ** 2).mean((1, 2, 3))
-
-    def param_labels(self, params: PyTree) -> PyTree:
-        return jax.tree.map(lambda _: "train", params)
 
 
 Method = DDPM

@@ -7,15 +7,16 @@ image is one code, normalised by the mean and the standard deviation of all of t
     loss = E_t,eps |eps - eps_hat(z_t, t)|,  t uniform                                            (an MLP, L1)
 
 Sampling is that of a DDPM from z_T ~ N(0, I); z_0 is not clipped. Then z = mean + std z_0, and the auto-encoder decodes
-it. Here a code is an image of one pixel with d channels.
+it. Here a code is an image of one pixel with d channels. Mean and deviation are buffers, part of the checkpoint, and
+with them the auto-encoder's fingerprint: the code of one fixed picture, by which it is known again.
 """
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import Unconditional, check_dtype, freeze
@@ -23,7 +24,10 @@ from diffrep_jax.models.initialization import initialize
 from diffrep_jax.models.latent_mlp import LatentMLP
 from diffrep_jax.processes.base import diffuse
 from diffrep_jax.processes.gaussian import DiscreteVP
-from diffrep_jax.types import Array, Image, Keys, PyTree, Time
+from diffrep_jax.samplers.driver import Noise, Stepper
+from diffrep_jax.types import Array, Code, Image, Keys, PyTree, Time
+
+BUFFERS = ("mean", "std", "fingerprint")  # of all codes in each dimension, [d]; a fingerprint of zeros is unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,18 +72,34 @@ class LatentPrior(Unconditional):
     def init(self, rng: Array, batch: dict[str, Array]) -> PyTree:
         code = jnp.zeros(batch["image"].shape[:1] + (self.channels,), jnp.float32)
         mlp = initialize(self._mlp, rng, code, jnp.ones(code.shape[0]))
-        return {"params": {"mlp": mlp["params"]}, "batch_stats": {}}
+        buffers = {name: jnp.full((self.channels,), float(name == "std")) for name in BUFFERS}
+        return {"params": {"mlp": mlp["params"]}, "batch_stats": {"codes": buffers}}
+
+    def with_statistics(self, variables: PyTree, statistics: Mapping[str, np.ndarray]) -> PyTree:
+        buffers = dict(variables["batch_stats"]["codes"])
+        buffers |= {name: jnp.asarray(statistics[name], jnp.float32) for name in BUFFERS if name in statistics}
+        return variables | {"batch_stats": {"codes": buffers}}
+
+    def statistics(self, variables: PyTree) -> Mapping[str, Array]:
+        return variables["batch_stats"]["codes"]
+
+    def generate(
+        self, variables: PyTree, xT: Image, stepper: Stepper, plan: PyTree, noise: Noise | None = None
+    ) -> Code:
+        """z_T [n, 1, 1, d] -> codes of the auto-encoder [n, d]."""
+        buffers = self.statistics(variables)
+        return buffers["mean"] + buffers["std"] * super().generate(variables, xT, stepper, plan, noise)[:, 0, 0]
 
     def predict(self, variables: PyTree, x: Image, t: Time, keys: Keys | None = None) -> Image:
         eps_hat = self._mlp.apply({"params": variables["params"]["mlp"]}, x.reshape(len(x), self.channels), t)
         return eps_hat.reshape(x.shape)
 
     def loss_at(self, variables: PyTree, x0: Image, t: Time, eps: Image, dropout_keys: Keys | None = None) -> Array:
-        eps_hat = self.predict(variables, diffuse(self.process, x0, jnp.zeros_like(x0), eps, t), t)
+        """x0 [b, 1, 1, d], codes as the auto-encoder gives them; a constant dimension becomes 0."""
+        buffers = self.statistics(variables)
+        z0 = (x0 - buffers["mean"]) / jnp.where(buffers["std"] > 0, buffers["std"], 1)
+        eps_hat = self.predict(variables, diffuse(self.process, z0, jnp.zeros_like(z0), eps, t), t)
         return jnp.abs(eps - eps_hat).mean((1, 2, 3))
-
-    def param_labels(self, params: PyTree) -> PyTree:
-        return jax.tree.map(lambda _: "train", params)
 
 
 Method = LatentPrior

@@ -205,7 +205,9 @@ class PDAE(DiscreteTraining, AutoEncoder):
     def view_loss(self, variables: PyTree, views: dict[str, Array]) -> tuple[Scalar, dict[str, Scalar]]:
         params = variables["params"]
         codes = [self.encode(variables, views[name]) for name in ("view1", "view2")]
-        return self._ssl.loss(params["ssl"], params["encoder"], *codes)
+        if self._ssl is None:
+            raise ValueError("this PDAE has no loss on views: method.ssl is empty")
+        return self._ssl.loss(params["ssl"], params["encoder"], codes[0], codes[1])
 
     def param_labels(self, params: PyTree) -> PyTree:
         labels = {"unet": "frozen", "gradient_estimator": "train", "encoder": "train", "ssl": LABEL}

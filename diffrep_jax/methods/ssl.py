@@ -31,7 +31,8 @@ import jax
 import jax.numpy as jnp
 
 from diffrep_jax.errors import UserError, unknown
-from diffrep_jax.methods.base import Views, construct
+from diffrep_jax.fields import construct
+from diffrep_jax.methods.base import Views
 from diffrep_jax.models.heads import Head
 from diffrep_jax.models.initialization import initialize
 from diffrep_jax.types import Array, Code, PyTree, Scalar
@@ -73,7 +74,7 @@ class SelfSupervised:
 
     @property
     def views(self) -> Views:
-        return Views(self.batch_size, self.augment, self.jitter, self.start_step)
+        return Views(self.batch_size, self.augment, self.jitter, self.start_step, f"{PLACE}.batch_size")
 
     @property
     def heads(self) -> dict[str, tuple[Head, int | None]]:

@@ -30,8 +30,9 @@ class SpectralKernel(nn.Module):
     def __call__(self, train: bool) -> Array:
         kernel = self.param("kernel", uniform_fan_in(self.fan_in), self.shape)
         matrix = kernel.reshape(-1, self.shape[-1]).T
-        u = self.variable("batch_stats", "u", unit_vector(), None, (matrix.shape[0],))
-        v = self.variable("batch_stats", "v", unit_vector(), None, (matrix.shape[1],))
+        direction = lambda size: unit_vector()(self.make_rng("params"), (size,))  # noqa: E731
+        u = self.variable("batch_stats", "u", direction, matrix.shape[0])
+        v = self.variable("batch_stats", "v", direction, matrix.shape[1])
         if train and not self.is_initializing():
             fixed = jax.lax.stop_gradient(matrix)
             v.value = _normalize(fixed.T @ u.value)

@@ -1,11 +1,15 @@
-"""Initial values: a module declares the law of each parameter, and `initialize` draws them all on the host.
+"""Initial values: a module states the law of each parameter, and `initialize` draws them all on the host.
 
 Drawing them inside Linen's own init costs half a minute of compilation for the published networks (each of the 500
-leaves becomes a random-number kernel). Here init is only traced for its shapes and laws; NumPy draws the values in a
-second, the same ones on every backend, each leaf from its own stream (seed, path).
+leaves becomes a random-number kernel). `initialize` only traces init for its shapes and laws; NumPy draws the values in
+a second, the same ones on every backend, each leaf from its own stream (seed, path). A plain `module.init` works too:
+it draws other values of the same laws, by jax.random.
 """
 
+import contextlib
+import contextvars
 import zlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -15,6 +19,9 @@ from flax import linen as nn
 from flax import struct
 
 from diffrep_jax.types import Array, PyTree
+
+# Whether initializers hand over their laws instead of values. It holds while `initialize` traces, in its thread alone.
+_declaring = contextvars.ContextVar("declaring", default=False)
 
 
 @struct.dataclass
@@ -40,26 +47,47 @@ class Declared(nn.meta.AxisMetadata):
 
 def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
     """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): PyTorch's default for weights and biases alike."""
-    return _declare("uniform", fan_in**-0.5)
+    bound = fan_in**-0.5
+    return _initializer("uniform", bound, lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -bound, bound))
 
 
 def constant(value: float) -> nn.initializers.Initializer:
     """One value everywhere."""
-    return _declare("constant", value)
+    return _initializer("constant", value, lambda _, shape: jnp.full(shape, value, jnp.float32))
 
 
 def unit_vector() -> nn.initializers.Initializer:
     """A random direction: a normal vector divided by its length."""
-    return _declare("unit_vector", 1.0)
+
+    def draw(key: Array, shape: tuple[int, ...]) -> Array:
+        direction = jax.random.normal(key, shape)
+        return direction / jnp.linalg.norm(direction)
+
+    return _initializer("unit_vector", 1.0, draw)
 
 
-def _declare(law: str, number: float) -> nn.initializers.Initializer:
-    return lambda key, shape, dtype=jnp.float32: Declared(jnp.zeros(shape, dtype), law, number)
+def _initializer(law: str, number: float, draw: Callable[[Array, tuple[int, ...]], Array]) -> Any:
+    def init(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Any:
+        if _declaring.get():
+            return Declared(jnp.zeros(shape, dtype), law, number)
+        return draw(key, shape).astype(dtype)
+
+    return init
+
+
+@contextlib.contextmanager
+def _declarations() -> Iterator[None]:
+    token = _declaring.set(True)
+    try:
+        yield
+    finally:
+        _declaring.reset(token)
 
 
 def initialize(module: nn.Module, rng: Array, *args: Any, **kwargs: Any) -> PyTree:
-    """The variables of a module, as `module.init(rng, *args, **kwargs)` would lay them out; also under a trace."""
-    declared = jax.eval_shape(lambda: module.init(rng, *args, **kwargs))
+    """The variables of a module, laid out as by `module.init(rng, *args, **kwargs)`; also under a trace."""
+    with _declarations():
+        declared = jax.eval_shape(lambda: module.init(rng, *args, **kwargs))
     shapes = nn.meta.unbox(declared)
     laws = {
         jax.tree_util.keystr(path): (leaf.law, leaf.number)

@@ -40,9 +40,9 @@ def _backward(groups: int, silu: bool, epsilon: float, saved: tuple, dy: Image) 
         du = du * (s * (1 + u * (1 - s)))
     d_bias = du.sum((1, 2))
     d_gain = (du * (wide - _per_pixel(mean))).sum((1, 2)) * inverse_std
-    means = _group_mean(jnp.concatenate([d_bias * gain, d_gain * gain]), groups) / pixels
-    shift, slope = jnp.split(means, 2)
-    slope = slope * inverse_std
+    # One reduction for both, and not joined along the batch: that axis is split over devices.
+    means = _group_mean(jnp.stack([d_bias * gain, d_gain * gain], axis=1), groups) / pixels
+    shift, slope = means[:, 0], means[:, 1] * inverse_std
     centred = (wide - _per_pixel(mean)) * _per_pixel(slope * inverse_std)
     dx = du * _per_pixel(inverse_std * gain) - centred - _per_pixel(shift * inverse_std)
     return dx.astype(x.dtype), d_gain, d_bias
@@ -61,10 +61,9 @@ def _statistics(x: Image, groups: int, epsilon: float) -> tuple[Array, Array]:
 
 
 def _group_mean(values: Array, groups: int) -> Array:
-    """[b, c] -> the mean over each channel's group, [b, c]."""
-    b, c = values.shape
-    means = values.reshape(b, groups, -1).mean(-1, keepdims=True)
-    return jnp.broadcast_to(means, (b, groups, c // groups)).reshape(b, c)
+    """[..., c] -> the mean over each channel's group, [..., c]."""
+    grouped = values.reshape(*values.shape[:-1], groups, -1)
+    return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(values.shape)
 
 
 def _affine(x: Image, mean: Array, gain: Array, bias: Array) -> Image:

@@ -1,34 +1,25 @@
-"""The Process protocol: x_t = a(t) x_T + b(t) x_0 + c(t) eps, and nothing else.
+"""What all processes share: x_t = a(t) x_T + b(t) x_0 + c(t) eps, and nothing else (the protocol is types.Process).
 
-A process says its coefficients (a, b, c) and its diffusion rate g2. Loss weights, preconditioning, drifts and
-samplers are written once in terms of these. A Gaussian diffusion is the case a = 0.
+A process says its coefficients (a, b, c), their slopes and its diffusion rate g2. Loss weights, preconditioning, drifts
+and samplers are written once in terms of these. A Gaussian diffusion is the case a = 0.
+
+Every function of t takes NumPy's arrays and JAX's, and answers in kind: inside a network's computation times are
+float32 on a device, while the nodes of a sampler are known beforehand and computed on the host in float64.
 """
 
-from typing import Protocol
+from types import ModuleType
+from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
-from diffrep_jax.types import Array, Image, Time
+from diffrep_jax.types import Array, Image, Process, Time
 
 
-class Process(Protocol):
-    """A pure description of a noising process on t in [t_min, t_max]; every function is elementwise in t."""
-
-    t_data: float  # where x_t is x_0: sampling ends there, at or below t_min
-    t_min: float
-    t_max: float
-
-    def coefficients(self, t: Array) -> tuple[Array, Array, Array]:
-        """(a, b, c) at t, each with the shape of t."""
-        ...
-
-    def a_complement(self, t: Array) -> Array:
-        """1 - a, accurate also where a is near 1: at T the difference of floats has no digits left."""
-        ...
-
-    def g2(self, t: Array) -> Array:
-        """The squared diffusion rate g(t)^2 of the forward SDE."""
-        ...
+def namespace(t: Any) -> ModuleType:
+    """jax.numpy for JAX's arrays, traced ones too, else numpy."""
+    return jnp if isinstance(t, jax.Array) else np
 
 
 def per_image(values: Time, images: Image) -> Array:

@@ -12,14 +12,15 @@ with r = u_T - u = (T - t)(beta_min + beta_d (T + t) / 2), nothing cancels in fl
 
     a = sinh(u/2) / sinh(u_T/2),   b = sinh(r/2) / sinh(u_T/2),   c^2 = 2 sinh(u/2) sinh(r/2) / sinh(u_T/2),
     1 - a = 2 cosh((u_T + u)/4) sinh(r/4) / sinh(u_T/2).
+
+The slopes follow with u' = -r' = beta_min + beta_d t and c c' = sinh(u_T/2) (a b)'.
 """
 
 import dataclasses
 import math
+from typing import Any
 
-import jax.numpy as jnp
-
-from diffrep_jax.types import Array
+from diffrep_jax.processes.base import namespace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,16 +31,26 @@ class VEBridge:
     t_max: float = 80.0
 
     t_data = 0.0
+    steps = None
 
-    def coefficients(self, t: Array) -> tuple[Array, Array, Array]:
+    @property
+    def t_noise(self) -> float:
+        return self.t_max
+
+    def coefficients(self, t: Any) -> tuple[Any, Any, Any]:
         a = (t / self.t_max) ** 2
         b = (self.t_max - t) * (self.t_max + t) / self.t_max**2
-        return a, b, t * jnp.sqrt(b)
+        return a, b, t * namespace(t).sqrt(b)
 
-    def a_complement(self, t: Array) -> Array:
+    def a_complement(self, t: Any) -> Any:
         return (self.t_max - t) * (self.t_max + t) / self.t_max**2
 
-    def g2(self, t: Array) -> Array:
+    def slopes(self, t: Any) -> tuple[Any, Any, Any]:
+        root = namespace(t).sqrt((self.t_max - t) * (self.t_max + t)) / self.t_max
+        da = 2 * t / self.t_max**2
+        return da, -da, root - t**2 / (self.t_max**2 * root)
+
+    def g2(self, t: Any) -> Any:
         return 2 * t
 
 
@@ -53,25 +64,38 @@ class VPBridge:
     beta_d: float = 2.0
 
     t_data = 0.0
+    steps = None
 
-    def coefficients(self, t: Array) -> tuple[Array, Array, Array]:
-        end = math.sinh(self._u_end / 2)
-        a, b = jnp.sinh(self._u(t) / 2) / end, jnp.sinh(self._rest(t) / 2) / end
-        return a, b, jnp.sqrt(2 * end * a * b)
+    @property
+    def t_noise(self) -> float:
+        return self.t_max
 
-    def a_complement(self, t: Array) -> Array:
-        return 2 * jnp.cosh((self._u_end + self._u(t)) / 4) * jnp.sinh(self._rest(t) / 4) / math.sinh(self._u_end / 2)
+    def coefficients(self, t: Any) -> tuple[Any, Any, Any]:
+        xp, end = namespace(t), math.sinh(self._u_end / 2)
+        a, b = xp.sinh(self._u(t) / 2) / end, xp.sinh(self._rest(t) / 2) / end
+        return a, b, xp.sqrt(2 * end * a * b)
+
+    def a_complement(self, t: Any) -> Any:
+        xp = namespace(t)
+        return 2 * xp.cosh((self._u_end + self._u(t)) / 4) * xp.sinh(self._rest(t) / 4) / math.sinh(self._u_end / 2)
+
+    def slopes(self, t: Any) -> tuple[Any, Any, Any]:
+        xp, end = namespace(t), math.sinh(self._u_end / 2)
+        a, b, c = self.coefficients(t)
+        half = self.g2(t) / (2 * end)  # u' / (2 sinh(u_T/2)), as u' is g2
+        da, db = half * xp.cosh(self._u(t) / 2), -half * xp.cosh(self._rest(t) / 2)
+        return da, db, end * (da * b + a * db) / c
 
     @property
     def _u_end(self) -> float:
         return self.t_max * (self.beta_min + self.beta_d * self.t_max / 2)
 
-    def _u(self, t: Array) -> Array:
+    def _u(self, t: Any) -> Any:
         return t * (self.beta_min + self.beta_d * t / 2)
 
-    def _rest(self, t: Array) -> Array:
+    def _rest(self, t: Any) -> Any:
         """u_T - u."""
         return (self.t_max - t) * (self.beta_min + self.beta_d * (self.t_max + t) / 2)
 
-    def g2(self, t: Array) -> Array:
+    def g2(self, t: Any) -> Any:
         return self.beta_min + self.beta_d * t

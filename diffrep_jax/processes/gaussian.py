@@ -10,11 +10,11 @@ and samplers in continuous time have a process to solve.
 
 import dataclasses
 import functools
+from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from diffrep_jax.types import Array
+from diffrep_jax.processes.base import namespace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,31 +37,39 @@ class DiscreteVP:
         """The time above all steps, at which x_t is eps."""
         return float(self.steps)
 
-    def coefficients(self, t: Array) -> tuple[Array, Array, Array]:
+    def coefficients(self, t: Any) -> tuple[Any, Any, Any]:
+        xp = namespace(t)
         log_alpha_bar, pure_noise = self._log_alpha_bar(t), t > self.t_max
-        b = jnp.where(pure_noise, 0, jnp.exp(log_alpha_bar / 2))
-        c = jnp.where(pure_noise, 1, jnp.sqrt(-jnp.expm1(log_alpha_bar)))
-        return jnp.zeros_like(b), b, c
+        b = xp.where(pure_noise, 0, xp.exp(log_alpha_bar / 2))
+        c = xp.where(pure_noise, 1, xp.sqrt(-xp.expm1(log_alpha_bar)))
+        return xp.zeros_like(b), b, c
 
-    def a_complement(self, t: Array) -> Array:
-        return jnp.ones_like(t)
+    def a_complement(self, t: Any) -> Any:
+        return namespace(t).ones_like(t)
 
-    def g2(self, t: Array) -> Array:
-        return -self._slopes(t)[1]
+    def slopes(self, t: Any) -> tuple[Any, Any, Any]:
+        _, b, c = self.coefficients(t)
+        half = self._line(t)[1] / 2  # of log alpha_bar; b^2 + c^2 = 1
+        return namespace(t).zeros_like(b), half * b, -half * b**2 / c
 
-    def alpha_bar(self, t: Array) -> Array:
+    def g2(self, t: Any) -> Any:
+        return -self._line(t)[1]
+
+    def alpha_bar(self, t: Any) -> Any:
         """b^2, for t in [-1, 999]."""
-        return jnp.exp(self._log_alpha_bar(t))
+        return namespace(t).exp(self._log_alpha_bar(t))
 
-    def _log_alpha_bar(self, t: Array) -> Array:
-        start, slope, beyond = self._slopes(t)
+    def _log_alpha_bar(self, t: Any) -> Any:
+        start, slope, beyond = self._line(t)
         return start + beyond * slope
 
-    def _slopes(self, t: Array) -> tuple[Array, Array, Array]:
+    def _line(self, t: Any) -> tuple[Any, Any, Any]:
         """(log alpha_bar at the step below t, its slope from there, the distance from there)."""
-        table = jnp.asarray(_log_alpha_bars(self), t.dtype)  # that of step i is at i + 1
-        below = jnp.clip(jnp.floor(t), self.t_data, self.t_max - 1)
-        i = below.astype(jnp.int32) + 1
+        xp = namespace(t)
+        t = xp.asarray(t)
+        table = xp.asarray(_log_alpha_bars(self), t.dtype)  # that of step i is at i + 1
+        below = xp.clip(xp.floor(t), self.t_data, self.t_max - 1)
+        i = below.astype(xp.int32) + 1
         return table[i], table[i + 1] - table[i], t - below
 
 

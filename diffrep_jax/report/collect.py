@@ -5,12 +5,10 @@ import json
 import pathlib
 from typing import Any
 
-from diffrep_jax.config import FILE_NAME as CONFIG
 from diffrep_jax.errors import UserError
 from diffrep_jax.report.values import clean
-from diffrep_jax.train import provenance
-from diffrep_jax.train.checkpoint import FOLDER
-from diffrep_jax.train.writer import JSONL
+from diffrep_jax.runs import provenance
+from diffrep_jax.runs.layout import CHECKPOINTS, CONFIG, CURVES, NUMBERS, PREVIEWS
 
 PICTURES = (".png", ".gif")
 NO_CURVES = ("step", "time")
@@ -60,14 +58,14 @@ def collect(folder: pathlib.Path) -> Run:
     Raises UserError where it holds no run, or a file in it cannot be read.
     """
     folder = pathlib.Path(folder)
-    root = folder if (folder / CONFIG).is_file() or folder.parent.name != "previews" else folder.parents[1]
+    root = folder if (folder / CONFIG).is_file() or folder.parent.name != PREVIEWS else folder.parents[1]
     if not (root / CONFIG).is_file():
         raise UserError(f"No {CONFIG} in {root}: not a run. Give a --workdir that --task=train has written.")
-    lines = _lines(root / JSONL)
-    files = {path.parent.name: path for path in sorted(folder.glob("*/metrics.json"))}
+    lines = _lines(root / CURVES)
+    files = {path.parent.name: path for path in sorted(folder.glob(f"*/{NUMBERS}"))}
     metrics = {task: _read(path, task) for task, path in files.items()}
     probes = _probes(folder)
-    newest = max((path.stat().st_mtime for path in (root / FOLDER).glob("*")), default=0.0)
+    newest = max((path.stat().st_mtime for path in (root / CHECKPOINTS).glob("*")), default=0.0)
     written = files | {f"probe/{dataset}": path for dataset, path in probes.items()}
     return Run(
         root=root,
@@ -86,14 +84,14 @@ def collect(folder: pathlib.Path) -> Run:
 def _probes(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """{data set: the file of its numbers}; earlier versions wrote those of the last one alone."""
     files = sorted((folder / "probe").glob("metrics_*.json"))
-    last = folder / "probe" / "metrics.json"
+    last = folder / "probe" / NUMBERS
     if files or not last.is_file():
         return {path.stem.removeprefix("metrics_"): path for path in files}
     return {str(_read(last, "probe").get("dataset")): last}
 
 
 def _step(root: pathlib.Path, folder: pathlib.Path) -> int:
-    names = [folder.name.removeprefix("step_")] if folder != root else [p.name for p in (root / FOLDER).glob("*")]
+    names = [folder.name.removeprefix("step_")] if folder != root else [p.name for p in (root / CHECKPOINTS).glob("*")]
     return max((int(name) for name in names if name.isdigit()), default=0)
 
 

@@ -1,32 +1,47 @@
 """Churn: before each ODE step, an SDE step over the first part of the interval (DDBM, algorithm 1; DBAE: 0.33)."""
 
 import dataclasses
+from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
-from diffrep_jax.samplers.drift import Problem
+from diffrep_jax.samplers.drift import Interval, Problem, intervals, sde_drift
 from diffrep_jax.samplers.driver import Stepper
-from diffrep_jax.types import Array, Image
+from diffrep_jax.types import Image, Process, PyTree
+
+
+class Churned(NamedTuple):
+    """The part of an interval that is churned, and what the inner stepper makes of the rest."""
+
+    churned: Interval
+    rest: PyTree
 
 
 @dataclasses.dataclass(frozen=True)
-class Churn:
-    """An SDE Euler step to t + churn_step_ratio (t_next - t), then the step of `inner`: one more evaluation each."""
+class Churn(Stepper):
+    """An SDE Euler step to t + churn_step_ratio dt, then the step of `inner`: one more evaluation each."""
 
     inner: Stepper
     churn_step_ratio: float
-    stochastic = True
 
-    def evaluations(self, steps: int) -> int:
-        return steps + self.inner.evaluations(steps)
+    @property
+    def stochastic(self) -> bool:
+        return True
 
-    def step(self, problem: Problem, x: Image, t: Array, t_next: Array, noise: Image | None) -> Image:
-        return self.inner.step(problem, *self._churn(problem, x, t, t_next, noise), t_next, None)
+    def nfe(self, steps: int) -> int:
+        return steps + self.inner.nfe(steps)
 
-    def last(self, problem: Problem, x: Image, t: Array, t_next: Array, noise: Image | None) -> Image:
-        return self.inner.last(problem, *self._churn(problem, x, t, t_next, noise), t_next, None)
+    def plan(self, process: Process, starts: np.ndarray, ends: np.ndarray) -> Churned:
+        middles = starts + self.churn_step_ratio * (ends - starts)
+        return Churned(intervals(process, starts, middles), self.inner.plan(process, middles, ends))
 
-    def _churn(self, problem: Problem, x: Image, t: Array, t_next: Array, noise: Image | None) -> tuple[Image, Array]:
-        dt = self.churn_step_ratio * (t_next - t)
-        rate = jnp.sqrt(problem.process.g2(t) * jnp.abs(dt))
-        return x + dt * problem.sde_drift(x, t) + rate * noise, t + dt
+    def step(self, problem: Problem, carry: Image, plan: Churned, noise: Image | None) -> Image:
+        return self.inner.step(problem, self._churn(problem, carry, plan.churned, noise), plan.rest, None)
+
+    def last(self, problem: Problem, carry: Image, plan: Churned, noise: Image | None) -> Image:
+        return self.inner.last(problem, self._churn(problem, carry, plan.churned, noise), plan.rest, None)
+
+    def _churn(self, problem: Problem, x: Image, part: Interval, noise: Image | None) -> Image:
+        drift = sde_drift(problem.denoiser(x, part.now.t), x, problem.xT, part.now)
+        return x + part.dt * drift + jnp.sqrt(part.now.g2 * jnp.abs(part.dt)) * noise

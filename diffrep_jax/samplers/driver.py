@@ -1,33 +1,63 @@
 """The only lax.scan over time: runs a sampler's steps along a grid of times as one traced computation.
 
-A sampler is one file with a `Sampler` class: `step` makes one interval, `last` the final one (where c is 0 at the end,
-no drift exists), `evaluations(steps)` promises how often the denoiser is called, `stochastic` says whether noise is
-needed. Samplers know closures, not networks.
+A sampler is one file that ends `Sampler = ...`, a frozen dataclass on `Stepper`. What its steps need of the process is
+planned on the host in float64 and handed to the scan as arrays; between the steps it carries what it likes. Samplers
+know closures, not networks.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from diffrep_jax.samplers.drift import Problem
-from diffrep_jax.types import Array, Image, Keys
+from diffrep_jax.samplers.drift import Problem, intervals
+from diffrep_jax.types import Array, Image, Keys, Process, PyTree
 
 Noise = Callable[[Array], Image]  # step index -> standard normal noise of the shape of x
 
 
-class Stepper(Protocol):
-    """The protocol of a sampler; `noise` is None where `stochastic` is False."""
+@dataclasses.dataclass(frozen=True)
+class Stepper:
+    """A sampler. Fields are what of a `Sampling` recipe it takes, by the same names.
+
+    inverse: whether it also runs upward, from x_0 to where decoding starts. memory: whether a step reads what earlier
+    ones have left, so that consecutive steps have to meet.
+    """
+
+    inverse: ClassVar[bool] = False
+    memory: ClassVar[bool] = False
 
     @property
-    def stochastic(self) -> bool: ...
+    def stochastic(self) -> bool:
+        """Whether a step draws noise; without, its `noise` is None."""
+        return False
 
-    def evaluations(self, steps: int) -> int: ...
+    def nfe(self, steps: int) -> int:
+        """How often `steps` intervals call the denoiser."""
+        return steps
 
-    def step(self, problem: Problem, x: Image, t: Array, t_next: Array, noise: Image | None) -> Image: ...
+    def plan(self, process: Process, starts: np.ndarray, ends: np.ndarray) -> PyTree:
+        """What the steps from each of `starts` [n] to `ends` [n] need: arrays [n, ...], here an `Interval`."""
+        return intervals(process, starts, ends)
 
-    def last(self, problem: Problem, x: Image, t: Array, t_next: Array, noise: Image | None) -> Image: ...
+    def init(self, problem: Problem, x: Image) -> PyTree:
+        """What is carried from step to step, at the start x; here the state alone."""
+        return x
+
+    def step(self, problem: Problem, carry: PyTree, plan: PyTree, noise: Image | None) -> PyTree:
+        """One interval; `plan` is its row."""
+        raise NotImplementedError
+
+    def last(self, problem: Problem, carry: PyTree, plan: PyTree, noise: Image | None) -> PyTree:
+        """The final interval: where it ends in x_0, c is 0 there and the process has no drift."""
+        return self.step(problem, carry, plan, noise)
+
+    def image(self, carry: PyTree) -> Image:
+        """The state."""
+        return carry
 
 
 def normal_noise(keys: Keys, shape: tuple[int, ...]) -> Noise:
@@ -39,33 +69,29 @@ def normal_noise(keys: Keys, shape: tuple[int, ...]) -> Noise:
     return noise
 
 
-def sample(
-    sampler: Stepper, problem: Problem, x: Image, nodes: Array, noise: Noise | None = None, path: bool = False
-) -> Any:
-    """Integrate from (x, nodes[0]) to nodes[-1].
+def plan(stepper: Stepper, process: Process, times: np.ndarray) -> PyTree:
+    """The stepper's plan for the times [steps + 1], in the order that they are gone through."""
+    return stepper.plan(process, times[:-1], times[1:])
 
-    Args:
-      x: the start, [b, h, w, c]; for decoding this is x_T.
-      nodes: [steps + 1] times: decreasing for decoding, the last one where x_t is x_0; increasing for encoding.
-      noise: step index -> noise; needed where the sampler is stochastic.
-      path: also return all states.
-    Returns:
-      x at nodes[-1], or with `path` (that, all states [steps + 1, b, h, w, c] from the start on).
+
+def sample(stepper: Stepper, problem: Problem, x: Image, plan: PyTree, noise: Noise | None = None) -> Image:
+    """Integrate from x, [b, h, w, c], through all intervals of the plan; for decoding x is x_T.
+
+    noise: step index -> noise; needed where the stepper is stochastic.
     """
-    if sampler.stochastic and noise is None:
-        raise ValueError(f"{sampler} draws noise: pass `noise`")
-    nodes = jnp.asarray(nodes, x.dtype)
-    steps = nodes.shape[0] - 1
+    if stepper.stochastic and noise is None:
+        raise ValueError(f"{stepper} draws noise: pass `noise`")
+    plan = jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), plan)
+    steps = jax.tree.leaves(plan)[0].shape[0]
 
     def draw(i: Array) -> Image | None:
-        return noise(i) if sampler.stochastic and noise is not None else None
+        return noise(i) if stepper.stochastic and noise is not None else None
 
-    def body(x: Image, inputs: tuple[Array, Array, Array]) -> tuple[Image, Image | None]:
-        i, t, t_next = inputs
-        x = sampler.step(problem, x, t, t_next, draw(i))
-        return x, x if path else None
+    def body(carry: Any, inputs: Any) -> tuple[Any, None]:
+        i, row = inputs
+        return stepper.step(problem, carry, row, draw(i)), None
 
-    start = x
-    x, states = jax.lax.scan(body, x, (jnp.arange(steps - 1), nodes[:-2], nodes[1:-1]))
-    x = sampler.last(problem, x, nodes[-2], nodes[-1], draw(jnp.asarray(steps - 1)))
-    return (x, jnp.concatenate([start[None], states, x[None]])) if path else x
+    rows = jax.tree.map(lambda leaf: leaf[:-1], plan)
+    carry, _ = jax.lax.scan(body, stepper.init(problem, x), (jnp.arange(steps - 1), rows))
+    row = jax.tree.map(lambda leaf: leaf[-1], plan)
+    return stepper.image(stepper.last(problem, carry, row, draw(jnp.asarray(steps - 1))))

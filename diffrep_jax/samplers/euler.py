@@ -1,25 +1,25 @@
 """Euler's method on the probability-flow ODE: order 1, one evaluation a step (DBAE's sampler for MSE and SSIM)."""
 
 import dataclasses
+from typing import ClassVar
 
-from diffrep_jax.samplers.drift import Problem
-from diffrep_jax.types import Array, Image
+from diffrep_jax.samplers.drift import Interval, Problem, ode_drift
+from diffrep_jax.samplers.driver import Stepper
+from diffrep_jax.types import Image
 
 
 @dataclasses.dataclass(frozen=True)
-class Euler:
-    """x_next = x + (t_next - t) d(x, t)."""
+class Euler(Stepper):
+    """x_next = x + dt d(x, t)."""
 
-    order = 1
-    stochastic = False
+    order: ClassVar[int] = 1
 
-    def evaluations(self, steps: int) -> int:
-        return steps
+    def step(self, problem: Problem, carry: Image, plan: Interval, noise: Image | None) -> Image:
+        return euler_step(problem, carry, plan)
 
-    def step(self, problem: Problem, x: Image, t: Array, t_next: Array, noise: Image | None = None) -> Image:
-        return x + (t_next - t) * problem.ode_drift(x, t)
 
-    last = step
+def euler_step(problem: Problem, x: Image, plan: Interval) -> Image:
+    return x + plan.dt * ode_drift(problem.denoiser(x, plan.now.t), x, problem.xT, plan.now)
 
 
 Sampler = Euler

@@ -11,39 +11,59 @@ chain of DBIM (Zheng et al. 2024, arXiv 2405.15885) on a bridge.
 """
 
 import dataclasses
+from typing import ClassVar, NamedTuple
 
-import jax.numpy as jnp
+import numpy as np
 
-from diffrep_jax.samplers.drift import Problem, noise_of
-from diffrep_jax.types import Array, Image
+from diffrep_jax.errors import UserError
+from diffrep_jax.samplers.drift import Interval, Problem, intervals, noise_of
+from diffrep_jax.samplers.driver import Stepper
+from diffrep_jax.types import Array, Image, Process
+
+
+class Step(NamedTuple):
+    """An interval, the deviation of the noise that is kept along it, and that of fresh noise."""
+
+    interval: Interval
+    kept: Array
+    fresh: Array
 
 
 @dataclasses.dataclass(frozen=True)
-class Exponential:
+class Exponential(Stepper):
     """One evaluation a step. eta >= 0 scales the fresh noise of a step; 0: none, and the result follows from x_T."""
 
     eta: float = 0.0
-    order = 1
+
+    order: ClassVar[int] = 1
+
+    def __post_init__(self):
+        if not 0 <= self.eta < np.inf:
+            raise UserError(f"eta {self.eta} is below 0 or no number; 0 draws no noise, 1 is ancestral sampling.")
 
     @property
     def stochastic(self) -> bool:
         return self.eta > 0
 
-    def evaluations(self, steps: int) -> int:
-        return steps
+    @property
+    def inverse(self) -> bool:
+        return not self.stochastic
 
-    def step(self, problem: Problem, x: Image, t: Array, t_next: Array, noise: Image | None = None) -> Image:
-        denoised = problem.denoiser(x, t)
-        eps = noise_of(problem.process, denoised, x, problem.xT, t)
-        a, b, c = problem.process.coefficients(t_next)
-        if not self.stochastic:
-            return a * problem.xT + b * denoised + c * eps
-        _, b_now, c_now = problem.process.coefficients(t)
-        fresh = self.eta * c * jnp.sqrt(jnp.maximum(1 - (b_now * c / (c_now * b)) ** 2, 0))
-        fresh = jnp.minimum(fresh, c)  # eta > 1 would ask for more noise than there is
-        return a * problem.xT + b * denoised + jnp.sqrt(c**2 - fresh**2) * eps + fresh * noise
+    def plan(self, process: Process, starts: np.ndarray, ends: np.ndarray) -> Step:
+        interval = intervals(process, starts, ends)
+        now, then = interval.now, interval.then
+        fresh = np.zeros_like(then.c)
+        if self.stochastic:
+            remaining = 1 - (now.b * then.c / (now.c * then.b)) ** 2
+            fresh = self.eta * then.c * np.sqrt(np.maximum(remaining, 0))
+            fresh = np.minimum(fresh, then.c)  # eta > 1 would ask for more noise than there is
+        return Step(interval, np.sqrt(then.c**2 - fresh**2), fresh)
 
-    last = step
+    def step(self, problem: Problem, carry: Image, plan: Step, noise: Image | None) -> Image:
+        now, then, xT = plan.interval.now, plan.interval.then, problem.xT
+        denoised = problem.denoiser(carry, now.t)
+        state = then.a * xT + then.b * denoised + plan.kept * noise_of(denoised, carry, xT, now)
+        return state if noise is None else state + plan.fresh * noise
 
 
 Sampler = Exponential

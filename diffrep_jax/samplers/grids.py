@@ -1,58 +1,95 @@
-"""Grids of times, computed on the host in float64: decreasing nodes for decoding, `upward` turns them for encoding."""
+"""Grids of times for one process, on the host in float64: `down` for decoding, `up` for encoding."""
 
-from collections.abc import Callable
-from typing import Any
+import dataclasses
 
 import numpy as np
 
 from diffrep_jax.errors import UserError
+from diffrep_jax.types import Process
 
 T_GAP = 1e-4  # a bridge is sampled from t = T - T_GAP: at T itself it has no noise and no drift
 
 
-def karras(process: Any, steps: int, rho: float = 7.0) -> np.ndarray:
-    """Nodes equidistant in t^(1/rho) from T - 1e-4 to t_min, then where x_t is x_0: [steps + 1] (EDM eq. 5)."""
-    first, last = process.t_max - T_GAP, process.t_min
-    ramp = np.linspace(0, 1, steps)
-    nodes = (first ** (1 / rho) + ramp * (last ** (1 / rho) - first ** (1 / rho))) ** rho
-    return np.append(nodes, process.t_data)
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """`steps` intervals of a process. Subclasses say `down`; raises UserError where they don't fit each other."""
+
+    process: Process
+    steps: int
+
+    def down(self) -> np.ndarray:
+        """Decreasing times [steps + 1], the last one where x_t is x_0."""
+        raise NotImplementedError
+
+    def up(self) -> np.ndarray:
+        """The way back, increasing: x_0 counts as the state at the first of them, as at t_data no drift exists.
+
+        Raises UserError where that leaves no interval.
+        """
+        down = self.down()
+        increasing = down[down > self.process.t_data][::-1]
+        if len(increasing) < 2:
+            raise UserError(f"steps {self.steps} leaves no step upward on this grid; use at least {self.steps + 1}.")
+        return increasing
 
 
-def ddim_linspace(process: Any, steps: int) -> np.ndarray:
+@dataclasses.dataclass(frozen=True)
+class Karras(Grid):
+    """Equidistant in t^(1/rho) from T - 1e-4 to t_min, then where x_t is x_0 (EDM eq. 5)."""
+
+    rho: float = 7.0
+
+    def down(self) -> np.ndarray:
+        first, last = (t ** (1 / self.rho) for t in (self.process.t_max - T_GAP, self.process.t_min))
+        nodes = (first + np.linspace(0, 1, self.steps) * (last - first)) ** self.rho
+        return np.append(nodes, self.process.t_data)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Respaced(Grid):
+    """Some of the time-steps of a discrete process."""
+
+    def __post_init__(self):
+        if self.process.steps is None:
+            raise UserError("This grid takes every n-th of discrete steps, and this process has none; use grid=karras.")
+        if self.steps > self._most(self.process.steps):
+            raise UserError(
+                f"steps {self.steps} is above what this grid can take of {self.process.steps} steps; use fewer."
+            )
+
+    def _most(self, total: int) -> int:
+        return total
+
+    @property
+    def _total(self) -> int:
+        return self.process.steps or 0
+
+
+@dataclasses.dataclass(frozen=True)
+class DdimLinspace(_Respaced):
     """PDAE's respacing of discrete steps: the `steps` + 1 integers of linspace(0, 999, steps + 1), downward."""
-    last = _discrete_steps(process, steps, "ddim_linspace") - 1
-    return np.linspace(0, last, steps + 1).astype(np.int64)[::-1].astype(np.float64)
+
+    def _most(self, total: int) -> int:
+        return total - 1
+
+    def down(self) -> np.ndarray:
+        return np.linspace(0, self._total - 1, self.steps + 1).astype(np.int64)[::-1].astype(np.float64)
 
 
-def ddim_range(process: Any, steps: int) -> np.ndarray:
+@dataclasses.dataclass(frozen=True)
+class DdimRange(_Respaced):
     """DiTi's respacing of discrete steps: range(0, 1000, 1000 // steps), downward, then where x_t is x_0.
 
-    As there, it has more than `steps` nodes where `steps` does not divide 1000.
+    As there, it has more than `steps` intervals where `steps` does not divide 1000. The way up ends in the noise
+    alone, above all steps.
     """
-    total = _discrete_steps(process, steps, "ddim_range")
-    return np.append(np.arange(0, total, total // steps)[::-1].astype(np.float64), process.t_data)
+
+    def down(self) -> np.ndarray:
+        kept = np.arange(0, self._total, self._total // self.steps)[::-1]
+        return np.append(kept.astype(np.float64), self.process.t_data)
+
+    def up(self) -> np.ndarray:
+        return np.append(self.down()[:-1][::-1], self.process.t_noise)
 
 
-GRIDS: dict[str, Callable[..., np.ndarray]] = {
-    "karras": karras,
-    "ddim_linspace": ddim_linspace,
-    "ddim_range": ddim_range,
-}
-
-
-def upward(nodes: np.ndarray, process: Any, name: str) -> np.ndarray:
-    """The way back of a grid, for encoding: increasing nodes. x_0 counts as the state at the first of them.
-
-    That of `ddim_range` ends in the noise alone, above all steps, as DiTi's encoding does.
-    """
-    increasing = nodes[nodes > process.t_data][::-1]
-    return np.append(increasing, process.t_noise) if name == "ddim_range" else increasing
-
-
-def _discrete_steps(process: Any, steps: int, name: str) -> int:
-    """The number of steps of a discrete process; raises UserError where it has none, or fewer than asked for."""
-    if not hasattr(process, "steps"):
-        raise UserError(f"grid {name} takes every n-th of discrete steps, and this process has none; use grid=karras.")
-    if steps > process.steps - (name == "ddim_linspace"):
-        raise UserError(f"steps {steps} is above what grid {name} can take of {process.steps} steps; use fewer.")
-    return process.steps
+GRIDS: dict[str, type[Grid]] = {"karras": Karras, "ddim_linspace": DdimLinspace, "ddim_range": DdimRange}

@@ -1,29 +1,31 @@
 """Heun's method on the probability-flow ODE: order 2, 2 n - 1 evaluations (EDM, Karras et al. 2022, algorithm 1)."""
 
 import dataclasses
+from typing import ClassVar
 
-from diffrep_jax.samplers.drift import Problem
-from diffrep_jax.samplers.euler import Euler
-from diffrep_jax.types import Array, Image
+from diffrep_jax.samplers.drift import Interval, Problem, ode_drift
+from diffrep_jax.samplers.driver import Stepper
+from diffrep_jax.samplers.euler import euler_step
+from diffrep_jax.types import Image
 
 
 @dataclasses.dataclass(frozen=True)
-class Heun:
+class Heun(Stepper):
     """An Euler step, corrected by the mean of the drifts at its two ends; the step to t = 0 is Euler's."""
 
-    order = 2
-    stochastic = False
+    order: ClassVar[int] = 2
 
-    def evaluations(self, steps: int) -> int:
+    def nfe(self, steps: int) -> int:
         return 2 * steps - 1
 
-    def step(self, problem: Problem, x: Image, t: Array, t_next: Array, noise: Image | None = None) -> Image:
-        drift = problem.ode_drift(x, t)
-        ahead = x + (t_next - t) * drift
-        return x + (t_next - t) * (drift + problem.ode_drift(ahead, t_next)) / 2
+    def step(self, problem: Problem, carry: Image, plan: Interval, noise: Image | None) -> Image:
+        x, xT = carry, problem.xT
+        drift = ode_drift(problem.denoiser(x, plan.now.t), x, xT, plan.now)
+        ahead = x + plan.dt * drift
+        return x + plan.dt * (drift + ode_drift(problem.denoiser(ahead, plan.then.t), ahead, xT, plan.then)) / 2
 
-    def last(self, problem: Problem, x: Image, t: Array, t_next: Array, noise: Image | None = None) -> Image:
-        return Euler().step(problem, x, t, t_next)
+    def last(self, problem: Problem, carry: Image, plan: Interval, noise: Image | None) -> Image:
+        return euler_step(problem, carry, plan)
 
 
 Sampler = Heun

@@ -7,29 +7,30 @@ from typing import Any
 
 import numpy as np
 
+from diffrep_jax.data import ImageDataset
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.metrics import disentanglement as metrics
-from diffrep_jax.tasks.encode import Codes
+from diffrep_jax.tasks._codes import Codes
 
 log = logging.getLogger(__name__)
 
 
-def factors(found: Codes, dataset: Any, wanted: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...], bool]:
+def factors(codes: Codes, dataset: ImageDataset, wanted: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...], bool]:
     """What the codes are held against: (values [n, k], names, whether all are 0 or 1).
 
     Attributes, those of `wanted` or all; else the classes, one against the rest. UserError where there are neither, or
     names that are not there.
     """
-    if found.attributes is None and found.label is None:
+    if codes.attributes is None and codes.label is None:
         raise UserError(
             f"The data set '{dataset.name}' has no labels: {dataset.attributes_from} "
             "Or set tasks.evaluate.disentanglement_images=0."
         )
     binary = dataset.binary_attributes
-    if found.attributes is not None:
-        values, names = found.attributes, found.attribute_names
+    if codes.attributes is not None:
+        values, names = codes.attributes, codes.attribute_names
     else:
-        values, names, binary = np.eye(len(found.class_names))[found.label], found.class_names, True
+        values, names, binary = np.eye(len(codes.class_names))[codes.label], codes.class_names, True
     for name in wanted:
         if name not in names:
             raise unknown("attribute", name, names, "tasks.evaluate.attributes")
@@ -52,16 +53,17 @@ def measure(codes: np.ndarray, values: np.ndarray, names: Sequence[str], binary:
 def _dci(codes: np.ndarray, values: np.ndarray, names: Sequence[str], binary: bool) -> dict[str, Any]:
     """On the first fold: trees grow on four fifths and are tried on the rest."""
     rows, rest = next(metrics.folds(len(codes)))
-    importance, told = metrics.importances(codes[rows], values[rows], codes[rest], values[rest], discrete=binary)
+    importance, informed = metrics.importances(codes[rows], values[rows], codes[rest], values[rest], discrete=binary)
     separate, complete = metrics.dci(importance)
     log.info("DCI: disentanglement %.4f, completeness %.4f", separate, complete)
+    finite = informed[np.isfinite(informed)]
     return {
         "images": len(codes),
         "disentanglement": _or_none(separate),
         "completeness": _or_none(complete),
-        "informativeness": _or_none(float(np.mean(told[np.isfinite(told)])) if np.isfinite(told).any() else math.nan),
+        "informativeness": float(np.mean(finite)) if len(finite) else None,
         "measured_by": "accuracy" if binary else "r2",
-        "each": {name: _or_none(float(value)) for name, value in zip(names, told, strict=True)},
+        "each": {name: _or_none(float(value)) for name, value in zip(names, informed, strict=True)},
     }
 
 

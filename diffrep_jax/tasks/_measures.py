@@ -1,65 +1,125 @@
-"""What `evaluate` measures: running sums over pairs of images, and moments of Inception's features."""
+"""What `evaluate` measures: one table; of pairs of images, or of sets of them. A new measure is one entry."""
 
 import dataclasses
 import logging
 import math
 import pathlib
-import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
-from diffrep_jax import weights
-from diffrep_jax.data.transforms import to_float, to_uint8
-from diffrep_jax.encoded import Encoded, between
+from diffrep_jax.data.transforms import to_float
 from diffrep_jax.errors import UserError
-from diffrep_jax.inference import Inference
 from diffrep_jax.metrics import fid, image, inception, lpips
-from diffrep_jax.tasks.base import ImageTask
+from diffrep_jax.tasks import _weights
 
 log = logging.getLogger(__name__)
 
-PIXELS = {"mse": image.mse, "psnr": image.psnr, "ssim": image.ssim, "ssim_official": image.ssim_official}
+OfPairs = Callable[[np.ndarray, np.ndarray], np.ndarray]  # uint8 [n, h, w, c] twice -> [n]
 
-Network = Callable[..., np.ndarray]
+
+class OfSet(Protocol):
+    """What is kept of a set of images, to measure it against another one."""
+
+    count: int
+
+    def update(self, images: np.ndarray) -> None:
+        """Take in uint8 [n, h, w, c]."""
+        ...
+
+    def distance(self, reference: Any) -> float: ...
 
 
 @dataclasses.dataclass(frozen=True)
-class Networks:
-    """LPIPS's distance and Inception's features, of uint8 images; None where `missing` says why not, in one line."""
+class Measure:
+    """open(folder of weights) gives the measure; UserError where its weights are nowhere.
 
-    lpips: Network | None
-    inception: Network | None
+    pairs: it is a mean over pairs of images (`OfPairs`), else a distance of two sets (a maker of `OfSet`).
+    smallest: the least number of pixels a side.
+    """
+
+    open: Callable[[pathlib.Path | None], Any]
+    pairs: bool = True
+    smallest: int = 1
+
+
+def _of_pixels(function: OfPairs) -> Measure:
+    return Measure(lambda folder: lambda x, y: function(x / 255, y / 255))
+
+
+def _lpips(folder: pathlib.Path | None) -> OfPairs:
+    return _on_pixels(lpips.distance, _weights.lpips_weights(folder))
+
+
+def _fid(folder: pathlib.Path | None) -> Callable[[], OfSet]:
+    features = _on_pixels(inception.features, _weights.inception_weights(folder))
+    return lambda: Moments(features)
+
+
+MEASURES = {
+    "mse": _of_pixels(image.mse),
+    "psnr": _of_pixels(image.psnr),
+    "ssim": _of_pixels(image.ssim),
+    "ssim_official": _of_pixels(image.ssim_official),
+    "lpips": Measure(_lpips, smallest=lpips.SMALLEST),
+    "fid": Measure(_fid, pairs=False),
+}
+
+
+class Moments:
+    """The moments of the features of a set of images, for the Frechet distance."""
+
+    def __init__(self, features: Callable[..., np.ndarray]):
+        self._features, self._moments = features, fid.Moments.empty(inception.FEATURES)
+
+    @property
+    def count(self) -> int:
+        return self._moments.count
+
+    def update(self, images: np.ndarray) -> None:
+        if len(images):
+            self._moments.update(self._features(images))
+
+    def distance(self, reference: "Moments") -> float:
+        return fid.frechet_distance(reference._moments, self._moments)
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruments:
+    """The measures that are at hand, by name; of the others, `missing` says why not, in one line."""
+
+    pairs: Mapping[str, OfPairs]
+    sets: Mapping[str, Callable[[], OfSet]]
     missing: Mapping[str, str]
 
+    def new_sets(self) -> dict[str, OfSet]:
+        return {name: make() for name, make in self.sets.items()}
 
-def load_networks(wanted: Mapping[str, bool], weights_dir: pathlib.Path | None, image_size: int) -> Networks:
-    """wanted: {"lpips": whether, "fid": whether}. Raises UserError where `weights_dir` is no folder."""
+
+def open_instruments(without: Collection[str], weights_dir: pathlib.Path | None, image_size: int) -> Instruments:
+    """All of MEASURES but `without`. Raises UserError where `weights_dir` is no folder."""
     if weights_dir is not None and not weights_dir.is_dir():
         raise UserError(f"--weights_dir {weights_dir} is no folder; give the one of the weight files, or leave it out.")
-    found: dict[str, Network] = {}
+    opened: dict[str, Any] = {}
     missing: dict[str, str] = {}
-    loaders = {
-        "lpips": (weights.lpips_weights, lpips.distance),
-        "fid": (weights.inception_weights, inception.features),
-    }
-    for name, (load, function) in loaders.items():
-        if not wanted[name]:
-            missing[name] = f"not asked for: tasks.evaluate.{name} is False"
-        elif name == "lpips" and image_size < lpips.SMALLEST:
-            missing[name] = f"the images have {image_size} pixels a side, AlexNet needs {lpips.SMALLEST}"
+    for name, measure in MEASURES.items():
+        if name in without:
+            missing[name] = "not asked for: it is among tasks.evaluate.without"
+        elif image_size < measure.smallest:
+            missing[name] = f"the images have {image_size} pixels a side, it needs {measure.smallest}"
         else:
             try:
-                found[name] = _on_pixels(function, load(weights_dir))
+                opened[name] = measure.open(weights_dir)
             except UserError as error:
                 missing[name] = f"no weights: {error}"
                 log.warning("No %s: %s", name, error)
-    return Networks(found.get("lpips"), found.get("fid"), missing)
+    pairs, sets = ({n: o for n, o in opened.items() if MEASURES[n].pairs is kind} for kind in (True, False))
+    return Instruments(pairs, sets, missing)
 
 
-def _on_pixels(function: Any, params: Any) -> Network:
+def _on_pixels(function: Any, params: Any) -> Callable[..., np.ndarray]:
     """`function(params, images, ...)`, compiled, for uint8 images; batches are filled up to 2^k images."""
     compiled, params = jax.jit(function), jax.device_put(params)
 
@@ -71,82 +131,38 @@ def _on_pixels(function: Any, params: Any) -> Network:
     return call
 
 
-class Features:
-    """The moments of a set of images; nothing where there is no Inception."""
-
-    def __init__(self, networks: Networks):
-        self._inception = networks.inception
-        self.moments = fid.Moments.empty(inception.FEATURES if networks.inception else 1)
-
-    def update(self, images: np.ndarray) -> None:
-        """Take in uint8 [n, h, w, c], n may be 0."""
-        if self._inception is not None and len(images):
-            self.moments.update(self._inception(images))
-
-    def distance(self, reference: "Features") -> float | None:
-        if self._inception is None:
-            return None
-        return fid.frechet_distance(reference.moments, self.moments)
-
-
 class Pairs:
-    """Sums over pairs of images, and the features of the second ones."""
+    """Sums over pairs of images, and what is kept of the second ones as a set."""
 
-    def __init__(self, networks: Networks):
-        self._lpips = networks.lpips
-        self._sums = dict.fromkeys([*PIXELS, *(["lpips"] if networks.lpips else [])], 0.0)
-        self.features = Features(networks)
+    def __init__(self, instruments: Instruments):
+        self._measures = instruments.pairs
+        self._sums = dict.fromkeys(instruments.pairs, 0.0)
+        self.sets = instruments.new_sets()
         self.count = 0
 
     def update(self, x: np.ndarray, y: np.ndarray) -> None:
         """Take in images x and what became of them y, uint8 [n, h, w, c]."""
-        for name, measure in PIXELS.items():
-            self._sums[name] += float(measure(x / 255, y / 255).sum())
-        if self._lpips is not None:
-            self._sums["lpips"] += float(self._lpips(x, y).sum(dtype=np.float64))
-        self.features.update(y)
+        for name, measure in self._measures.items():
+            self._sums[name] += float(measure(x, y).sum(dtype=np.float64))
+        update(self.sets, y)
         self.count += len(x)
 
-    def numbers(self, reference: Features) -> dict[str, float | None]:
-        """The means over all pairs and the Frechet distance; None for what is missing, or infinite (PSNR)."""
-        means = {"lpips": None} | {name: total / self.count for name, total in self._sums.items()}
-        finite = {name: value if value is None or math.isfinite(value) else None for name, value in means.items()}
-        return finite | {"fid": self.features.distance(reference)}
+    def numbers(self, reference: Mapping[str, OfSet]) -> dict[str, float | None]:
+        """The means over all pairs and the distances of sets; None for what is missing, or infinite (PSNR)."""
+        means = {name: total / self.count for name, total in self._sums.items()}
+        values = dict.fromkeys(MEASURES) | means | distances(self.sets, reference)
+        return {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
 
 
-@dataclasses.dataclass
-class Row:
-    """A line of the report in the making: its sampler, and what was measured so far."""
-
-    task: ImageTask
-    pairs: Pairs
-    between: Features
-    times: list[float] = dataclasses.field(default_factory=list)
-    last: Encoded | None = None  # image of the batch before
-
-    def reconstruct(self, model: Inference, encoded: Encoded, pixels: np.ndarray, first: int) -> None:
-        """Decode a batch, filled, and take in its images `pixels`; `first` is the number of the first."""
-        began = time.perf_counter()
-        images = self.task.decode_encoded(model, encoded, first)
-        self.times.append(time.perf_counter() - began)
-        self.pairs.update(pixels, to_uint8(images[: len(pixels)]))
-
-    def interpolate(self, model: Inference, encoded: Encoded, count: int, first: int, alpha: float) -> None:
-        """Take in what lies between each image and the one before it, of which the very first has none."""
-        before = _joined(encoded[:1] if self.last is None else self.last, encoded[:-1])
-        images = self.task.decode_encoded(model, between(before, encoded, alpha), first)
-        self.between.update(to_uint8(images[int(self.last is None) : count]))
-        self.last = encoded[count - 1 : count]
-
-    def seconds(self) -> float:
-        """Of decoding; the first batch, which compiles, counts as the mean of the others where there are others."""
-        steady = self.times[1:] or self.times
-        return round(float(np.mean(steady)) * len(self.times), 4)
+def update(sets: Mapping[str, OfSet], images: np.ndarray) -> None:
+    for kept in sets.values():
+        kept.update(images)
 
 
-def _joined(one: Encoded, other: Encoded) -> Encoded:
-    codes = [part.stochastic_code for part in (one, other) if part.stochastic_code is not None]
-    return Encoded(np.concatenate([one.z, other.z]), np.concatenate(codes) if codes else None)
+def distances(sets: Mapping[str, OfSet], reference: Mapping[str, OfSet]) -> dict[str, float | None]:
+    """{measure: distance of two sets}, None for those that are missing."""
+    of_sets = dict.fromkeys(name for name, measure in MEASURES.items() if not measure.pairs)
+    return of_sets | {name: kept.distance(reference[name]) for name, kept in sets.items()}
 
 
 def filled(x: np.ndarray, size: int) -> np.ndarray:
@@ -154,12 +170,14 @@ def filled(x: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([x, np.repeat(x[:1], size - len(x), axis=0)])
 
 
-def compare(originals: Iterable[np.ndarray], made: Iterable[np.ndarray], networks: Networks) -> tuple[Pairs, Features]:
-    """Batch by batch, uint8 [n, h, w, 1 or 3]; also the features of the originals. Ends where one of them ends.
+def compare(
+    originals: Iterable[np.ndarray], made: Iterable[np.ndarray], instruments: Instruments
+) -> tuple[Pairs, dict[str, OfSet]]:
+    """Batch by batch, uint8 [n, h, w, 1 or 3]; also the originals as a set. Ends where one of them ends.
 
     Raises UserError for sizes that differ.
     """
-    pairs, real = Pairs(networks), Features(networks)
+    pairs, real = Pairs(instruments), instruments.new_sets()
     for x, y in zip(originals, made, strict=False):
         if len(x) != len(y):
             break
@@ -169,21 +187,5 @@ def compare(originals: Iterable[np.ndarray], made: Iterable[np.ndarray], network
         channels = max(x.shape[-1], y.shape[-1])  # grey is repeated
         x, y = (np.broadcast_to(image, (*image.shape[:3], channels)) for image in (x, y))
         pairs.update(x, y)
-        real.update(x)
+        update(real, x)
     return pairs, real
-
-
-def line(row: Mapping[str, Any]) -> str:
-    """A row of metrics.json for the log."""
-    count = row["evaluations"]
-    how = f"{row['sampler']}, {count} evaluation{'s'[: count > 1]}" if row["sampler"] else row["reconstructions"]
-    shown = ("mse", "psnr", "ssim", "lpips", "fid", "fid_interpolation")
-    values = [f"{name} {row[name]:.5g}" for name in shown if isinstance(row.get(name), float)]
-    return f"{how}, {row['images']} images: {', '.join(values)}"
-
-
-def plotted(report: Mapping[str, Any]) -> dict[str, float]:
-    """What a training run plots, of the first row."""
-    measures = ("mse", "psnr", "ssim", "ssim_official", "lpips", "fid", "fid_interpolation")
-    found = (report["rows"] or [{}])[0] | report.get("disentanglement", {})
-    return {name: found[name] for name in (*measures, "tad", "attributes") if isinstance(found.get(name), float)}

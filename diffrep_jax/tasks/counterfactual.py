@@ -8,27 +8,24 @@ Writes to `<workdir>/counterfactual/`: grid.png (two rows a range, one from each
 
 import dataclasses
 import logging
-import pathlib
-from typing import Any
 
 import numpy as np
 
-from diffrep_jax import pictures
-from diffrep_jax.data.transforms import to_float
-from diffrep_jax.encoded import Encoded, between
+from diffrep_jax.data.transforms import to_uint8
 from diffrep_jax.errors import UserError
-from diffrep_jax.inference import Inference
+from diffrep_jax.inference import edit
+from diffrep_jax.inference.encoded import joined
+from diffrep_jax.inference.model import Model
 from diffrep_jax.metrics import image as metrics
-from diffrep_jax.tasks import base
-from diffrep_jax.train.sharding import mesh_of
-from diffrep_jax.types import PyTree
+from diffrep_jax.runs.layout import Run, write_arrays
+from diffrep_jax.tasks import _pictures, base
 
 log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Counterfactual(base.ImageTask):
-    """The fields beside those of an `ImageTask`.
+    """The fields besides those of an `ImageTask`.
 
     Attributes:
       first, second: an image file, or an index into `split`.
@@ -36,10 +33,10 @@ class Counterfactual(base.ImageTask):
       points: of each way, both ends included.
     """
 
-    first: str
-    second: str
-    ranges: tuple[tuple[int, int], ...]
-    points: int
+    first: str = "0"
+    second: str = "1"
+    ranges: tuple[tuple[int, int], ...] = ()
+    points: int = 5
 
     def __post_init__(self):
         super().__post_init__()
@@ -52,61 +49,50 @@ class Counterfactual(base.ImageTask):
                     "such as ((2,4),(16,8))."
                 )
 
-    def run(self, method: Any, variables: PyTree, config: Any, workdir: pathlib.Path) -> dict[str, float]:
-        model = Inference(method, variables, mesh_of(variables))
-        model.need_codes()
-        slices = self.slices(method.block_ends)
-        ends = np.stack([self.image(name, method, config) for name in (self.first, self.second)])
-        encoded = self.encode(model, to_float(ends))
+    def run(self, model: Model, run: Run) -> dict[str, float]:
+        slices = self.slices(model.auto_encoder.block_ends)
+        ends = np.stack([self.image(name, model, run.config) for name in (self.first, self.second)])
+        encoded = self.encode(model, ends)
         ways = {
-            f"{blocks}, {name}": _way(start, end, dimensions, self.points)
+            f"{blocks}, {name}": edit.interpolate(start, end, self.points, dimensions)
             for blocks, dimensions in slices.items()
             for name, start, end in (("1 to 2", encoded[:1], encoded[1:]), ("2 to 1", encoded[1:], encoded[:1]))
         }
-        images = self.decode_points(model, [point for way in ways.values() for point in way], "counterfactual")
+        images = to_uint8(self.decode_points(model, joined(list(ways.values())), "counterfactual"))
         rows = dict(zip(ways, images.reshape(len(ways), self.points, *images.shape[1:]), strict=True))
-        return self._write(base.output_folder(workdir, "counterfactual"), ends, rows, method)
+        return self._write(run, ends, rows, model)
 
     def slices(self, block_ends: np.ndarray) -> dict[str, slice]:
         """{name of a range: its dimensions of z}; raises UserError for blocks that there are not."""
-        edges = [0, *block_ends.tolist()]
         count = len(block_ends)
-        found = {}
+        named = {}
         for start, width in self.ranges or ((0, count),):
-            if not (0 <= start and 1 <= width and start + width <= count):
-                raise UserError(
-                    f"tasks.counterfactual.ranges asks for {width} blocks from {start} on; this model has {count}, "
-                    "numbered from 0."
-                )
-            last = start + width - 1
-            name = f"block {start}" if width == 1 else f"blocks {start}-{last}"
-            found[f"{name} of {count}"] = slice(edges[start], edges[last + 1])
-        return found
+            name = f"block {start}" if width == 1 else f"blocks {start}-{start + width - 1}"
+            try:
+                named[f"{name} of {count}"] = edit.block_dimensions(block_ends, start, width)
+            except UserError as error:
+                raise UserError(f"tasks.counterfactual.ranges={self.ranges}: {error}") from None
+        return named
 
-    def _write(
-        self, folder: pathlib.Path, ends: np.ndarray, rows: dict[str, np.ndarray], method: Any
-    ) -> dict[str, float]:
+    def _write(self, run: Run, ends: np.ndarray, rows: dict[str, np.ndarray], model: Model) -> dict[str, float]:
         first = next(iter(rows.values()))
         numbers = {"mse_of_first": float(metrics.mse(ends[:1] / 255.0, first[:1] / 255.0)[0])}
         changes = {name: float(metrics.mse(row[:1] / 255.0, row[-1:] / 255.0)[0]) for name, row in rows.items()}
+        own_and_other = [(ends[:1], ends[1:]), (ends[1:], ends[:1])] * (len(rows) // 2)
         strips = {
             name: np.concatenate([own, row, other])
-            for (name, row), (own, other) in zip(
-                rows.items(), [(ends[:1], ends[1:]), (ends[1:], ends[:1])] * (len(rows) // 2), strict=True
-            )
+            for (name, row), (own, other) in zip(rows.items(), own_and_other, strict=True)
         }
-        shares = [f"{alpha:g}" for alpha in np.linspace(0, 1, self.points).round(3)]
-        columns = ["input", *shares, "other"]
-        pictures.save_png(folder / "grid.png", pictures.labelled_grid(strips, columns))
-        np.savez(folder / "arrays.npz", ends=ends, images=np.stack(list(rows.values())), names=np.array(list(rows)))
-        ends_named = {"first": self.first, "second": self.second, "points": self.points, "split": self.split}
-        base.write_metrics(folder, numbers | {"mse_of_change": changes} | ends_named | self.description(method))
+        columns = ["input", *(f"{alpha:g}" for alpha in np.linspace(0, 1, self.points).round(3)), "other"]
+        folder = run.task_folder("counterfactual")
+        _pictures.save_png(folder / "grid.png", _pictures.labelled_grid(strips, columns))
+        images, names = np.stack(list(rows.values())), np.array(list(rows))
+        write_arrays(folder / "arrays.npz", ends=ends, images=images, names=names)
+        pair = {"first": self.first, "second": self.second, "points": self.points, "split": self.split}
+        description = {"mse_of_change": changes} | pair | self.description(model)
+        run.write_numbers("counterfactual", numbers | description)
         log.info("Counterfactuals of %s and %s; %s", self.first, self.second, folder / "grid.png")
         return numbers
-
-
-def _way(start: Encoded, end: Encoded, dimensions: slice, points: int) -> list[Encoded]:
-    return [between(start, end, alpha, dimensions) for alpha in np.linspace(0, 1, points)]
 
 
 Task = Counterfactual

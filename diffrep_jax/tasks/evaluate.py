@@ -16,19 +16,18 @@ from ml_collections import ConfigDict
 
 from diffrep_jax import data
 from diffrep_jax.data import image_sets
-from diffrep_jax.data.transforms import to_uint8
 from diffrep_jax.errors import UserError, unknown
-from diffrep_jax.inference import Inference
-from diffrep_jax.tasks import _disentangle, base
-from diffrep_jax.tasks._measures import Features, Networks, Pairs, Row, compare, filled, line, load_networks, plotted
-from diffrep_jax.tasks.encode import codes_of, open_labelled
-from diffrep_jax.train.sharding import mesh_of
-from diffrep_jax.types import PyTree
+from diffrep_jax.fields import check_count
+from diffrep_jax.inference.model import Model
+from diffrep_jax.runs.layout import SAMPLES, Run
+from diffrep_jax.samplers.recipe import Sampling
+from diffrep_jax.tasks import _codes, _disentangle, _reconstructions, base
+from diffrep_jax.tasks._measures import MEASURES, Instruments, OfSet, compare, distances, open_instruments, update
 
 log = logging.getLogger(__name__)
 
-VARIED = ("sampler", "grid", "steps", "churn_step_ratio", "eta", "invert_steps")
-SAMPLES = "sample/samples.npz"  # of the run, looked at if it is there
+VARIED = tuple(field.name for field in dataclasses.fields(Sampling) if field.name != "seed") + ("invert_steps",)
+PLOTTED = (*MEASURES, "fid_interpolation", "tad", "attributes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +36,9 @@ class Evaluate(base.ImageTask):
 
     Attributes:
       dataset: "" for the run's own; num_images: of its split, the first ones, -1 for all, 0 for no reconstructions.
-      rows: one line of the report each: a number of steps, or {field: value} of what differs from the section, such as
-        {"steps": 100, "churn_step_ratio": 0.33}; () for one line as the section says.
-      lpips, fid: whether, where there are weights.
+      rows: one line of the report each: a number of steps, or {field: value} of what differs from the recipe, such as
+        {"steps": 100, "churn_step_ratio": 0.33}; () for one line by the recipe as it is.
+      without: measures that are left out, such as ("lpips", "fid").
       interpolate_at: also the FID of images between each image and the next, so far on the way in (0, 1); 0 for none.
       reconstructions: images in place of the run's own reconstructions, a folder, zip, LMDB or .npz; "" for none.
       reference: what they are compared with, in the same order; "" for the split.
@@ -49,86 +48,129 @@ class Evaluate(base.ImageTask):
       attributes: the names of those that the codes are held against; () for all.
     """
 
-    dataset: str
-    num_images: int
-    rows: tuple[Any, ...]
-    lpips: bool
-    fid: bool
-    interpolate_at: float
-    reference: str
-    reconstructions: str
-    generated: tuple[str, ...]
-    disentanglement_images: int
-    dci_images: int
-    attributes: tuple[str, ...]
+    dataset: str = ""
+    num_images: int = -1
+    rows: tuple[Any, ...] = ()
+    without: tuple[str, ...] = ()
+    interpolate_at: float = 0.0
+    reference: str = ""
+    reconstructions: str = ""
+    generated: tuple[str, ...] = ()
+    disentanglement_images: int = 0
+    dci_images: int = 0
+    attributes: tuple[str, ...] = ()
     weights_dir: pathlib.Path | None = dataclasses.field(kw_only=True, default=None)
 
     def __post_init__(self):
         super().__post_init__()
-        if self.num_images < -1:
-            raise UserError(f"tasks.evaluate.num_images {self.num_images} must be at least 0, or -1 for all.")
-        if self.dataset and self.dataset not in data.dataset_names():
-            raise unknown("data set", self.dataset, data.dataset_names(), "tasks.evaluate.dataset")
+        check_count(self.num_images, "tasks.evaluate.num_images", none=True)
+        check_count(self.disentanglement_images, "tasks.evaluate.disentanglement_images", none=True)
+        base.check_dataset("evaluate", self.dataset)
+        for name in self.without:
+            if name not in MEASURES:
+                raise unknown("measure", name, MEASURES, "tasks.evaluate.without")
         if not 0 <= self.interpolate_at < 1:
             raise UserError(f"tasks.evaluate.interpolate_at {self.interpolate_at} is outside [0, 1); 0 is for none.")
         if self.reference and not self.reconstructions:
             raise UserError(f"tasks.evaluate.reference '{self.reference}' needs tasks.evaluate.reconstructions too.")
-        if self.disentanglement_images < -1:
-            count = self.disentanglement_images
-            raise UserError(f"tasks.evaluate.disentanglement_images {count} must be at least 0, or -1 for all.")
         if self.dci_images < 0 or self.dci_images > self.disentanglement_images != -1:
             raise UserError(f"tasks.evaluate.dci_images {self.dci_images} must be 0 to disentanglement_images.")
-        self.settings()
+        self.recipes(Sampling())
 
-    def settings(self) -> list[base.ImageTask]:
-        """The task of each row."""
-        return [self._setting(row) for row in self.rows] if self.rows else [self]
+    def recipes(self, usual: Sampling) -> list[_reconstructions.Row]:
+        """How each row decodes; UserError for a row that says nothing of the kind."""
+        return [self._recipe(row, usual) for row in self.rows or ({},)]
 
-    def _setting(self, row: Any) -> base.ImageTask:
+    def _recipe(self, row: Any, usual: Sampling) -> _reconstructions.Row:
         fields = {"steps": row} if isinstance(row, int) else row
         if not isinstance(fields, Mapping | ConfigDict):
             raise UserError(
                 f"The row {row!r} of tasks.evaluate.rows is neither a number of steps nor {{field: value}}."
             )
+        fields = dict(fields)
+        defaults = dataclasses.asdict(usual) | {"invert_steps": self.invert_steps}
         for field, value in fields.items():
             if field not in VARIED:
                 raise unknown("field", field, VARIED, "tasks.evaluate.rows")
-            usual = getattr(self, field)
-            if not isinstance(value, (int, float) if isinstance(usual, float) else type(usual)):
-                raise UserError(f"{field} {value!r} in tasks.evaluate.rows: expected {type(usual).__name__}.")
-        return dataclasses.replace(self, rows=(), **fields)
+            if not isinstance(value, (int, float) if isinstance(defaults[field], float) else type(defaults[field])):
+                expected = type(defaults[field]).__name__
+                raise UserError(f"{field} {value!r} in tasks.evaluate.rows: expected {expected}.")
+        invert_steps = fields.pop("invert_steps", self.invert_steps)
+        return _reconstructions.Row(dataclasses.replace(usual, **fields), invert_steps)
 
-    def run(self, method: Any, variables: PyTree, config: Any, workdir: pathlib.Path) -> dict[str, float]:
+    def run(self, model: Model, run: Run) -> dict[str, float]:
         """Measure all that is asked for; the numbers are those of the first row."""
-        model = Inference(method, variables, mesh_of(variables))
-        originals, sets = self._originals(config), self._generated(workdir)
-        networks = load_networks({"lpips": self.lpips, "fid": self.fid}, self.weights_dir, originals.size)
-        codes = self._codes(model, config, workdir)
-        training = self._training(config, networks) if networks.inception and (sets or self.interpolate_at) else None
-        if self.num_images == 0:
-            rows = []
-        elif self.reconstructions:
-            rows = [self._compare(config, networks, originals)]
-        else:
-            rows = self._decode(model, config, networks, originals, training if self.interpolate_at else None)
-        report: dict[str, Any] = {"rows": rows, "missing": dict(networks.missing)}
-        if sets and training is not None:
-            report["generated"] = [self._fid_of(images, networks, training, config) for images in sets]
+        config = run.config
+        originals, generated = self._originals(config), self._generated(run)
+        instruments = open_instruments(self.without, self.weights_dir, originals.size)
+        codes = self._codes(model, run)
+        training: dict[str, OfSet] = {}
+        if instruments.sets and (generated or self.interpolate_at):
+            training = self._training(config, instruments)
+        report: dict[str, Any] = {"rows": [], "missing": dict(instruments.missing)}
+        if self.num_images != 0 and self.reconstructions:
+            report["rows"] = [self._compared(config, instruments, originals)]
+        elif self.num_images != 0:
+            report["rows"] = self._decoded(model, config, instruments, originals, training)
+        if generated and training:
+            report["generated"] = [self._distances(images, instruments, training, config) for images in generated]
         if codes is not None:
             report["disentanglement"] = _disentangle.measure(*codes, trees=self.dci_images)
-        folder = base.output_folder(workdir, "evaluate")
-        base.write_metrics(folder, report)
-        log.info("%s", folder / "metrics.json")
-        return plotted(report)
+        run.write_numbers("evaluate", report)
+        log.info("%s", run.task_folder("evaluate") / "metrics.json")
+        return _plotted(report)
 
-    def _batches(self, config: Any, dataset: Any, count: int, what: str) -> Iterator[np.ndarray]:
-        """Images in [-1, 1]."""
+    def _batches(self, config: ConfigDict, dataset: data.ImageDataset, count: int, what: str) -> Iterator[np.ndarray]:
+        """uint8 images."""
         bad = config.data.max_bad_fraction
-        found = data.ordered_batches(dataset, batch_size=self.batch_size, num_images=count, max_bad_fraction=bad)
-        for batch in base.progress(found, -(-count // self.batch_size), what):
+        batches = data.ordered_batches(dataset, batch_size=self.batch_size, num_images=count, max_bad_fraction=bad)
+        for batch in base.progress(batches, -(-count // self.batch_size), what):
             yield batch["image"]
 
-    def _originals(self, config: Any) -> "_Originals":
+    # Reconstructions by recipe
+
+    def _decoded(
+        self, model: Model, config: ConfigDict, instruments: Instruments, originals: "_Originals", training: Any
+    ) -> list[dict[str, Any]]:
+        """A line for each recipe."""
+        count, rows = originals.count, self.recipes(model.sampling)
+        batches = self._batches(config, originals.images, count, "evaluate")
+        at = self.interpolate_at if training else 0.0
+        size = min(self.batch_size, count)
+        measured, real = _reconstructions.measure(model, batches, size, rows, instruments, at)
+        place = {"dataset": originals.name, "split": self.split}
+        lines = []
+        for item in measured:
+            line = _reconstructions.entry(item, model, real) | place
+            line |= _reconstructions.halfway(item, training, at) if at else {}
+            log.info("%s", _shown(line))
+            lines.append(line)
+        return lines
+
+    # Files against files, or against the split
+
+    def _compared(self, config: ConfigDict, instruments: Instruments, originals: "_Originals") -> dict[str, Any]:
+        made = image_sets.open_images(pathlib.Path(self.reconstructions), ("reconstructions", "images"))
+        count = originals.count
+        if len(made) < count or (self.num_images == -1 and len(made) > count):
+            counts = f"{self.reconstructions} has {len(made)} images, {originals.name} {count}"
+            raise UserError(f"{counts}: each needs its partner; set tasks.evaluate.num_images.")
+        if self.reference:
+            given = image_sets.batches(originals.images, self.batch_size, count)
+        else:
+            given = self._batches(config, originals.images, count, "evaluate")
+        pairs, real = compare(given, image_sets.batches(made, self.batch_size, count), instruments)
+        if pairs.count != count:  # an unreadable image was left out: those after it have no partner
+            raise UserError(
+                f"Only {pairs.count} of the {count} images of {originals.name} can be read; mend the others."
+            )
+        row = {**dict.fromkeys((*VARIED, "evaluations", "seed")), "reconstructions": self.reconstructions}
+        row |= {"images": count, "dataset": originals.name, "split": originals.split, "seconds": None}
+        row |= pairs.numbers(real)
+        log.info("%s", _shown(row))
+        return row
+
+    def _originals(self, config: ConfigDict) -> "_Originals":
         """What is reconstructed; UserError where there are fewer images than asked for."""
         if self.reference:
             images = image_sets.open_images(pathlib.Path(self.reference), ("images", "reconstructions"))
@@ -142,91 +184,41 @@ class Evaluate(base.ImageTask):
             raise UserError(f"tasks.evaluate.num_images {self.num_images}: {place} has {len(images)}; ask less.")
         return _Originals(images, name, split, len(images) if self.num_images == -1 else self.num_images, size)
 
-    def _decode(
-        self, model: Inference, config: Any, networks: Networks, originals: "_Originals", training: Features | None
-    ) -> list[dict[str, Any]]:
-        """Reconstruct the split with the sampler of each row."""
-        count = originals.count
-        rows = [Row(task, Pairs(networks), Features(networks)) for task in self.settings()]
-        real, size, first = Features(networks), min(self.batch_size, count), 0
-        for x0 in self._batches(config, originals.images, count, "evaluate"):
-            pixels, encoded = to_uint8(x0), {}
-            real.update(pixels)
-            for row in rows:
-                how = (row.task.invert_steps, row.task.invert_steps and row.task.grid)  # what the codes depend on
-                if how not in encoded:
-                    encoded[how] = row.task.encode(model, filled(x0, size), first)
-                row.reconstruct(model, encoded[how], pixels, first)
-                if training is not None:
-                    row.interpolate(model, encoded[how], len(x0), first, self.interpolate_at)
-            first += len(x0)
-        return [self._told(row, model.method, originals.name, real, training) for row in rows]
+    # Generated images against the training images
 
-    def _told(self, row: Row, method: Any, dataset: str, real: Features, training: Features | None) -> dict[str, Any]:
-        """The row for metrics.json, and the log."""
-        told = row.task.description(method) | {"images": row.pairs.count, "dataset": dataset, "split": self.split}
-        told |= {"seconds": row.seconds()} | row.pairs.numbers(real)
-        if training is not None:
-            told |= {"interpolate_at": self.interpolate_at, "fid_interpolation": row.between.distance(training)}
-        log.info("%s", line(told))
-        return told
+    def _training(self, config: ConfigDict, instruments: Instruments) -> dict[str, OfSet]:
+        """All images that the run was trained on, as a set."""
+        dataset, sets = base.open_dataset(config, config.data.split, self.data_dir), instruments.new_sets()
+        for pixels in self._batches(config, dataset, len(dataset), "training images"):
+            update(sets, pixels)
+        return sets
 
-    def _compare(self, config: Any, networks: Networks, originals: "_Originals") -> dict[str, Any]:
-        """Images in files against others, or against the split."""
-        made = image_sets.open_images(pathlib.Path(self.reconstructions), ("reconstructions", "images"))
-        count = originals.count
-        if len(made) < count or (self.num_images == -1 and len(made) > count):
-            counts = f"{self.reconstructions} has {len(made)} images, {originals.name} {count}"
-            raise UserError(f"{counts}: each needs its partner; set tasks.evaluate.num_images.")
-        if self.reference:
-            given = image_sets.batches(originals.images, self.batch_size, count)
-        else:
-            given = map(to_uint8, self._batches(config, originals.images, count, "evaluate"))
-        pairs, real = compare(given, image_sets.batches(made, self.batch_size, count), networks)
-        if pairs.count != count:  # an unreadable image was left out: those after it have no partner
-            raise UserError(
-                f"Only {pairs.count} of the {count} images of {originals.name} can be read; mend the others."
-            )
-        row = {**dict.fromkeys((*VARIED, "evaluations", "seed")), "reconstructions": self.reconstructions}
-        row |= {"images": count, "dataset": originals.name, "split": originals.split, "seconds": None}
-        row |= pairs.numbers(real)
-        log.info("%s", line(row))
-        return row
-
-    def _training(self, config: Any, networks: Networks) -> Features:
-        """The features of all images that the run was trained on."""
-        dataset = base.open_dataset(config, config.data.split, self.data_dir)
-        features = Features(networks)
-        for x0 in self._batches(config, dataset, len(dataset), "training images"):
-            features.update(to_uint8(x0))
-        return features
-
-    def _generated(self, workdir: pathlib.Path) -> list[image_sets.ImageSet]:
-        usual = workdir / SAMPLES
+    def _generated(self, run: Run) -> list[image_sets.ImageSet]:
+        usual = pathlib.Path(run.folder / "sample" / SAMPLES)
         paths = [pathlib.Path(path) for path in self.generated] or ([usual] if usual.is_file() else [])
         return [image_sets.open_images(path, ("samples", "images")) for path in paths]
 
-    def _fid_of(
-        self, images: image_sets.ImageSet, networks: Networks, training: Features, config: Any
+    def _distances(
+        self, images: image_sets.ImageSet, instruments: Instruments, training: Mapping[str, OfSet], config: ConfigDict
     ) -> dict[str, Any]:
-        features = Features(networks)
+        sets = instruments.new_sets()
         parts = image_sets.batches(images, self.batch_size, len(images))
         for batch in base.progress(parts, -(-len(images) // self.batch_size), "generated images"):
-            features.update(batch)
-        found = {"path": str(images.path), "images": len(images), "fid": features.distance(training)}
-        log.info("%s: FID %.3f of %d images", images.path, found["fid"], len(images))
-        return found | {
-            "against": f"{config.data.name}, {config.data.split}",
-            "training_images": training.moments.count,
-        }
+            update(sets, batch)
+        line: dict[str, Any] = {"path": str(images.path), "images": len(images)} | distances(sets, training)
+        log.info("%s", _shown(line | {"sampler": None, "evaluations": None, "reconstructions": images.path}))
+        seen = next(iter(training.values())).count
+        return line | {"against": f"{config.data.name}, {config.data.split}", "training_images": seen}
 
-    def _codes(self, model: Inference, config: Any, workdir: pathlib.Path) -> tuple | None:
+    # Codes
+
+    def _codes(self, model: Model, run: Run) -> tuple | None:
         """The codes of the data set's training images, and what they are held against."""
         if not self.disentanglement_images:
             return None
-        dataset = open_labelled(config, self.dataset, "train", self.data_dir)
-        found = codes_of(model, dataset, config, workdir, self.disentanglement_images, self.batch_size)
-        return found.codes, *_disentangle.factors(found, dataset, self.attributes)
+        dataset = _codes.open_labelled(run.config, self.dataset, "train", self.data_dir)
+        codes = _codes.codes_of(model, dataset, run, self.disentanglement_images, self.batch_size)
+        return codes.codes, *_disentangle.factors(codes, dataset, self.attributes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,6 +230,20 @@ class _Originals:
     split: str | None
     count: int
     size: int
+
+
+def _shown(row: Mapping[str, Any]) -> str:
+    """A row of metrics.json for the log."""
+    count = row["evaluations"]
+    how = f"{row['sampler']}, {count} evaluation{'s'[: count > 1]}" if row["sampler"] else row["reconstructions"]
+    values = [f"{name} {row[name]:.5g}" for name in PLOTTED if isinstance(row.get(name), float)]
+    return f"{how}, {row['images']} images: {', '.join(values)}"
+
+
+def _plotted(report: Mapping[str, Any]) -> dict[str, float]:
+    """What a training run plots, of the first row."""
+    values = (report["rows"] or [{}])[0] | report.get("disentanglement", {})
+    return {name: values[name] for name in PLOTTED if isinstance(values.get(name), float)}
 
 
 Task = Evaluate

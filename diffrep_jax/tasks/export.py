@@ -8,14 +8,16 @@ that are not averaged, too, those in the file are the averaged ones as well.
 import dataclasses
 import logging
 import pathlib
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from diffrep_jax import config as configs
 from diffrep_jax import port
 from diffrep_jax.errors import UserError
+from diffrep_jax.inference.model import Model
+from diffrep_jax.methods import parameters
 from diffrep_jax.port import files, own, parts
-from diffrep_jax.tasks import base
-from diffrep_jax.train import checkpoint, frozen
+from diffrep_jax.runs import checkpoint, layout
+from diffrep_jax.runs import config as run_config
 from diffrep_jax.types import PyTree
 
 log = logging.getLogger(__name__)
@@ -23,34 +25,34 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """Needs nothing to be said; without PyTorch the .pt file is left out, and the log says so."""
+    """Needs no settings; without PyTorch the .pt file is left out, and the log says so."""
 
-    needs_run = True
+    needs_run: ClassVar[bool] = True
 
-    def run(self, method: Any, variables: PyTree, config: Any, workdir: pathlib.Path) -> dict[str, float]:
-        folder = base.output_folder(workdir, "export")
-        with checkpoint.opened(workdir) as checkpoints:
-            step = checkpoints.latest_step()
+    def run(self, model: Model, run: layout.Run) -> dict[str, float]:
+        folder, config = pathlib.Path(run.task_folder("export")), run.config
+        with checkpoint.opened(run.folder) as checkpoints:
+            step = checkpoints.existing_step()
         stem = f"ema_{config.optim.ema_decay}_{step:07d}"
-        files.write_safetensors(folder / f"{stem}.safetensors", own.flatten(variables))
-        configs.save(config, folder)
-        written = [f"{stem}.safetensors", configs.FILE_NAME]
+        files.write_safetensors(folder / f"{stem}.safetensors", own.flatten(model.variables))
+        run_config.save(config, folder)
+        written = [f"{stem}.safetensors", layout.CONFIG]
         try:
-            used = variables | {"params": frozen.used(method, variables["params"])}
+            used = model.variables | {"params": parameters.used(model.method, model.variables["params"])}
             files.write_torch(folder / f"{stem}.pt", _official(config.method, used, step))
             written.append(f"{stem}.pt")
         except UserError as error:
             log.warning("No official checkpoint was written. %s", error)
         log.info("Step %d is in %s: %s.", step, folder, ", ".join(written))
-        base.write_metrics(folder, numbers := {"step": step, "files": written})
-        return numbers
+        run.write_numbers("export", {"step": step, "files": written})
+        return {"step": step}
 
 
-def _official(method: Any, variables: PyTree, step: int) -> dict[str, Any]:
+def _official(method: Mapping[str, Any], variables: PyTree, step: int) -> dict[str, Any]:
     """What the official code saves, in its names, those that are of no use here included."""
-    if method.name not in port.names():
-        raise UserError(f"There is no official code for {method.name}.")
-    source = port.source(method.name)
+    if method["name"] not in port.names():
+        raise UserError(f"There is no official code for {method['name']}.")
+    source = port.source(method["name"])
     tensors = source.table(method).to_official(variables)
     return parts.nest(tensors | source.unused(method, tensors), source.PARTS, step)
 

@@ -10,23 +10,27 @@ import logging
 import pathlib
 import re
 from collections.abc import Mapping
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
-from diffrep_jax import config as configs
 from diffrep_jax import data, port
 from diffrep_jax.data.sources import open_source
 from diffrep_jax.data.sources.lmdb import LmdbSource
 from diffrep_jax.errors import UserError, unknown
-from diffrep_jax.inference import Inference
-from diffrep_jax.methods.base import build
+from diffrep_jax.fields import check_numbers
+from diffrep_jax.inference.model import Model
+from diffrep_jax.inference.open import recipe
+from diffrep_jax.methods import parameters
+from diffrep_jax.methods.base import Method, build
 from diffrep_jax.port import config_yml, files, own, parts
-from diffrep_jax.tasks import base
-from diffrep_jax.train import checkpoint
-from diffrep_jax.train.sharding import make_mesh, state_shardings
-from diffrep_jax.train.state import abstract_variables, imported_state
+from diffrep_jax.runs import checkpoint, layout
+from diffrep_jax.runs import config as run_config
+from diffrep_jax.sharding import make_mesh, placed, state_shardings
+from diffrep_jax.train.state import imported_state
 from diffrep_jax.types import PyTree
 
 log = logging.getLogger(__name__)
@@ -34,50 +38,52 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Import:
-    """Reads `--checkpoint`; with `--images` also measures what the file does not tell (`Method.untold`).
+    """Reads `--checkpoint`; with `--images` also measures what the file does not say (`Method.undetermined`).
 
     Attributes:
       weights: of a file that has both, the averaged ones ("ema") or those that training left ("live").
       num_images, batch_size, seed: how many of the images are measured on, how many at a time, and with which noise.
     """
 
-    needs_run = False
+    needs_run: ClassVar[bool] = False
 
-    weights: str
-    num_images: int
-    batch_size: int
-    seed: int
+    weights: str = "ema"
+    num_images: int = 16
+    batch_size: int = 16
+    seed: int = 0
     checkpoint: pathlib.Path | None = dataclasses.field(kw_only=True, default=None)
     images: pathlib.Path | None = dataclasses.field(kw_only=True, default=None)
 
     def __post_init__(self):
         if self.weights not in parts.WEIGHTS:
             raise unknown("weights", self.weights, parts.WEIGHTS, "config.tasks.import.weights")
+        check_numbers(self, "tasks.import", {"num_images": 1, "batch_size": 1, "seed": 0})
 
-    def run(self, method: Any, variables: None, config: Any, workdir: pathlib.Path) -> dict[str, float]:
-        """Write `config.json`, the checkpoint, and `import/metrics.json`, which says what was found."""
+    def run(self, model: None, run: layout.Run) -> dict[str, float]:
+        """Write `config.json`, the checkpoint, and `import/metrics.json`, which says what was read and measured."""
         if self.checkpoint is None:
             raise UserError("--task=import needs a file; add --checkpoint=FILE.")
-        _refuse_a_run(workdir)
+        _refuse_a_run(run)
+        config = run.config
         method, variables, file = self._read(self.checkpoint, config)
+        _refuse_non_finite(variables, self.checkpoint)
         dataset = self._open_images(config)
         mesh = make_mesh(devices=jax.local_devices())
         variables = jax.device_put(variables, state_shardings(mesh, variables))
-        found = self._tell(method, Inference(method, variables, mesh), dataset, config.data.max_bad_fraction)
+        measured = self._choose(Model(method, variables, mesh, recipe(config)), dataset, config.data.max_bad_fraction)
         with config.unlocked():
-            config.method.update(found["chosen"])
+            config.method.update(measured["chosen"])
         step = file["step"]
-        workdir.mkdir(parents=True, exist_ok=True)
-        with checkpoint.opened(workdir) as checkpoints:
-            checkpoints.save(step, imported_state(method, variables, step))
-        configs.save(config, workdir)
-        leaves = jax.tree.leaves(variables["params"])
-        numbers = {"parameters": sum(leaf.size for leaf in leaves), **file, **found}
-        base.write_metrics(base.output_folder(workdir, "import"), numbers | {"source": str(self.checkpoint)})
-        log.info("%s is the run %s now, at step %d.", self.checkpoint, workdir, step)
-        return numbers
+        run.folder.mkdir(parents=True, exist_ok=True)
+        with checkpoint.opened(run.folder, writer=True) as checkpoints:
+            checkpoints.save(step, imported_state(method, variables, step).parts())
+        run_config.save(config, run.folder)
+        numbers = {"parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))}
+        run.write_numbers("import", numbers | file | measured | {"source": str(self.checkpoint)})
+        log.info("%s is the run %s now, at step %d.", self.checkpoint, run.folder, step)
+        return {**numbers, "step": step}
 
-    def _read(self, path: pathlib.Path, config: Any) -> tuple[Any, PyTree, dict[str, Any]]:
+    def _read(self, path: pathlib.Path, config: ConfigDict) -> tuple[Method, PyTree, dict[str, Any]]:
         """(the method, its variables, what the file says), `config` made to fit an official config.yml.
 
         Raises UserError for a file that does not fit the model.
@@ -104,7 +110,7 @@ class Import:
         )
         return method, variables, file
 
-    def _open_images(self, config: Any) -> Any:
+    def _open_images(self, config: ConfigDict) -> data.ImageDataset | None:
         """What `--images` names: an LMDB with the framing of the config's data set, other images as they are."""
         if self.images is None:
             return None
@@ -115,36 +121,38 @@ class Import:
             name, split=split, image_size=section.image_size, channels=section.channels, data_dir=self.images
         )
 
-    def _tell(self, method: Any, model: Inference, dataset: Any, max_bad_fraction: float) -> dict[str, Any]:
-        """{"chosen": {field: value}, "evidence": {field: {value: error}}} for the fields that no file tells."""
-        chosen = {field: getattr(method, field) for field in method.untold}
+    def _choose(self, model: Model, dataset: data.ImageDataset | None, max_bad_fraction: float) -> dict[str, Any]:
+        """{"chosen": {field: value}, "evidence": {field: {value: error}}} for the fields that no file determines."""
+        method = model.method
+        chosen = {field: getattr(method, field) for field in method.undetermined}
         if dataset is None:
             for field, value in chosen.items():
-                log.info("%s=%s is the config's: no checkpoint tells it. --images=PATH measures it.", field, value)
+                log.info("%s=%s is the config's: no checkpoint says it. --images=PATH measures it.", field, value)
             return {"chosen": chosen, "evidence": {}}
-        evidence = {}
-        for field, errors in self._evidence(model, dataset, max_bad_fraction).items():
+        measured = {}
+        for field, errors in self._errors(model, dataset, max_bad_fraction).items():
             if not np.isfinite(errors).all():
                 raise UserError(
                     f"The errors with {self.checkpoint} are not finite ({errors}): its weights are damaged."
                 )
-            by_value = dict(zip(method.untold[field], errors, strict=True))
+            by_value = dict(zip(method.undetermined[field], errors, strict=True))
             chosen[field], why = decide(by_value, chosen[field])
-            evidence[field] = {str(value): error for value, error in by_value.items()}
-            measured = ", ".join(f"{error:.5g} with {value}" for value, error in by_value.items())
-            log.info("%s: the error next to t = T is %s; %s %s.", field, measured, chosen[field], why)
-        return {"chosen": chosen, "evidence": evidence}
+            measured[field] = {str(value): error for value, error in by_value.items()}
+            each = ", ".join(f"{error:.5g} with {value}" for value, error in by_value.items())
+            log.info("%s: the error next to t = T is %s; %s %s.", field, each, chosen[field], why)
+        return {"chosen": chosen, "evidence": measured}
 
-    def _evidence(self, model: Inference, dataset: Any, max_bad_fraction: float) -> dict[str, list[float]]:
+    def _errors(self, model: Model, dataset: data.ImageDataset, max_bad_fraction: float) -> dict[str, list[float]]:
         """{field: the mean error under each of its values} over the images."""
-        parts, first = [], 0
+        rows: list[dict[str, np.ndarray]] = []
+        first = 0
         batches = data.ordered_batches(
             dataset, batch_size=self.batch_size, num_images=self.num_images, max_bad_fraction=max_bad_fraction
         )
         for batch in batches:
-            parts.append(model.evidence(batch["image"], self.seed, first))
+            rows.append(model.candidate_errors(batch["image"], self.seed, first))
             first += len(batch["image"])
-        return {field: np.concatenate([part[field] for part in parts]).mean(0).tolist() for field in parts[0]}
+        return {field: np.concatenate([row[field] for row in rows]).mean(0).tolist() for field in rows[0]}
 
 
 def step_of(path: pathlib.Path) -> int:
@@ -153,37 +161,42 @@ def step_of(path: pathlib.Path) -> int:
     return int(found[1]) if found else 0
 
 
-def _refuse_a_run(workdir: pathlib.Path) -> None:
-    for name in (configs.FILE_NAME, checkpoint.FOLDER):
-        if (workdir / name).exists():
-            raise UserError(f"{workdir} holds a run already ({name}); give another --workdir.")
+def _refuse_a_run(run: layout.Run) -> None:
+    for name in (layout.CONFIG, layout.CHECKPOINTS):
+        if (run.folder / name).exists():
+            raise UserError(f"{run.folder} holds a run already ({name}); give another --workdir.")
 
 
-def _template(method: Any) -> PyTree:
-    return abstract_variables(method, make_mesh(devices=jax.local_devices()))
+def _refuse_non_finite(variables: PyTree, path: pathlib.Path) -> None:
+    for leaf_path, leaf in jax.tree.leaves_with_path(variables):
+        if not np.isfinite(np.asarray(leaf)).all():
+            name = "/".join(str(key.key) for key in leaf_path)
+            raise UserError(f"{path} holds values that are not finite, first in {name}; get an undamaged file.")
 
 
-def _take_shape(config: Any, source: Any, path: pathlib.Path) -> str | None:
+def _template(method: Method) -> PyTree:
+    return placed(parameters.shapes(method), make_mesh(devices=jax.local_devices()))
+
+
+def _take_shape(config: ConfigDict, source: ModuleType, path: pathlib.Path) -> str | None:
     """Set in `config` what the official config.yml beside a checkpoint tells; its path, None where there is none."""
     yml = config_yml.find(path)
     if yml is None:
-        log.info(
-            "No config.yml is beside %s: %s are the config's, no file tells them.", path, ", ".join(source.UNDETERMINED)
-        )
+        log.info("%s has no config.yml: no file determines %s, the config does.", path, ", ".join(source.UNDETERMINED))
         return None
-    told = source.shape(yml)
-    changes = _changes(config.method, told, "method")
+    shape = source.shape(yml)
+    changes = _changes(config.method, shape, "method")
     with config.unlocked():
-        config.method.update(told)
-        config.data.update({field: told[field] for field in ("image_size", "channels") if field in told})
+        config.method.update(shape)
+        config.data.update({field: shape[field] for field in ("image_size", "channels") if field in shape})
     log.info("%s says the model's shape; %s.", yml.path, f"set: {', '.join(changes)}" if changes else "as the config")
     return str(yml.path)
 
 
-def _changes(section: Any, told: Mapping[str, Any], place: str) -> list[str]:
-    """What `told` sets in a section of the config to another value."""
+def _changes(section: Any, values: Mapping[str, Any], place: str) -> list[str]:
+    """What `values` set in a section of the config to another value."""
     changes = []
-    for field, value in told.items():
+    for field, value in values.items():
         if isinstance(value, Mapping):
             changes += _changes(section[field], value, f"{place}.{field}")
         elif section[field] != value:

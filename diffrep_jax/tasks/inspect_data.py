@@ -7,15 +7,16 @@ is wrong with it a line) and metrics.json.
 import dataclasses
 import logging
 import pathlib
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
-from diffrep_jax import pictures
+from diffrep_jax import data
 from diffrep_jax.data.bad_entries import BadEntry
 from diffrep_jax.data.inspection import inspect
 from diffrep_jax.errors import UserError
-from diffrep_jax.tasks import base
+from diffrep_jax.runs.layout import Run, write_text
+from diffrep_jax.tasks import _pictures, base
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +29,12 @@ class InspectData:
     """split: of the contact sheet, which has `shown` images from all over it; num_images: how many entries of the
     whole source are decoded, the first ones, -1 for all; workers: threads that do so."""
 
-    needs_run = False
+    needs_run: ClassVar[bool] = False
 
-    split: str
-    num_images: int
-    shown: int
-    workers: int
+    split: str = "train"
+    num_images: int = -1
+    shown: int = 64
+    workers: int = 8
     data_dir: pathlib.Path | None = dataclasses.field(kw_only=True, default=None)
 
     def __post_init__(self) -> None:
@@ -41,17 +42,18 @@ class InspectData:
             if getattr(self, field) < least or getattr(self, field) == 0:
                 raise UserError(f"tasks.inspect_data.{field} is {getattr(self, field)}: use 1 or more.")
 
-    def run(self, method: Any, variables: None, config: Any, workdir: pathlib.Path) -> dict[str, float]:
+    def run(self, model: None, run: Run) -> dict[str, float]:
+        config = run.config
         dataset = base.open_dataset(config, self.split, self.data_dir)
         if config.data.channels not in (1, 3):
             raise UserError(f"'{dataset.name}' holds no images to look at: inspect the data of its auto-encoder.")
         source = dataset.source
         count = len(source) if self.num_images == -1 else min(self.num_images, len(source))
         report = inspect(source, range(count), self.workers, base.progress)
-        folder = base.output_folder(workdir, "inspect_data")
-        (folder / "bad_entries.txt").write_text("".join(f"{key}\t{why}\n" for key, why in report.bad), encoding="utf-8")
-        pictures.save_png(folder / "contact_sheet.png", pictures.labelled_grid(self._rows(dataset)))
-        numbers = {"images": len(source), "inspected": count, "bad": len(report.bad)}
+        folder = run.task_folder("inspect_data")
+        write_text(folder / "bad_entries.txt", "".join(f"{key}\t{why}\n" for key, why in report.bad))
+        _pictures.save_png(folder / "contact_sheet.png", _pictures.labelled_grid(self._rows(dataset)))
+        numbers: dict[str, float] = {"images": len(source), "inspected": count, "bad": len(report.bad)}
         description = {
             "source": f"{source.kind} {source.path}",
             "keys": [source.key(0), source.key(len(source) - 1)],
@@ -60,16 +62,22 @@ class InspectData:
             "splits": {self.split: len(dataset)},
             "class_names": list(dataset.class_names),
         }
-        base.write_metrics(folder, numbers | description)
+        run.write_numbers("inspect_data", numbers | description)
         sizes = ", ".join(f"{images} of {size}" for size, images in report.sizes.most_common(3))
-        log.info("%s: %d images, '%s' to '%s'.", description["source"], len(source), *description["keys"])
+        log.info(
+            "%s: %d images, '%s' to '%s'.",
+            f"{source.kind} {source.path}",
+            len(source),
+            source.key(0),
+            source.key(len(source) - 1),
+        )
         log.info("%d decoded: %s%s.", count - len(report.bad), sizes, ", ..." if len(report.sizes) > 3 else "")
         for _, why in report.bad[:10]:
             log.warning("%s", why)
         log.info("%d of %d do not decode; %s", len(report.bad), count, folder)
         return numbers
 
-    def _rows(self, dataset: Any) -> dict[str, np.ndarray]:
+    def _rows(self, dataset: data.ImageDataset) -> dict[str, np.ndarray]:
         """Rows of images of the split, evenly spaced; each named by the number of its first."""
         images: dict[int, np.ndarray] = {}
         for index in np.unique(np.linspace(0, len(dataset) - 1, self.shown).round().astype(int)):

@@ -8,20 +8,16 @@ Writes to `<workdir>/interpolate/`: strip.png (first image | points | second ima
 
 import dataclasses
 import logging
-import pathlib
-from typing import Any
 
 import numpy as np
 
-from diffrep_jax import pictures
-from diffrep_jax.data.transforms import to_float
-from diffrep_jax.encoded import between
+from diffrep_jax.data.transforms import to_uint8
 from diffrep_jax.errors import UserError
-from diffrep_jax.inference import Inference
+from diffrep_jax.inference import edit
+from diffrep_jax.inference.model import Model
 from diffrep_jax.metrics import image as metrics
-from diffrep_jax.tasks import base
-from diffrep_jax.train.sharding import mesh_of
-from diffrep_jax.types import PyTree
+from diffrep_jax.runs.layout import Run, write_arrays
+from diffrep_jax.tasks import _pictures, base
 
 log = logging.getLogger(__name__)
 
@@ -30,40 +26,34 @@ log = logging.getLogger(__name__)
 class Interpolate(base.ImageTask):
     """first, second: an image file, or an index into `split`; points: with both ends; gif: also an animation."""
 
-    first: str
-    second: str
-    points: int
-    gif: bool
+    first: str = "0"
+    second: str = "1"
+    points: int = 11
+    gif: bool = False
 
     def __post_init__(self):
         super().__post_init__()
         if self.points < 2:
             raise UserError(f"tasks.interpolate.points {self.points} must be at least 2, the two ends.")
 
-    def run(self, method: Any, variables: PyTree, config: Any, workdir: pathlib.Path) -> dict[str, float]:
-        ends = np.stack([self.image(name, method, config) for name in (self.first, self.second)])
-        model = Inference(method, variables, mesh_of(variables))
-        encoded = self.encode(model, to_float(ends))
-        points = [between(encoded[:1], encoded[1:], alpha) for alpha in np.linspace(0, 1, self.points)]
-        images = self.decode_points(model, points, "interpolate")
-        z = np.concatenate([point.z for point in points])
-        return self._write(base.output_folder(workdir, "interpolate"), ends, images, z, self.description(method))
-
-    def _write(
-        self, folder: pathlib.Path, ends: np.ndarray, images: np.ndarray, z: np.ndarray, description: dict[str, Any]
-    ) -> dict[str, float]:
+    def run(self, model: Model, run: Run) -> dict[str, float]:
+        ends = np.stack([self.image(name, model, run.config) for name in (self.first, self.second)])
+        encoded = self.encode(model, ends)
+        way = edit.interpolate(encoded[:1], encoded[1:], self.points)
+        images = to_uint8(self.decode_points(model, way, "interpolate"))
         steps = metrics.mse(images[1:] / 255.0, images[:-1] / 255.0)
         numbers = {
             "mse_of_ends": float(metrics.mse(ends / 255.0, images[[0, -1]] / 255.0).mean()),
             "largest_step": float(np.sqrt(steps.max())),
         }
+        folder = run.task_folder("interpolate")
         strip = np.concatenate([ends[:1], images, ends[1:]])
-        pictures.save_png(folder / "strip.png", pictures.labelled_grid({"input | lerp z | input": strip}))
+        _pictures.save_png(folder / "strip.png", _pictures.labelled_grid({"input | lerp z | input": strip}))
         if self.gif:
-            pictures.save_gif(folder / "interpolation.gif", list(images))
-        np.savez(folder / "arrays.npz", ends=ends, images=images, codes=z)
+            _pictures.save_gif(folder / "interpolation.gif", list(images))
+        write_arrays(folder / "arrays.npz", ends=ends, images=images, codes=way.z)
         points = {"first": self.first, "second": self.second, "points": self.points, "split": self.split}
-        base.write_metrics(folder, numbers | points | description)
+        run.write_numbers("interpolate", numbers | points | self.description(model))
         log.info("%d points between %s and %s; %s", self.points, self.first, self.second, folder / "strip.png")
         return numbers
 

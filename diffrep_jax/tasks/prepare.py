@@ -6,11 +6,14 @@ Writes to `<workdir>/`, which is then a --data_dir: the LMDB, manifest.json and,
 import dataclasses
 import logging
 import pathlib
-from typing import Any
+from typing import ClassVar
 
-from diffrep_jax.data import open_dataset
+from ml_collections import ConfigDict
+
+from diffrep_jax.data import ImageDataset, open_dataset
 from diffrep_jax.data import prepare as engine
 from diffrep_jax.errors import UserError
+from diffrep_jax.runs.layout import Run
 from diffrep_jax.tasks import base
 
 log = logging.getLogger(__name__)
@@ -20,9 +23,9 @@ log = logging.getLogger(__name__)
 class Prepare(engine.Settings):
     """workers: threads that encode. See `engine.Settings` for the others."""
 
-    needs_run = False
+    needs_run: ClassVar[bool] = False
 
-    workers: int
+    workers: int = 8
     data_dir: pathlib.Path | None = dataclasses.field(kw_only=True, default=None)
 
     def __post_init__(self) -> None:
@@ -30,7 +33,8 @@ class Prepare(engine.Settings):
         if self.workers < 1:
             raise UserError(f"tasks.prepare.workers is {self.workers}: use 1 or more.")
 
-    def run(self, method: Any, variables: None, config: Any, workdir: pathlib.Path) -> dict[str, float]:
+    def run(self, model: None, run: Run) -> dict[str, float]:
+        config, workdir = run.config, pathlib.Path(run.folder)
         dataset = self._open(config.data)
         if dataset.key_digits is None:
             raise UserError(f"The data set '{dataset.name}' is not read from an LMDB: it needs no --task=prepare.")
@@ -49,7 +53,7 @@ class Prepare(engine.Settings):
         log.info("%d images in '%s'; use it with --data_dir=%s", manifest["count"], workdir / manifest["lmdb"], workdir)
         return {"images": manifest["count"], "bad": len(manifest["bad"])}
 
-    def _open(self, section: Any) -> Any:
+    def _open(self, section: ConfigDict) -> ImageDataset:
         """The data set, with its attributes where there are any."""
         wanted = {
             "split": section.split,

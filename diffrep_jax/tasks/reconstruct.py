@@ -8,20 +8,17 @@ codes float32) and metrics.json.
 
 import dataclasses
 import logging
-import pathlib
 from typing import Any
 
 import numpy as np
 
-from diffrep_jax import pictures
 from diffrep_jax.data import ordered_batches
 from diffrep_jax.data.transforms import to_uint8
-from diffrep_jax.errors import UserError
-from diffrep_jax.inference import Inference
+from diffrep_jax.fields import check_count, check_numbers
+from diffrep_jax.inference.model import Model
 from diffrep_jax.metrics import image as metrics
-from diffrep_jax.tasks import base
-from diffrep_jax.train.sharding import mesh_of
-from diffrep_jax.types import PyTree
+from diffrep_jax.runs.layout import Run, write_arrays
+from diffrep_jax.tasks import _pictures, base
 
 log = logging.getLogger(__name__)
 
@@ -30,43 +27,39 @@ log = logging.getLogger(__name__)
 class Reconstruct(base.ImageTask):
     """num_images: the first ones of `split`, -1 for all; grid_images: how many the picture shows."""
 
-    num_images: int
-    grid_images: int
+    num_images: int = 64
+    grid_images: int = 8
 
     def __post_init__(self):
         super().__post_init__()
-        if self.num_images < 1 and self.num_images != -1:
-            raise UserError(f"tasks.reconstruct.num_images {self.num_images} must be at least 1, or -1 for all.")
+        check_count(self.num_images, "tasks.reconstruct.num_images")
+        check_numbers(self, "tasks.reconstruct", {"grid_images": 1})
 
-    def run(self, method: Any, variables: PyTree, config: Any, workdir: pathlib.Path) -> dict[str, float]:
+    def run(self, model: Model, run: Run) -> dict[str, float]:
+        config = run.config
         dataset = base.open_dataset(config, self.split, self.data_dir)
         total = len(dataset) if self.num_images == -1 else min(self.num_images, len(dataset))
         if total < self.num_images:
             log.warning("Split '%s' of %s has only %d images; taking all.", self.split, config.data.name, total)
-        model = Inference(method, variables, mesh_of(variables))
-        batches = ordered_batches(
-            dataset,
-            batch_size=self.batch_size,
-            num_images=total,
-            max_bad_fraction=config.data.max_bad_fraction,
-        )
+        bad = config.data.max_bad_fraction
+        batches = ordered_batches(dataset, batch_size=self.batch_size, num_images=total, max_bad_fraction=bad)
         parts: dict[str, list[np.ndarray]] = {"images": [], "reconstructions": [], "codes": []}
-        endpoints: np.ndarray | None = None
+        endpoints: list[np.ndarray] = []
         first = 0
         for batch in base.progress(batches, -(-total // self.batch_size), "reconstruct"):
             encoded = self.encode(model, batch["image"], first)
-            parts["images"].append(to_uint8(batch["image"]))
-            parts["reconstructions"].append(to_uint8(self.decode_encoded(model, encoded, first)))
+            parts["images"].append(batch["image"])
+            parts["reconstructions"].append(to_uint8(model.decode(encoded, numbers=first)))
             parts["codes"].append(encoded.z)
-            if endpoints is None:
-                endpoints = model.endpoint(encoded.z, self.seed, first)
-            first += len(encoded.z)
+            if first < self.grid_images:
+                endpoints.append(model.endpoint(encoded.z, first))
+            first += len(encoded)
         arrays = {name: np.concatenate(values) for name, values in parts.items()}
-        description = {"dataset": config.data.name} | self.description(method)
-        return self._write(base.output_folder(workdir, "reconstruct"), arrays, endpoints, description)
+        description = {"dataset": config.data.name, "split": self.split} | self.description(model)
+        return self._write(run, arrays, np.concatenate(endpoints), description)
 
     def _write(
-        self, folder: pathlib.Path, arrays: dict[str, np.ndarray], endpoints: Any, description: dict[str, Any]
+        self, run: Run, arrays: dict[str, np.ndarray], endpoints: np.ndarray, description: dict[str, Any]
     ) -> dict[str, float]:
         x, y = arrays["images"] / 255.0, arrays["reconstructions"] / 255.0
         numbers = {
@@ -82,12 +75,17 @@ class Reconstruct(base.ImageTask):
             "x_T": to_uint8(endpoints[shown]),
             "reconstruction": arrays["reconstructions"][shown],
         }
-        pictures.save_png(folder / "grid.png", pictures.labelled_grid(rows))
-        np.savez(folder / "arrays.npz", **arrays)
-        base.write_metrics(folder, numbers | {"images": len(x), "split": self.split} | description)
+        folder = run.task_folder("reconstruct")
+        _pictures.save_png(folder / "grid.png", _pictures.labelled_grid(rows))
+        write_arrays(folder / "arrays.npz", **arrays)
+        run.write_numbers("reconstruct", numbers | {"images": len(x)} | description)
         log.info(
             "%d reconstructions: MSE %.5f (mean image: %.5f), SSIM %.4f; %s",
-            *(len(x), numbers["mse"], numbers["mse_of_mean_image"], numbers["ssim"], folder / "grid.png"),
+            len(x),
+            numbers["mse"],
+            numbers["mse_of_mean_image"],
+            numbers["ssim"],
+            folder / "grid.png",
         )
         return numbers
 

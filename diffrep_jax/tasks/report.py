@@ -8,40 +8,46 @@ import dataclasses
 import json
 import logging
 import pathlib
-from typing import Any
+from typing import ClassVar
 
+from diffrep_jax.fields import check_numbers
+from diffrep_jax.methods.base import build
 from diffrep_jax.report.collect import collect
 from diffrep_jax.report.document import document
 from diffrep_jax.report.html import page
 from diffrep_jax.report.markdown import markdown
+from diffrep_jax.runs import provenance
+from diffrep_jax.runs.layout import Run, write_text
 from diffrep_jax.tasks import base
-from diffrep_jax.train import provenance
 
 log = logging.getLogger(__name__)
 
-COUNTED = {"pictures": "picture", "missing": "missing"}  # the kinds of blocks that the numbers tell
+COUNTED = {"pictures": "picture", "missing": "missing"}  # the kinds of blocks that the numbers count
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
     """Inside training it is about the previews of its step."""
 
-    needs_run = False
+    needs_run: ClassVar[bool] = False
 
-    every_steps: int
+    every_steps: int = 0
 
-    def run(self, method: Any, variables: None, config: Any, workdir: pathlib.Path) -> dict[str, float]:
-        tasks = base.names()
-        told = document(collect(workdir), type(method).__name__, tasks, provenance.software())
-        html = page(told, workdir)
-        blocks = [block["kind"] for section in told["sections"] for block in section["blocks"]]
+    def __post_init__(self):
+        check_numbers(self, "tasks.report", {"every_steps": 0})
+
+    def run(self, model: None, run: Run) -> dict[str, float]:
+        method = type(build(run.config.method)).__name__
+        content = document(collect(run.folder), method, list(base.names()), provenance.software())
+        html = page(content, pathlib.Path(run.folder))
+        blocks = [block["kind"] for section in content["sections"] for block in section["blocks"]]
         numbers: dict[str, float] = {name: blocks.count(kind) for name, kind in COUNTED.items()}
         numbers["bytes"] = len(html.encode())
-        folder = base.output_folder(workdir, "report")
-        (folder / "report.md").write_text(markdown(told, workdir, folder), encoding="utf-8")
-        (folder / "report.json").write_text(json.dumps(told, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        (folder / "report.html").write_text(html, encoding="utf-8")
-        base.write_metrics(folder, numbers)
+        folder = run.task_folder("report")
+        write_text(folder / "report.md", markdown(content, pathlib.Path(run.folder), pathlib.Path(folder)))
+        write_text(folder / "report.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+        write_text(folder / "report.html", html)
+        run.write_numbers("report", numbers)
         log.info("%d pictures, %.1f MB; %s", numbers["pictures"], len(html) / 1e6, folder / "report.html")
         return numbers
 

@@ -1,35 +1,35 @@
 """`config.train.init_from`: a run that starts with the networks of another, as PDAE and DiTi do with their DDPM's."""
 
 import logging
-import pathlib
+import os
 from collections.abc import Iterable
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from diffrep_jax import config as configs
 from diffrep_jax.errors import UserError
-from diffrep_jax.methods.base import build
-from diffrep_jax.train import checkpoint, frozen
-from diffrep_jax.train.state import abstract_variables
+from diffrep_jax.methods import parameters
+from diffrep_jax.methods.base import Method, build
+from diffrep_jax.runs import config as run_config
+from diffrep_jax.runs.weights import load_variables
+from diffrep_jax.sharding import placed
 from diffrep_jax.types import PyTree
 
 log = logging.getLogger(__name__)
 
 
-def networks_of(run: str, method: Any, mesh: Mesh) -> PyTree:
+def networks_of(run: str, method: Method, mesh: Mesh) -> PyTree:
     """The averaged networks of `run` that this method has too, {name: params}; {} where `run` is "".
 
     Raises UserError where that would leave a frozen network as it was drawn, `run` is no run, has no network of the
     same name, or one of another shape.
     """
-    params = abstract_variables(method, mesh)["params"]
+    params = placed(parameters.shapes(method), mesh)["params"]
     if not run:
         _refuse_frozen(method, params)
         return {}
-    other = build(configs.load_run(pathlib.Path(run)).method)
-    theirs = frozen.used(other, checkpoint.load_variables(pathlib.Path(run), other, mesh)["params"])
+    other = build(run_config.load(run).method)
+    theirs = parameters.used(other, load_variables(run, other, mesh)["params"])
     shared = {name: value for name, value in theirs.items() if name in params}
     if not shared:
         raise UserError(
@@ -37,14 +37,14 @@ def networks_of(run: str, method: Any, mesh: Mesh) -> PyTree:
             "name a run of the base."
         )
     _compare(run, shared, {name: params[name] for name in shared})
-    _compare_heads(run, other, method, shared)
+    _compare_settings(run, other, method, shared)
     log.info("Starting with %s of %s.", ", ".join(shared), run)
     return shared
 
 
-def check_same_beginning(run: str, workdir: pathlib.Path) -> None:
+def check_same_beginning(run: str, workdir: str | os.PathLike[str]) -> None:
     """Raise UserError where a run that has a checkpoint is told to begin from another one than it did."""
-    began = configs.load_run(workdir).train.init_from
+    began = run_config.load(workdir).train.init_from
     if run and run != began:
         raise UserError(
             f"train.init_from={run}: {workdir} has already begun, from '{began}'; leave it out to go on, or use "
@@ -52,8 +52,8 @@ def check_same_beginning(run: str, workdir: pathlib.Path) -> None:
         )
 
 
-def _refuse_frozen(method: Any, params: PyTree) -> None:
-    kept = frozen.trained(method, params)
+def _refuse_frozen(method: Method, params: PyTree) -> None:
+    kept = parameters.trained(method, params)
     if left := [name for name in params if name not in kept]:
         raise UserError(
             f"This method keeps {', '.join(left)} frozen, so it has to come from a run of the base; "
@@ -72,12 +72,12 @@ def _compare(run: str, theirs: PyTree, ours: PyTree) -> None:
             )
 
 
-def _compare_heads(run: str, theirs: Any, ours: Any, names: Iterable[str]) -> None:
-    """Refuse networks of equal shapes with other attention heads: the weights would mean something else."""
+def _compare_settings(run: str, theirs: Method, ours: Method, names: Iterable[str]) -> None:
+    """Refuse networks of equal shapes with other settings: the weights would mean something else."""
     for name in names:
-        there, here = (getattr(method, name, {}) for method in (theirs, ours))
-        for field in ("heads", "head_dim"):
-            if field in there and field in here and there[field] != here[field]:
+        there, here = theirs.beyond_shapes(name), ours.beyond_shapes(name)
+        for field in there.keys() & here.keys():
+            if there[field] != here[field]:
                 raise UserError(
                     f"train.init_from={run} has another network: method.{name}.{field} is {there[field]} there and "
                     f"{here[field]} here; give this config the run's method.{name}."

@@ -9,18 +9,25 @@ import itertools
 import logging
 import pathlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import jax
+import optax
+from jax.sharding import Mesh
 
-from diffrep_jax import config as configs
-from diffrep_jax import data
-from diffrep_jax.train import checkpoint, heap, init_from, optimizer, provenance, sharding
+from diffrep_jax import data, hosts, sharding
+from diffrep_jax.fields import construct
+from diffrep_jax.methods.base import Method, Views
+from diffrep_jax.runs import checkpoint, provenance
+from diffrep_jax.runs import config as run_config
+from diffrep_jax.runs.layout import Run
+from diffrep_jax.train import init_from, joined, optimizer
 from diffrep_jax.train.monitor import Monitor
-from diffrep_jax.train.runtime import StopSignal, is_first
+from diffrep_jax.train.settings import Settings
 from diffrep_jax.train.state import TrainState, abstract_state, create_state, with_fresh_optimizer
 from diffrep_jax.train.step import compile_step, make_train_step
+from diffrep_jax.train.stop import StopSignal
 from diffrep_jax.train.writer import Writer
 from diffrep_jax.types import PyTree
 
@@ -35,90 +42,143 @@ class Hook(Protocol):
     def __call__(self, step: int, state: TrainState, writer: Writer) -> None: ...
 
 
-def train(
-    method: Any, config: Any, workdir: pathlib.Path, data_dir: pathlib.Path | None, hooks: Iterable[Hook] = ()
-) -> TrainState:
-    """Train to `config.train.total_steps` from the newest checkpoint in `workdir`, or from scratch.
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """All that a run's training is made of, checked and built: nothing of it is computed or written yet."""
+
+    run: Run
+    method: Method
+    settings: Settings
+    dataset: data.ImageDataset
+    mesh: Mesh
+    optimizer: optax.GradientTransformation
+    template: TrainState
+
+
+def train(method: Method, run: Run, data_dir: pathlib.Path | None, hooks: Iterable[Hook] = ()) -> TrainState:
+    """Train to `config.train.total_steps` from the newest checkpoint of the run, or from scratch.
 
     Raises UserError for bad settings and where the loss stops being finite; SystemExit(143) on SIGTERM, once saved.
     """
-    settings = config.train
-    mesh = sharding.make_mesh(**config.mesh)
-    microbatch = settings.batch_size if settings.microbatch_size == -1 else settings.microbatch_size
-    sharding.check_batch(settings.batch_size, microbatch, mesh)
-    if method.views:
-        sharding.check_views(method.views.batch_size, mesh)
-    dataset = data.open_dataset(
-        config.data.name,
-        split=config.data.split,
-        image_size=config.data.image_size,
-        channels=config.data.channels,
-        data_dir=data_dir,
-    )
-    optim = optimizer.build(config.optim, method)
-    step_function = make_train_step(
-        method,
-        optim,
-        ema_decay=config.optim.ema_decay,
-        seed=config.seed,
-        microbatches=settings.batch_size // microbatch,
-    )
-    with checkpoint.opened(workdir, settings.keep_last, settings.keep_every) as checkpoints:
-        template = abstract_state(method, optim, mesh)
-        start = checkpoints.check(template)
-        if start:
-            log.info("Going on from the checkpoint of step %d.", start)
+    training = prepare(method, run, data_dir)
+    settings = training.settings
+    with checkpoint.opened(run.folder, settings.keep_last, settings.keep_every, writer=True) as checkpoints:
+        start = _check_checkpoint(training, checkpoints)
         if start >= settings.total_steps:
             log.info("That is all of train.total_steps=%d; raise it to train on.", settings.total_steps)
-            return checkpoints.restore(template)
-        networks = _networks_to_begin_with(settings.init_from, method, mesh, checkpoints, workdir)
-        log.info("%s: %d training images, %s", config.data.name, len(dataset), _describe(mesh, start, settings))
-        batches = _batches(method.views, config, dataset, start)
-        first = sharding.put_batch(next(batches), mesh)
-        if is_first():
-            configs.save(config, workdir)  # only now: whatever is wrong has been refused before
-            dataset.keep(workdir)
-            provenance.record_start(workdir, start, mesh)
-        heap.touch(2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(template)))
-        with concurrent.futures.ThreadPoolExecutor(1) as beside:
-            making = beside.submit(_make_state, method, optim, mesh, config.seed, checkpoints, template, networks)
-            compiled = {jax.tree.structure(first): _compile(step_function, template, first, mesh)}
+            return _restored(training, checkpoints)
+        networks = _networks_to_begin_with(training, checkpoints)
+        batches = _batches(training, start)
+        first = sharding.put_batch(next(batches), training.mesh)
+        if hosts.is_first():
+            run_config.save(run.config, run.folder)  # only now: whatever is wrong has been refused before
+            provenance.record_start(run.folder, start, training.mesh)
+        with concurrent.futures.ThreadPoolExecutor(1) as meanwhile:
+            making = meanwhile.submit(_make_state, training, checkpoints, networks)
+            compiled = _Compiled(training, first)
             state = making.result()
-        placed = (sharding.put_batch(batch, mesh) for batch in batches)
-        with (
-            StopSignal() as stop,
-            Writer(workdir, start_step=start, active=is_first()) as writer,
-            Monitor(settings, start, writer) as monitor,
-        ):
-            steps = zip(range(start + 1, settings.total_steps + 1), itertools.chain([first], placed), strict=False)
-            for step, batch in steps:
-                if (form := jax.tree.structure(batch)) not in compiled:  # the first one with views
+        placed = (sharding.put_batch(batch, training.mesh) for batch in batches)
+        return _loop(training, checkpoints, compiled, state, itertools.chain([first], placed), hooks)
+
+
+def prepare(method: Method, run: Run, data_dir: pathlib.Path | None) -> Training:
+    """Open the data and check the settings against the devices; raises UserError for what does not fit."""
+    config = run.config
+    settings = construct(Settings, config.train, "config.train")
+    mesh = sharding.make_mesh(**config.mesh)
+    sharding.check_divides(settings.microbatch, mesh, "train.batch_size (or train.microbatch_size)")
+    if method.views:
+        sharding.check_divides(method.views.batch_size, mesh, method.views.place.removeprefix("config."))
+    section = config.data
+    dataset = data.open_dataset(
+        section.name,
+        split=section.split,
+        image_size=section.image_size,
+        channels=section.channels,
+        data_dir=data_dir,
+    )
+    optim = optimizer.build(config.optim, method, joined.elementwise(mesh))
+    return Training(run, method, settings, dataset, mesh, optim, abstract_state(method, optim, mesh))
+
+
+def _loop(
+    training: Training,
+    checkpoints: checkpoint.Checkpoints,
+    compiled: "_Compiled",
+    state: TrainState,
+    batches: Iterable[Any],
+    hooks: Iterable[Hook],
+) -> TrainState:
+    """Steps until the last one, SIGTERM or the time is up."""
+    settings, run, start = training.settings, training.run, int(state.step)
+    with (
+        StopSignal() as stop,
+        Writer(run.folder, start_step=start, active=hosts.is_first()) as writer,
+        Monitor(settings, start, writer) as monitor,
+    ):
+        for step, batch in zip(range(start + 1, settings.total_steps + 1), batches, strict=False):
+            if not compiled.knows(batch):  # the first one with views
+                with monitor.paused():
+                    compiled.add(batch)
+            state, metrics = compiled(state, batch)
+            monitor.record(step, metrics)
+            leave = stop.received or monitor.out_of_time()
+            if leave or step == settings.total_steps or step % settings.checkpoint_every == 0:
+                monitor.check()  # never save a state whose loss is not finite
+                checkpoints.save(step, state.parts())
+            if leave:
+                why = "SIGTERM" if stop.received else f"train.max_minutes={settings.max_minutes}"
+                log.info("Stopped by %s; saved at step %d. The same command goes on from there.", why, step)
+                break
+            for hook in hooks:
+                if hook.due(step):
                     with monitor.paused():
-                        compiled[form] = _compile(step_function, template, batch, mesh)
-                state, metrics = compiled[form](state, batch)
-                monitor.record(step, metrics)
-                leave = stop.received or monitor.out_of_time()
-                if leave or step == settings.total_steps or step % settings.checkpoint_every == 0:
-                    monitor.check()  # never save a state whose loss is not finite
-                    checkpoints.save(step, state)
-                if leave:
-                    why = "SIGTERM" if stop.received else f"train.max_minutes={settings.max_minutes}"
-                    log.info("Stopped by %s; saved at step %d. The same command goes on from there.", why, step)
-                    break
-                for hook in hooks:
-                    if hook.due(step):
-                        with monitor.paused():
-                            hook(step, state, writer)
+                        hook(step, state, writer)
     if stop.received:
         raise SystemExit(143)
     return state
 
 
-def _batches(views: Any, config: Any, dataset: Any, start: int) -> Iterator[Any]:
+class _Compiled:
+    """The training step, compiled for each form that batches have."""
+
+    def __init__(self, training: Training, batch: Any):
+        config, settings = training.run.config, training.settings
+        self._training = training
+        self._step = make_train_step(
+            training.method,
+            training.optimizer,
+            ema_decay=config.optim.ema_decay,
+            seed=config.seed,
+            microbatches=settings.batch_size // settings.microbatch,
+            elementwise=joined.elementwise(training.mesh),
+        )
+        self._by_form: dict[Any, Callable[..., Any]] = {}
+        self.add(batch)
+
+    def knows(self, batch: Any) -> bool:
+        return jax.tree.structure(batch) in self._by_form
+
+    def add(self, batch: Any) -> None:
+        began = time.perf_counter()
+        log.info("Compiling the training step (cached for the next start) ...")
+        compiled = compile_step(self._step, self._training.template, batch, self._training.mesh)
+        self._by_form[jax.tree.structure(batch)] = compiled
+        log.info("Compiled in %.1f s.", time.perf_counter() - began)
+
+    def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        return self._by_form[jax.tree.structure(batch)](state, batch)
+
+
+def _batches(training: Training, start: int) -> Iterator[Any]:
     """The batches from the step `start` on, and in them under "views" the method's, from `views.start_step` on."""
+    config, settings, dataset = training.run.config, training.settings, training.dataset
+    devices = f"{training.mesh.size} x {training.mesh.devices.flat[0].device_kind}"
+    how = f"batch {settings.batch_size} on {devices}, steps {start} to {settings.total_steps}"
+    log.info("%s: %d training images, %s", config.data.name, len(dataset), how)
     loading = data.Loading(
         seed=config.seed,
-        batch_size=config.train.batch_size,
+        batch_size=settings.batch_size,
         start_step=start,
         workers=config.data.workers,
         worker_kind=config.data.worker_kind,
@@ -127,8 +187,14 @@ def _batches(views: Any, config: Any, dataset: Any, start: int) -> Iterator[Any]
         process_count=jax.process_count(),
     )
     images = data.train_batches(dataset, loading, flip=config.data.flip)
-    if not views:
-        return images
+    views = training.method.views
+    return images if views is None else _with_views(images, views, dataset, loading)
+
+
+def _with_views(
+    images: Iterator[Any], views: Views, dataset: data.ImageDataset, loading: data.Loading
+) -> Iterator[Any]:
+    start = loading.start_step
     first = max(start, views.start_step)
     loading = dataclasses.replace(loading, batch_size=views.batch_size, start_step=first)
     log.info("From step %d on also two views of each of %d images a step.", views.start_step, views.batch_size)
@@ -137,41 +203,49 @@ def _batches(views: Any, config: Any, dataset: Any, start: int) -> Iterator[Any]
     return itertools.chain(itertools.islice(images, first - start), with_views)
 
 
-def _networks_to_begin_with(
-    run: str, method: Any, mesh: Any, checkpoints: checkpoint.Checkpoints, workdir: pathlib.Path
-) -> PyTree:
+def _check_checkpoint(training: Training, checkpoints: checkpoint.Checkpoints) -> int:
+    """The step of the newest checkpoint, which fits the state; 0 where there is none."""
     if checkpoints.latest_step() is None:
-        return init_from.networks_of(run, method, mesh)
-    init_from.check_same_beginning(run, workdir)
+        return 0
+    checkpoints.check(_saved_templates(training, checkpoints))
+    log.info("Going on from the checkpoint of step %d.", checkpoints.existing_step())
+    return checkpoints.existing_step()
+
+
+def _saved_templates(training: Training, checkpoints: checkpoint.Checkpoints) -> dict[str, PyTree]:
+    """The parts of the state that the checkpoint has to have: all, but the optimizer's only if it is there."""
+    parts = training.template.parts()
+    if "opt_state" not in checkpoints.saved_parts():
+        del parts["opt_state"]
+    elif joined.is_joined_layout(checkpoints.leaves("opt_state")):
+        parts["opt_state"] = sharding.placed(jax.eval_shape(joined.join_state, parts["opt_state"]), training.mesh)
+    return parts
+
+
+def _restored(training: Training, checkpoints: checkpoint.Checkpoints) -> TrainState:
+    """The newest state; its opt_state is None where the checkpoint has none, that of an imported run."""
+    parts = checkpoints.restore(_saved_templates(training, checkpoints))
+    if "opt_state" in parts and joined.is_joined_layout(checkpoints.leaves("opt_state")):
+        template = training.template.opt_state
+        state = joined.split_state(parts["opt_state"], template)
+        parts["opt_state"] = jax.device_put(state, sharding.state_shardings(training.mesh, template))
+    return TrainState(**{"opt_state": None} | parts)
+
+
+def _networks_to_begin_with(training: Training, checkpoints: checkpoint.Checkpoints) -> PyTree:
+    if checkpoints.latest_step() is None:
+        return init_from.networks_of(training.settings.init_from, training.method, training.mesh)
+    init_from.check_same_beginning(training.settings.init_from, training.run.folder)
     return {}
 
 
-def _make_state(
-    method: Any,
-    optim: Any,
-    mesh: Any,
-    seed: int,
-    checkpoints: checkpoint.Checkpoints,
-    template: TrainState,
-    networks: PyTree,
-) -> TrainState:
+def _make_state(training: Training, checkpoints: checkpoint.Checkpoints, networks: PyTree) -> TrainState:
+    method, optim = training.method, training.optimizer
     if checkpoints.latest_step() is None:
-        return create_state(method, optim, mesh, seed, networks)
-    state = checkpoints.restore(template)
+        statistics = training.dataset.statistics
+        return create_state(method, optim, training.mesh, training.run.config.seed, networks, statistics)
+    state = _restored(training, checkpoints)
     if state.opt_state is None:
         log.info("The checkpoint was imported and has no optimizer state: the optimizer starts afresh.")
         return with_fresh_optimizer(method, state, optim)
     return state
-
-
-def _describe(mesh: Any, start: int, settings: Any) -> str:
-    devices = f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
-    return f"batch {settings.batch_size} on {devices}, steps {start} to {settings.total_steps}"
-
-
-def _compile(step_function: Any, state: TrainState, batch: Any, mesh: Any) -> Any:
-    began = time.perf_counter()
-    log.info("Compiling the training step (cached for the next start) ...")
-    compiled = compile_step(step_function, state, batch, mesh)
-    log.info("Compiled in %.1f s.", time.perf_counter() - began)
-    return compiled

@@ -11,7 +11,8 @@ import jax
 from tqdm import tqdm
 
 from diffrep_jax.errors import UserError
-from diffrep_jax.train.runtime import is_first
+from diffrep_jax.hosts import is_first
+from diffrep_jax.train.settings import Settings
 from diffrep_jax.train.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 class Monitor:
     """Reads metrics one step late, stops on a loss that is not finite, logs lines, shows a bar on a terminal."""
 
-    def __init__(self, settings: Any, start: int, writer: Writer):
+    def __init__(self, settings: Settings, start: int, writer: Writer):
         self._settings, self._writer = settings, writer
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
         self._step = self._logged = start

@@ -1,15 +1,17 @@
 """What a training run carries from step to step, and how it is made on a mesh."""
 
-from typing import Any
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from diffrep_jax.train.frozen import averaged, overlay, trained
-from diffrep_jax.train.sharding import mesh_of, state_shardings
+from diffrep_jax.methods.base import Method, example_batch
+from diffrep_jax.methods.parameters import averaged, overlay, shapes, trained
+from diffrep_jax.sharding import mesh_of, placed, state_shardings
 from diffrep_jax.types import Array, PyTree
 
 
@@ -26,6 +28,10 @@ class TrainState:
     ema: PyTree  # {"params": ..., "batch_stats": ...}
     opt_state: PyTree  # None in an imported run, until it is trained
 
+    def parts(self) -> dict[str, PyTree]:
+        """What a checkpoint holds, by name."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
     @property
     def variables(self) -> PyTree:
         return {"params": self.params, "batch_stats": self.batch_stats}
@@ -36,54 +42,44 @@ class TrainState:
         return self.ema | {"params": overlay(self.params, self.ema["params"])}
 
 
-def _from_variables(method: Any, variables: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
+def _from_variables(method: Method, variables: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
     state = imported_state(method, variables, 0)
     return state.replace(opt_state=optimizer.init(trained(method, state.params)))
 
 
-def imported_state(method: Any, variables: PyTree, step: int) -> TrainState:
+def imported_state(method: Method, variables: PyTree, step: int) -> TrainState:
     """The state of a run whose averaged weights alone are known: they are the raw ones too, without an optimizer."""
     copy = jax.tree.map(jnp.copy, variables | {"params": averaged(method, variables["params"])})
     return TrainState(jnp.asarray(step, jnp.int32), variables["params"], variables["batch_stats"], copy, None)
 
 
-def example_batch(method: Any) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes that `Method.init` needs."""
-    shape = (1, method.image_size, method.image_size, method.channels)
-    return {"image": jax.ShapeDtypeStruct(shape, jnp.float32)}
-
-
-def abstract_variables(method: Any, mesh: Mesh) -> PyTree:
-    """Shapes, types and shardings of the method's variables: nothing is computed."""
-    return _placed(jax.eval_shape(lambda: method.init(jax.random.key(0), example_batch(method))), mesh)
-
-
-def abstract_state(method: Any, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """The same for the whole state."""
-    variables = abstract_variables(method, mesh)
-    return _placed(jax.eval_shape(lambda v: _from_variables(method, v, optimizer), variables), mesh)
-
-
-def _placed(shapes: PyTree, mesh: Mesh) -> PyTree:
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        state_shardings(mesh, shapes),
-    )
+def abstract_state(method: Method, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Shapes, types and shardings of a whole state: nothing is computed."""
+    variables = shapes(method)
+    return placed(jax.eval_shape(lambda v: _from_variables(method, v, optimizer), variables), mesh)
 
 
 def create_state(
-    method: Any, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int, networks: PyTree = None
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    seed: int,
+    networks: PyTree = None,
+    statistics: Mapping[str, np.ndarray] | None = None,
 ) -> TrainState:
-    """A fresh state; the same values for a seed on any backend and mesh. `networks` take the places of fresh ones."""
+    """A fresh state; the same values for a seed on any backend and mesh.
+
+    `networks` take the places of fresh ones; `statistics` are the data's, for the method's buffers.
+    """
     variables = method.init(jax.random.key(seed), example_batch(method))
     variables |= {"params": overlay(variables["params"], networks or {})}
+    variables = method.with_statistics(variables, statistics or {})
     variables = jax.device_put(variables, state_shardings(mesh, variables))
     shardings = state_shardings(mesh, jax.eval_shape(lambda v: _from_variables(method, v, optimizer), variables))
     return jax.jit(lambda v: _from_variables(method, v, optimizer), out_shardings=shardings)(variables)
 
 
-def with_fresh_optimizer(method: Any, state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
+def with_fresh_optimizer(method: Method, state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
     """The state with the optimizer's start instead of what it had."""
     params = trained(method, state.params)
     shapes = jax.eval_shape(optimizer.init, params)

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from diffrep_jax.train.frozen import overlay, part, trained
-from diffrep_jax.train.optimizer import join_small, map_joined
-from diffrep_jax.train.sharding import batch_sharding, replicated
+from diffrep_jax.methods.base import Method
+from diffrep_jax.methods.parameters import overlay, part, trained
+from diffrep_jax.sharding import batch_sharding, is_one_cpu, replicated
+from diffrep_jax.train import heap
+from diffrep_jax.train.joined import LEAF_BY_LEAF, Elementwise
 from diffrep_jax.train.state import TrainState
 from diffrep_jax.types import Array, Keys, PyTree
 
@@ -26,12 +28,13 @@ def example_keys(seed: int, step: Array, batch_size: int) -> Keys:
 
 
 def make_train_step(
-    method: Any,
+    method: Method,
     optimizer: optax.GradientTransformation,
     *,
     ema_decay: float,
     seed: int,
     microbatches: int = 1,
+    elementwise: Elementwise = LEAF_BY_LEAF,
 ) -> Step:
     """(state, batch) -> (state, metrics); pure.
 
@@ -79,15 +82,15 @@ def make_train_step(
             grads, metrics, batch_stats = accumulate(state, images, keys)
         if "views" in batch:
             added, more = view_gradient(state, batch["views"])
-            grads, metrics = map_joined(jnp.add, grads, added), metrics | more
+            grads, metrics = elementwise.map(jnp.add, grads, added), metrics | more
         before = trained(method, state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, before)
-        params = map_joined(jnp.add, before, updates)
+        params = elementwise.map(jnp.add, before, updates)
         current = {"params": part(params, like=state.ema["params"]), "batch_stats": batch_stats}
         weight = 1 - ema_decay_at(state.step, ema_decay)
-        ema = map_joined(lambda old, new: old + weight * (new - old), state.ema, current)
+        ema = elementwise.map(lambda old, new: old + weight * (new - old), state.ema, current)
         new_state = TrainState(state.step + 1, overlay(state.params, params), batch_stats, ema, opt_state)
-        return new_state, metrics | {"grad_norm": optax.global_norm(join_small(grads))}
+        return new_state, metrics | {"grad_norm": optax.global_norm(elementwise.grouped(grads))}
 
     return step
 
@@ -107,6 +110,8 @@ def _interleave(x: Array, parts: int) -> Array:
 
 def compile_step(step: Step, state: TrainState, batch: Batch, mesh: Mesh) -> Any:
     """The step compiled for these shapes and shardings, the state donated; also tells its cost and memory."""
+    if is_one_cpu(mesh):
+        heap.touch(2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)))
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     jitted = jax.jit(
         step,

@@ -1,28 +1,31 @@
 """Where a run's numbers and pictures go: `metrics.jsonl` (one dict a line) and TensorBoard."""
 
 import json
-import pathlib
+import os
 import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+from etils import epath
 
-JSONL = "metrics.jsonl"
+from diffrep_jax.runs import layout
 
 
 class Writer:
     """Writes on the first process only; lines of steps that a resumed run will do again are dropped."""
 
-    def __init__(self, workdir: pathlib.Path, *, start_step: int, active: bool = True):
-        self._path = pathlib.Path(workdir) / JSONL
+    def __init__(self, folder: str | os.PathLike[str], *, start_step: int, active: bool = True):
+        self._path = layout.as_path(folder) / layout.CURVES
         self._board: Any = None
         if active:
             from tensorboardX import SummaryWriter
 
             _drop_after(self._path, start_step)
-            self._board = SummaryWriter(str(pathlib.Path(workdir) / "tensorboard"), purge_step=start_step + 1)
+            self._board = SummaryWriter(
+                os.fspath(layout.as_path(folder) / layout.TENSORBOARD), purge_step=start_step + 1
+            )
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """The values of a step; the line also has "time", the seconds since 1970."""
@@ -48,7 +51,7 @@ class Writer:
             self._board.close()
 
 
-def _drop_after(path: pathlib.Path, step: int) -> None:
+def _drop_after(path: epath.Path, step: int) -> None:
     """Keep the complete lines up to `step`."""
     if not path.exists():
         return
@@ -59,4 +62,4 @@ def _drop_after(path: pathlib.Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError):
             continue  # a line cut off by a kill
-    path.write_text("".join(kept))
+    layout.write_text(path, "".join(kept))

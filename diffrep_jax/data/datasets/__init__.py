@@ -1,7 +1,6 @@
 """One data set a file, found by the file's name, each ending in the symbol `Dataset`."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from diffrep_jax.data.sources import Source
@@ -15,9 +14,21 @@ class ImageDataset(Protocol):
     attributes_from: ClassVar[str]  # the remedy where there are no attributes
     source: Source  # all of the data
     split: str
-    class_names: tuple[str, ...]
-    attribute_names: tuple[str, ...]  # empty unless they were asked for
-    binary_attributes: bool  # whether all are 0 or 1, what an image has or lacks
+    name: ClassVar[str]
+    entries: Sequence[int]  # of each image, its number in the source
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        """Empty unless they were asked for."""
+        ...
+
+    @property
+    def binary_attributes(self) -> bool:
+        """Whether all are 0 or 1, what an image has or lacks; else they are measures."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -31,6 +42,7 @@ class ImageDataset(Protocol):
         """
         ...
 
-    def keep(self, workdir: Path) -> None:
-        """Write what a run that is trained on these data has to keep of them; most write nothing."""
+    @property
+    def statistics(self) -> Mapping[str, Any]:
+        """What a method that is trained on these data keeps of them as a whole, arrays by name; nothing of images."""
         ...

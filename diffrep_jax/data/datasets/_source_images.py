@@ -1,6 +1,6 @@
 """The base of all data sets: entries of a source, decoded and brought to size, with their labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -71,8 +71,9 @@ class SourceImages:
         """(name, text) of a file with the labels of all entries, for an LMDB that has `keys`; None without labels."""
         return None
 
-    def keep(self, workdir: Path) -> None:
-        """Write what a run that is trained on these data has to keep of them: nothing of images."""
+    @property
+    def statistics(self) -> Mapping[str, np.ndarray]:
+        return {}
 
     def to_size(self, image: np.ndarray, size: int, place: str) -> np.ndarray:
         """uint8 [h, w, c] -> [size, size, c]. `place` names the image in an error."""

@@ -1,7 +1,7 @@
 """The codes that `--task=encode` has written, for a latent prior: each an "image" of one pixel with d channels."""
 
-import dataclasses
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,37 +13,11 @@ from diffrep_jax.data.sources import check_index
 from diffrep_jax.data.sources.arrays import ArraySource
 from diffrep_jax.errors import UserError, unknown
 
-SCALE_FILE = "codes_scale.npz"  # what a prior's run keeps, a `Scale`
 ENCODE = "python launch/main.py --task=encode --workdir=RUN, RUN being that of an auto-encoder"
 
 
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """Where the codes of an auto-encoder lie: z = mean + std times a normalised code.
-
-    Attributes:
-      mean, std: [d], over a data set.
-      witness: the code [d] of a fixed picture, by which the auto-encoder is known again; None where a file has none.
-    """
-
-    mean: np.ndarray
-    std: np.ndarray
-    witness: np.ndarray | None
-
-    def normalise(self, z: np.ndarray) -> np.ndarray:
-        """Codes [..., d] at unit scale; a dimension that is the same in all codes becomes 0."""
-        return (z - self.mean) / np.where(self.std > 0, self.std, 1)
-
-    def restore(self, normalised: np.ndarray) -> np.ndarray:
-        """Undoes `normalise`."""
-        return self.mean + self.std * normalised
-
-    def save(self, file: Path) -> None:
-        np.savez(file, **{name: value for name, value in vars(self).items() if value is not None})
-
-
 class Codes(SourceImages):
-    """Codes normalised by the mean and the standard deviation of each dimension, float32 [1, 1, d].
+    """Codes as they are, float32 [1, 1, d]; mean, deviation and the auto-encoder's fingerprint are their statistics.
 
     data_dir is one of the files, or the folder `encode` of a run with the one of this split.
     """
@@ -57,11 +31,13 @@ class Codes(SourceImages):
         if image_size != 1:
             raise UserError(f"data.image_size is {image_size}: use 1, as a code is an image of one pixel.")
         file = find(data_dir, split)
-        codes, self.scale = _read(file, "codes")["codes"], read_scale(file)
-        if codes.ndim != 2 or not len(codes) or codes.shape[1:] != self.scale.mean.shape:
+        arrays = _read(file, "codes", "mean", "std", optional="fingerprint")
+        codes = arrays.pop("codes")
+        if codes.ndim != 2 or not len(codes) or any(values.shape != codes.shape[1:] for values in arrays.values()):
             raise UserError(
-                f"'{file}' has codes {codes.shape} and mean {self.scale.mean.shape}: use a file of {ENCODE}."
+                f"'{file}' has codes {codes.shape} and mean {arrays['mean'].shape}: use a file of {ENCODE}."
             )
+        self._statistics = arrays
         if codes.shape[1] != channels:
             raise UserError(
                 f"'{file}' has codes of {codes.shape[1]} dimensions, data.channels is {channels}: add "
@@ -72,12 +48,11 @@ class Codes(SourceImages):
         super().__init__(ArraySource(codes, str(file)), range(len(codes)), split, (1, channels), Labels())
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        code = self.source[check_index(index, len(self), self._place)]
-        return {"image": self.scale.normalise(code).astype(np.float32)[None, None]}
+        return {"image": self.source[check_index(index, len(self), self._place)][None, None]}
 
-    def keep(self, workdir: Path) -> None:
-        """Write the scale: without it a prior's samples are of no use."""
-        self.scale.save(workdir / SCALE_FILE)
+    @property
+    def statistics(self) -> Mapping[str, np.ndarray]:
+        return self._statistics
 
 
 def find(data_dir: Path | None, split: str) -> Path:
@@ -87,21 +62,13 @@ def find(data_dir: Path | None, split: str) -> Path:
         raise UserError(f"The data set 'codes' needs codes: {remedy}")
     if data_dir.is_file():
         return data_dir
-    found = sorted(data_dir.glob(f"*_{split}.npz"))
-    if not found:
+    files = sorted(data_dir.glob(f"*_{split}.npz"))
+    if not files:
         raise UserError(f"There are no codes of the split '{split}', no *_{split}.npz, in '{data_dir}': {remedy}")
-    if len(found) > 1:
-        names = ", ".join(file.name for file in found)
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
         raise UserError(f"'{data_dir}' has {names}: give the file that is meant with --data_dir.")
-    return found[0]
-
-
-def read_scale(file: Path) -> Scale:
-    """That of one of `encode`'s files, or what a prior's run has kept; UserError where it is neither."""
-    arrays = {"witness": None} | _read(file, "mean", "std", optional="witness")
-    if arrays["mean"].ndim != 1 or arrays["mean"].shape != arrays["std"].shape:
-        raise UserError(f"'{file}' has no mean and std of one length: use a file of {ENCODE}.")
-    return Scale(**arrays)
+    return files[0]
 
 
 def _read(file: Path, *names: str, optional: str = "") -> dict[str, np.ndarray]:
@@ -109,14 +76,14 @@ def _read(file: Path, *names: str, optional: str = "") -> dict[str, np.ndarray]:
     try:
         with np.load(file) as arrays:
             present = {*names, optional} & set(arrays.files)
-            found = {name: np.asarray(arrays[name], np.float32) for name in present}
+            values = {name: np.asarray(arrays[name], np.float32) for name in present}
     except OSError as error:
         raise UserError(f"'{file}' cannot be read ({error}): use a file of {ENCODE}.") from error
     except (ValueError, EOFError, TypeError, zipfile.BadZipFile):  # TypeError: one plain array
         raise UserError(f"'{file}' is no npz of codes: use a file of {ENCODE}.") from None
-    if missing := [name for name in names if name not in found]:
+    if missing := [name for name in names if name not in values]:
         raise UserError(f"'{file}' has no {' and no '.join(missing)}: use a file of {ENCODE}.")
-    return found
+    return values
 
 
 Dataset = Codes

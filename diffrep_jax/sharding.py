@@ -31,6 +31,11 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
     return Mesh(grid.reshape(sizes), AXES)
 
 
+def is_one_cpu(mesh: Mesh) -> bool:
+    """Whether a single CPU device does all the work: what saves time there alone is decided by this."""
+    return mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The leading axis over all devices."""
     return NamedSharding(mesh, PartitionSpec(AXES))
@@ -71,12 +76,12 @@ def check_batch(batch_size: int, microbatch_size: int, mesh: Mesh) -> None:
         )
 
 
-def check_views(batch_size: int, mesh: Mesh) -> None:
-    """Raise UserError unless devices divide a batch of views."""
+def check_divides(batch_size: int, mesh: Mesh, field: str) -> None:
+    """Raise UserError, naming the config's field, unless devices divide a batch."""
     if batch_size % mesh.size:
         raise UserError(
-            f"The batch of {batch_size} views does not divide by the mesh of {mesh.size} devices "
-            f"({dict(mesh.shape)}); choose a multiple of {mesh.size} for config.method.ssl.batch_size."
+            f"config.{field}={batch_size} does not divide by the mesh of {mesh.size} devices "
+            f"({dict(mesh.shape)}); choose a multiple of {mesh.size}."
         )
 
 
@@ -89,3 +94,12 @@ def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
 def mesh_of(tree: PyTree) -> Mesh:
     """The mesh that the arrays of a tree lie on."""
     return jax.tree.leaves(tree)[0].sharding.mesh
+
+
+def placed(shapes: PyTree, mesh: Mesh) -> PyTree:
+    """Shapes and types with the shardings of the fsdp rule: what a checkpoint is restored to."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        state_shardings(mesh, shapes),
+    )

@@ -1,10 +1,14 @@
 """Pictures for people: labelled grids of images and animations, written with Pillow. uint8 arrays in."""
 
-import pathlib
+import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from diffrep_jax.runs.layout import writing
+
+Path = str | os.PathLike[str]
 
 GAP = 2  # pixels between cells
 MIN_CELL = 64  # smaller images are enlarged by a whole factor
@@ -43,12 +47,15 @@ def enlarge(image: np.ndarray) -> np.ndarray:
     return np.broadcast_to(image, (*image.shape[:2], 3))
 
 
-def save_png(path: pathlib.Path, picture: np.ndarray) -> None:
-    Image.fromarray(np.ascontiguousarray(picture)).save(path)
+def save_png(path: Path, picture: np.ndarray) -> None:
+    with writing(path) as file:
+        Image.fromarray(np.ascontiguousarray(picture)).save(file, format="PNG")
 
 
-def save_gif(path: pathlib.Path, images: Sequence[np.ndarray], milliseconds: int = 120) -> None:
+def save_gif(path: Path, images: Sequence[np.ndarray], milliseconds: int = 120) -> None:
     """An endless animation of the images, forth and back."""
     frames = [Image.fromarray(np.ascontiguousarray(enlarge(image))) for image in images]
     frames += frames[-2:0:-1]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+    options = {"save_all": True, "append_images": frames[1:], "duration": milliseconds, "loop": 0}
+    with writing(path) as file:
+        frames[0].save(file, format="GIF", **options)

@@ -6,24 +6,29 @@ paths and fewer of them.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 
+from diffrep_jax.methods.base import Method, example_batch
 from diffrep_jax.types import PyTree
 
 
-def trained(method: Any, params: PyTree) -> PyTree:
+def shapes(method: Method) -> PyTree:
+    """The shapes and types of a method's variables; nothing is computed."""
+    return jax.eval_shape(lambda: method.init(jax.random.key(0), example_batch(method)))
+
+
+def trained(method: Method, params: PyTree) -> PyTree:
     """The part that an optimizer changes: all that is not "frozen"."""
     return _labelled(params, method.param_labels(params), lambda label: label != "frozen")
 
 
-def averaged(method: Any, params: PyTree) -> PyTree:
+def averaged(method: Method, params: PyTree) -> PyTree:
     """The part that has an average: "train"."""
     return _labelled(params, method.param_labels(params), lambda label: label == "train")
 
 
-def used(method: Any, params: PyTree) -> PyTree:
+def used(method: Method, params: PyTree) -> PyTree:
     """The part that a trained model consists of: all but the heads of a loss."""
     return _labelled(params, method.param_labels(params), lambda label: label in ("train", "frozen"))
 

@@ -1,7 +1,7 @@
 """What made a run: `run.json`, for each start of its training when, from which step, code, versions and devices."""
 
 import importlib.metadata
-import json
+import os
 import pathlib
 import platform
 import subprocess
@@ -10,14 +10,16 @@ from typing import Any
 
 import jax
 
+from jax.sharding import Mesh
+
 import diffrep_jax
 from diffrep_jax.errors import UserError
+from diffrep_jax.runs import layout
 
-FILE_NAME = "run.json"
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
-def record_start(workdir: pathlib.Path, step: int, mesh: Any) -> None:
+def record_start(folder: str | os.PathLike[str], step: int, mesh: Mesh) -> None:
     """Add a start from `step` to `run.json`. Starts whose steps will all be done again are dropped."""
     device = mesh.devices.flat[0]
     start = {
@@ -29,22 +31,20 @@ def record_start(workdir: pathlib.Path, step: int, mesh: Any) -> None:
         "devices": mesh.size,
         "processes": jax.process_count(),
     }
-    kept = [earlier for earlier in starts(workdir) if earlier["from_step"] < step]
-    path = pathlib.Path(workdir) / FILE_NAME
-    temporary = path.with_name(f".{FILE_NAME}.tmp")
-    temporary.write_text(json.dumps({"starts": [*kept, start]}, indent=2) + "\n")
-    temporary.replace(path)
+    kept = [earlier for earlier in starts(folder) if earlier["from_step"] < step]
+    layout.write_json(layout.as_path(folder) / layout.STARTS, {"starts": [*kept, start]})
 
 
-def starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
+def starts(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The entries of `run.json`, oldest first; none where there is no such file. UserError where it cannot be read."""
-    path = pathlib.Path(workdir) / FILE_NAME
+    path = layout.as_path(folder) / layout.STARTS
     if not path.is_file():
         return []
-    try:
-        return json.loads(path.read_text())["starts"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error!r}); restore it or delete it.") from None
+    remedy = "restore it or delete it."
+    content = layout.read_json(path, remedy)
+    if not isinstance(content, dict) or not isinstance(content.get("starts"), list):
+        raise UserError(f"{path} has no list of starts; {remedy}")
+    return content["starts"]
 
 
 def software() -> dict[str, Any]:

@@ -1,11 +1,7 @@
-"""The process around a run: JAX's compile cache, several hosts, and a polite end on SIGTERM."""
+"""The process around a run: memory, JAX's compile cache, several hosts."""
 
 import os
 import pathlib
-import signal
-import threading
-from types import FrameType
-from typing import Any
 
 from diffrep_jax.errors import UserError
 from diffrep_jax.train import heap
@@ -27,23 +23,6 @@ def set_up(multihost: bool = False) -> None:
         _join_hosts()
 
 
-def is_first() -> bool:
-    """Whether this is the process that writes and speaks for all."""
-    import jax
-
-    return jax.process_index() == 0
-
-
-def wait_for_all(name: str) -> None:
-    """Until every process is here; `name` tells one such place from another."""
-    import jax
-
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)
-
-
 def _join_hosts() -> None:
     """As the cluster says (TPU pods, Slurm, Open MPI, Kubernetes), or as these environment variables do."""
     import jax
@@ -56,23 +35,3 @@ def _join_hosts() -> None:
             f"--multihost found no cluster ({error}); on hosts of your own set JAX_COORDINATOR_ADDRESS=host:port, "
             "JAX_NUM_PROCESSES and JAX_PROCESS_ID."
         ) from None
-
-
-class StopSignal:
-    """Inside the context, notes SIGTERM (a cluster's preemption) instead of dying, so that the loop can save."""
-
-    def __init__(self) -> None:
-        self.received = False
-
-    def __enter__(self) -> "StopSignal":
-        self._handles = threading.current_thread() is threading.main_thread()  # Python allows no other
-        if self._handles:
-            self._previous = signal.signal(signal.SIGTERM, self._note)
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        if self._handles:
-            signal.signal(signal.SIGTERM, self._previous)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = True

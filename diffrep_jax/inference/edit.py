@@ -1,0 +1,56 @@
+"""What is done with codes before they are decoded: arrays in, arrays out, no files.
+
+Interpolation is lerp of z and slerp of the stochastic code (DiffAE, section 4.2); a counterfactual lets some blocks
+of z alone go from one image's to the other's (DiTi, section 5.2); an attribute moves z along a linear head's weights.
+"""
+
+import numpy as np
+
+from diffrep_jax.errors import UserError
+from diffrep_jax.inference.encoded import Encoded, joined
+
+
+def between(first: Encoded, second: Encoded, alpha: float, dimensions: slice = slice(None)) -> Encoded:
+    """The point alpha in [0, 1] of the way, on which z changes in these dimensions alone."""
+    z = first.z.copy()
+    z[:, dimensions] = (1 - alpha) * first.z[:, dimensions] + alpha * second.z[:, dimensions]
+    if first.stochastic_code is None or second.stochastic_code is None:
+        return Encoded(z, None)
+    return Encoded(z, slerp(first.stochastic_code, second.stochastic_code, alpha))
+
+
+def interpolate(first: Encoded, second: Encoded, points: int, dimensions: slice = slice(None)) -> Encoded:
+    """The way from one image to another, both ends included: `points` rows for the one row of each."""
+    if points < 2:
+        raise UserError(f"points {points} must be at least 2, the two ends.")
+    return joined([between(first, second, float(alpha), dimensions) for alpha in np.linspace(0, 1, points)])
+
+
+def block_dimensions(block_ends: np.ndarray, start: int, width: int) -> slice:
+    """The dimensions of z that `width` blocks from `start` on own; UserError for blocks that there are not."""
+    count = len(block_ends)
+    if not (0 <= start and 1 <= width and start + width <= count):
+        raise UserError(f"There are no {width} blocks from {start} on; this model has {count}, numbered from 0.")
+    edges = [0, *block_ends.tolist()]
+    return slice(edges[start], edges[start + width])
+
+
+def move(encoded: Encoded, direction: np.ndarray, scale: float) -> Encoded:
+    """z + scale sqrt(d) direction, for a direction [d] in the space of z as it is; the stochastic code stays."""
+    step = scale * np.sqrt(len(direction)) * direction
+    return encoded.with_z((encoded.z + step).astype(encoded.z.dtype))
+
+
+def slerp(first: np.ndarray, second: np.ndarray, alpha: float) -> np.ndarray:
+    """The point alpha of the great circle's way, for each of the first axis; of the straight line where they align.
+
+    Two normal noises are about orthogonal: their mean has not the norm of a noise, a point of the arc has.
+    """
+    axes = tuple(range(1, first.ndim))
+    norms = [np.sqrt((x.astype(np.float64) ** 2).sum(axes, keepdims=True)) for x in (first, second)]
+    cosine = (first.astype(np.float64) * second).sum(axes, keepdims=True) / np.maximum(norms[0] * norms[1], 1e-12)
+    angle = np.arccos(np.clip(cosine, -1, 1))
+    straight = np.sin(angle) < 1e-6
+    sine = np.where(straight, 1, np.sin(angle))
+    weights = [np.where(straight, share, np.sin(share * angle) / sine) for share in (1 - alpha, alpha)]
+    return (weights[0] * first + weights[1] * second).astype(first.dtype)

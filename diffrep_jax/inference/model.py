@@ -1,0 +1,304 @@
+"""A method with its weights on a mesh: the one object that tasks, `diffrep_jax.load`, notebooks and benchmarks hold.
+
+NumPy arrays in and out, of any length: inputs are padded to a multiple of the mesh and split over it. Images go in as
+uint8 or as floats in [-1, 1], [n, h, w, c], and come out as float32 in [-1, 1].
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from diffrep_jax.errors import UserError, unknown
+from diffrep_jax.inference import compiled, edit
+from diffrep_jax.inference.encoded import Encoded
+from diffrep_jax.methods.base import AutoEncoder, Method, Unconditional
+from diffrep_jax.samplers.recipe import Sampling
+from diffrep_jax.sharding import batch_sharding, replicated
+from diffrep_jax.types import PyTree
+
+Numbers = int | np.ndarray  # of images, for their noise: that of the first one, or one each
+SAME = 1e-4  # codes of one network on two machines differ less, relative to their norm
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A trained method; `sampling` is its run's recipe, which `how` replaces and keywords change by single fields.
+
+    Shapes and ranges that do not fit raise UserError, and so do questions that the method has no answer to.
+    """
+
+    method: Method
+    variables: PyTree
+    mesh: Mesh
+    sampling: Sampling
+
+    # What the method says of itself
+
+    @property
+    def image_size(self) -> int:
+        return self.method.image_size
+
+    @property
+    def channels(self) -> int:
+        return self.method.channels
+
+    @property
+    def latent_dim(self) -> int:
+        return self.auto_encoder.latent_dim
+
+    @property
+    def auto_encoder(self) -> AutoEncoder:
+        """The method; UserError where it has no codes."""
+        if not isinstance(self.method, AutoEncoder):
+            name = type(self.method).__name__
+            raise UserError(f"A {name} run has no codes; give the --workdir of an auto-encoder, such as PDAE.")
+        return self.method
+
+    # Images to codes
+
+    def encode(self, images: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
+        """The codes z [n, d]. A stochastic encoder answers its mean, or mu + sigma noise for `noise` [n, d]."""
+        method, images = self.auto_encoder, self._images(images)
+        if noise is not None:
+            noise = _shaped("noise", noise, (len(images), method.latent_dim))
+        return self._run(compiled.encode, len(images), images, noise)
+
+    def endpoint(self, z: np.ndarray, numbers: Numbers = 0, seed: int | None = None) -> np.ndarray:
+        """x_T [n, h, w, c], where decoding starts; `seed` where the method draws it, by default the recipe's."""
+        z = self._codes(z)
+        seed = self.sampling.seed if seed is None else seed
+        return self._run(compiled.endpoint, len(z), z, _numbers(numbers, len(z)), seed=seed)
+
+    def invert(
+        self,
+        images: np.ndarray,
+        z: np.ndarray | None = None,
+        how: Sampling | None = None,
+        numbers: Numbers = 0,
+        **changes: Any,
+    ) -> np.ndarray:
+        """The stochastic code [n, h, w, c]: what `decode` needs besides z to give the images back; z None: their codes.
+
+        For the Gaussian family it is the inferred x_T; for a bridge, what the state next to x_T has besides x_T. The
+        recipe's grid upward, `steps` of it, by its sampler if that runs upward, else by order 1 of the exponential one.
+        """
+        how, method = self.recipe(how, changes), self.auto_encoder
+        how = how.inverted(how.steps)
+        images = self._images(images)
+        z = self.encode(images) if z is None else self._codes(z, len(images))
+        xT = self.endpoint(z, numbers, how.seed)
+        plan, stepper = how.plan(method.process, upward=True), how.stepper()
+        state = self._run(compiled.invert, len(images), images, z, xT, plan=plan, stepper=stepper)
+        return state - self._a_at(how.nodes(method.process, upward=True)[-1]) * xT
+
+    def encoded(
+        self, images: np.ndarray, invert_steps: int = 0, how: Sampling | None = None, numbers: Numbers = 0
+    ) -> Encoded:
+        """z, and with `invert_steps` above 0 the stochastic code that so many steps upward reach."""
+        z = self.encode(images)
+        if invert_steps == 0:
+            return Encoded(z)
+        return Encoded(z, self.invert(images, z, self.recipe(how, {}), numbers, steps=invert_steps))
+
+    # Codes to images
+
+    def decode(
+        self,
+        encoded: np.ndarray | Encoded,
+        x_T: np.ndarray | None = None,
+        how: Sampling | None = None,
+        stochastic_code: np.ndarray | None = None,
+        noise: np.ndarray | None = None,
+        numbers: Numbers = 0,
+        **changes: Any,
+    ) -> np.ndarray:
+        """Images from codes; x_T None: their own endpoint. With a stochastic code an image comes back as it was.
+
+        `noise` [n, steps, h, w, c] replaces what is drawn from the recipe's seed.
+        """
+        how, method = self.recipe(how, changes), self.auto_encoder
+        if isinstance(encoded, Encoded):
+            encoded, stochastic_code = encoded.z, encoded.stochastic_code
+        z = self._codes(encoded)
+        nodes = how.nodes(method.process)
+        xT = self.endpoint(z, numbers, how.seed) if x_T is None else self._like_images("x_T", x_T, len(z))
+        start = xT
+        if stochastic_code is not None:
+            start = self._a_at(nodes[0]) * xT + self._like_images("stochastic_code", stochastic_code, len(z))
+        if noise is not None:
+            noise = _shaped("noise", noise, (len(z), len(nodes) - 1, *xT.shape[1:]))
+        recipe = {"how": (how.seed, how.plan(method.process)), "stepper": how.stepper()}
+        draws = (_numbers(numbers, len(z)), noise)
+        return self._run(compiled.decode, len(z), z, xT, start, draws, **recipe)
+
+    def decode_generated(self, z: np.ndarray, how: Sampling | None = None, numbers: Numbers = 0) -> np.ndarray:
+        """Images from codes that a prior has made, which no image has."""
+        how, z = self.recipe(how, {}), self._codes(z)
+        rows, xT = _numbers(numbers, len(z)), self.endpoint(z, numbers, how.seed)
+        recipe = {"how": (how.seed, how.plan(self.auto_encoder.process)), "stepper": how.stepper()}
+        return self._run(compiled.decode_sample, len(z), z, xT, rows, **recipe)
+
+    def generate(
+        self,
+        n: int,
+        how: Sampling | None = None,
+        prior: "Model | None" = None,
+        numbers: Numbers = 0,
+        **changes: Any,
+    ) -> np.ndarray:
+        """n new images; of a prior, n new codes [n, d]. An auto-encoder needs the `prior` of its codes.
+
+        Image i depends on the seed and on its number alone. The prior is sampled by its own run's recipe.
+        """
+        how = self.recipe(how, changes)
+        if isinstance(self.method, AutoEncoder):
+            if prior is None:
+                raise UserError(
+                    "An auto-encoder needs codes to start from: give the prior of its codes, a trained run."
+                )
+            return self.decode_generated(prior.generate(n, numbers=numbers), how, numbers)
+        recipe = {"how": (how.seed, how.plan(self.method.process)), "stepper": how.stepper()}
+        return self._run(compiled.generate, n, _numbers(numbers, n), **recipe)
+
+    def denoise(self, x_t: np.ndarray, t: float | np.ndarray, z: np.ndarray, x_T: np.ndarray) -> np.ndarray:
+        """D(x_t, t), unclipped; t a number or one for each image [n], in the process's [t_data, t_max]."""
+        z = self._codes(z)
+        times = np.broadcast_to(np.asarray(t, np.float32), (len(z),))
+        low, high = self.method.process.t_data, self.method.process.t_max
+        if not (times.min() >= low and times.max() <= high):
+            raise UserError(f"t {times.min():g} to {times.max():g} is outside the process's [{low:g}, {high:g}].")
+        xt, xT = (self._like_images(name, x, len(z)) for name, x in (("x_t", x_t), ("x_T", x_T)))
+        return self._run(compiled.denoise, len(z), xt, times, z, xT)
+
+    # Edits of two images
+
+    def interpolate(
+        self, first: np.ndarray | Encoded, second: np.ndarray | Encoded, points: int = 11, **changes: Any
+    ) -> np.ndarray:
+        """Images [points, h, w, c] on the way between two, each [h, w, c] or encoded; one noise for all of them."""
+        way = edit.interpolate(self._one(first), self._one(second), points)
+        return self.decode(way, numbers=np.zeros(points, np.int32), **changes)
+
+    def counterfactual(
+        self,
+        first: np.ndarray | Encoded,
+        second: np.ndarray | Encoded,
+        blocks: tuple[int, int],
+        points: int = 5,
+        **changes: Any,
+    ) -> np.ndarray:
+        """What the first image would be with (first block, number of blocks) of the second's code, at `points`."""
+        dimensions = edit.block_dimensions(self.auto_encoder.block_ends, *blocks)
+        way = edit.interpolate(self._one(first), self._one(second), points, dimensions)
+        return self.decode(way, numbers=np.zeros(points, np.int32), **changes)
+
+    # Which network it is
+
+    def fingerprint(self, batch_size: int = 1) -> np.ndarray:
+        """The code of one fixed picture of noise, [d]: it tells networks apart, whatever file they came from."""
+        shape = (batch_size, self.image_size, self.image_size, self.channels)
+        return self.encode(np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32))[0]
+
+    def check_prior(self, prior: "Model", place: str) -> None:
+        """Raise UserError, naming `place`, where a model is no prior, or that of another auto-encoder."""
+        method = prior.method
+        if not isinstance(method, Unconditional) or method.makes_images:
+            raise UserError(f"{place} is a {type(method).__name__} run, no prior; give one of latent_prior.")
+        if method.channels != self.latent_dim:
+            raise UserError(
+                f"{place} makes codes of {method.channels} dimensions, this model takes {self.latent_dim}; give its "
+                "own prior."
+            )
+        theirs = np.asarray(method.statistics(prior.variables)["fingerprint"])
+        if theirs.any() and not same_network(theirs, self.fingerprint()):
+            raise UserError(
+                f"{place} was trained on another auto-encoder's codes, or this one was trained since: encode again and "
+                "train a new prior on that."
+            )
+
+    def candidate_errors(self, images: np.ndarray, seed: int = 0, first: int = 0) -> dict[str, np.ndarray]:
+        """`Method.candidate_errors`: {field: errors [n, values]}."""
+        images = self._images(images)
+        return self._run(compiled.candidate_errors, len(images), images, _numbers(first, len(images)), seed=seed)
+
+    # How it is done
+
+    def recipe(self, how: Sampling | None, changes: dict[str, Any]) -> Sampling:
+        """The run's recipe, or `how`, with single fields changed; UserError for one that there is not."""
+        known = [field.name for field in dataclasses.fields(Sampling)]
+        for name in changes:
+            if name not in known:
+                raise unknown("field of the recipe", name, known)
+        return dataclasses.replace(how or self.sampling, **changes)
+
+    def _a_at(self, t: float) -> np.float32:
+        """a of the process, from float64."""
+        return np.float32(self.method.process.coefficients(np.asarray(t, np.float64))[0])
+
+    def _one(self, image: np.ndarray | Encoded) -> Encoded:
+        if isinstance(image, Encoded):
+            if len(image) != 1:
+                raise UserError(f"{len(image)} codes where one image is meant; take one row, encoded[i:i + 1].")
+            return image
+        return self.encoded(np.asarray(image)[None])
+
+    def _images(self, images: np.ndarray) -> np.ndarray:
+        """Checked and in [-1, 1]."""
+        images = np.asarray(images)
+        _check_shape("images", images, (None, self.image_size, self.image_size, self.channels))
+        if images.dtype == np.uint8:
+            return images.astype(np.float32) / np.float32(127.5) - np.float32(1)
+        if not np.issubdtype(images.dtype, np.floating):
+            raise UserError(f"images has dtype {images.dtype}; give uint8, or floats in [-1, 1].")
+        if not (images.min() >= -1.001 and images.max() <= 1.001):
+            raise UserError(f"images lies in [{images.min():g}, {images.max():g}]; give uint8, or floats in [-1, 1].")
+        return images.astype(np.float32)
+
+    def _codes(self, z: Any, n: int | None = None) -> np.ndarray:
+        return _shaped("z", z, (n, self.latent_dim))
+
+    def _like_images(self, name: str, array: Any, n: int) -> np.ndarray:
+        return _shaped(name, array, (n, self.image_size, self.image_size, self.channels))
+
+    def _run(self, function: Callable[..., Any], n: int, *arrays: Any, **static: Any) -> Any:
+        """Call with every array padded along its first axis and split over the mesh; cut the result to n."""
+        missing = -n % self.mesh.size
+        sharding = batch_sharding(self.mesh)
+
+        def put(x: Any) -> Any:
+            x = np.asarray(x)
+            return jax.device_put(np.concatenate([x, np.repeat(x[:1], missing, axis=0)]), sharding)
+
+        def get(x: jax.Array) -> np.ndarray:
+            if not x.is_fully_addressable:  # several processes: each gets all of it
+                x = jax.device_put(x, replicated(self.mesh))
+            return np.asarray(x)[:n]
+
+        return jax.tree.map(get, function(self.method, self.variables, *jax.tree.map(put, arrays), **static))
+
+
+def same_network(theirs: np.ndarray, ours: np.ndarray) -> bool:
+    """Whether two fingerprints are of one network."""
+    return bool(theirs.shape == ours.shape and np.linalg.norm(theirs - ours) <= SAME * np.linalg.norm(ours))
+
+
+def _numbers(numbers: Numbers, n: int) -> np.ndarray:
+    if isinstance(numbers, int):
+        return np.arange(numbers, numbers + n)
+    return np.asarray(_check_shape("numbers", np.asarray(numbers), (n,)))
+
+
+def _shaped(name: str, array: Any, shape: Sequence[int | None]) -> np.ndarray:
+    return _check_shape(name, np.asarray(array, np.float32), shape)
+
+
+def _check_shape(name: str, array: np.ndarray, shape: Sequence[int | None]) -> np.ndarray:
+    fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
+    if not fits or array.shape[0] == 0:
+        wanted = ", ".join("n" if n is None else str(n) for n in shape)
+        raise UserError(f"{name} has the shape {array.shape}; this model takes [{wanted}] with n >= 1.")
+    return array

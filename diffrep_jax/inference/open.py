@@ -1,0 +1,31 @@
+"""Open a run: its method, its weights from the newest checkpoint, its recipe, as a `Model`."""
+
+import os
+
+import jax
+from ml_collections import ConfigDict
+
+from diffrep_jax.fields import construct
+from diffrep_jax.inference.model import Model
+from diffrep_jax.methods.base import build
+from diffrep_jax.runs import config as run_config
+from diffrep_jax.runs.weights import load_variables
+from diffrep_jax.samplers.recipe import Sampling
+from diffrep_jax.sharding import make_mesh
+
+
+def open_run(folder: str | os.PathLike[str], weights: str = "ema", config: ConfigDict | None = None) -> Model:
+    """The model of a run's folder, with its averaged weights or the "live" ones, on this machine's devices.
+
+    config: instead of the run's own `config.json`, for values that were changed. Raises UserError where the folder
+    holds no run, or no checkpoint that fits its config.
+    """
+    config = run_config.load(folder) if config is None else config
+    method = build(config.method)
+    mesh = make_mesh(devices=jax.local_devices())
+    return Model(method, load_variables(folder, method, mesh, weights), mesh, recipe(config))
+
+
+def recipe(config: ConfigDict) -> Sampling:
+    """The config's section `sampling`."""
+    return construct(Sampling, config.sampling, "config.sampling")

@@ -1,0 +1,65 @@
+"""A linear head on codes, with what it needs to be used rightly: of which network, from which data, on which scale."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from diffrep_jax.errors import UserError
+
+KINDS = ("bce", "mse")  # of what an image has or lacks, and of measures
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """logits = z @ kernel + bias for codes z as the auto-encoder gives them.
+
+    Attributes:
+      names: of the k attributes; kernel [d, k], 0 where a mask leaves a dimension out; bias [k].
+      kind: "bce" or "mse"; dataset: what it was trained on; trained_by: the task.
+      mean, std: of the training codes, [d]; fingerprint: the network's (`Model.fingerprint`), [d].
+    """
+
+    names: tuple[str, ...]
+    kernel: np.ndarray
+    bias: np.ndarray
+    kind: str
+    dataset: str
+    trained_by: str
+    mean: np.ndarray
+    std: np.ndarray
+    fingerprint: np.ndarray
+
+    def logits(self, z: np.ndarray) -> np.ndarray:
+        """[n, d] -> [n, k]"""
+        return z @ self.kernel + self.bias
+
+    def only(self, name: str) -> "Head":
+        """The head of one attribute."""
+        i = self.names.index(name)
+        return dataclasses.replace(self, names=(name,), kernel=self.kernel[:, i : i + 1], bias=self.bias[i : i + 1])
+
+    def direction(self, normalised: bool) -> np.ndarray:
+        """The way of the first attribute in the space of z, [d], for `inference.edit.move`.
+
+        w / |w| of the head on z as it is (DBAE), or `normalised` that of the head on (z - mean) / std, times std, which
+        is a unit step in normalised space (DiffAE, DiTi).
+        """
+        scale = self.std if normalised else np.ones_like(self.std)
+        weights = self.kernel[:, 0] * scale
+        return weights / np.linalg.norm(weights) * scale
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """For an .npz."""
+        return {name: np.asarray(value) for name, value in vars(self).items()}
+
+
+def from_arrays(arrays: Mapping[str, Any], source: str) -> Head:
+    """Undoes `Head.arrays`; UserError, naming `source`, for a file of an earlier version or something else."""
+    fields = [field.name for field in dataclasses.fields(Head)]
+    if missing := [name for name in fields if name not in arrays]:
+        raise UserError(f"{source} has no {', '.join(missing)}: an earlier version wrote it; run --task=probe again.")
+    words = {name: str(arrays[name]) for name in ("kind", "dataset", "trained_by")}
+    numbers = {name: np.asarray(arrays[name]) for name in ("kernel", "bias", "mean", "std", "fingerprint")}
+    return Head(names=tuple(map(str, arrays["names"])), **words, **numbers)

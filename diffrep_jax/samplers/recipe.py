@@ -1,0 +1,111 @@
+"""How an image is decoded: the config's section `sampling` as one value, which is passed whole."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from diffrep_jax import discovery
+from diffrep_jax.errors import UserError, unknown
+from diffrep_jax.samplers import driver
+from diffrep_jax.samplers.churn import Churn
+from diffrep_jax.samplers.driver import Stepper
+from diffrep_jax.samplers.grids import GRIDS
+from diffrep_jax.types import Process, PyTree
+
+PACKAGE = "diffrep_jax.samplers"
+ENCODING = "exponential"  # the sampler that encodes for those that do not run upward
+
+
+def samplers() -> tuple[str, ...]:
+    """The samplers that a recipe may name: the files of this folder that end in `Sampler = ...`."""
+    return discovery.names(PACKAGE, "Sampler")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """The recipe; raises UserError for what does not fit together.
+
+    Attributes:
+      sampler: a file of samplers/; grid: of `grids.GRIDS`; steps: intervals of the grid.
+      churn_step_ratio: in [0, 1), the part of each step that is an SDE's; 0: none.
+      eta: the fresh noise of a step, for the sampler exponential; 0: none, 1: ancestral sampling.
+      seed: of all noise, which goes by image number.
+    """
+
+    sampler: str = "exponential"
+    grid: str = "karras"
+    steps: int = 40
+    churn_step_ratio: float = 0.0
+    eta: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.grid not in GRIDS:
+            raise unknown("grid", self.grid, GRIDS, "sampling.grid")
+        if not 0 <= self.churn_step_ratio < 1:
+            raise UserError(f"churn_step_ratio {self.churn_step_ratio} is outside [0, 1); 0 turns churn off.")
+        for field, least, most in (("steps", 1, 100_000), ("seed", 0, 2**31 - 1)):
+            value = getattr(self, field)
+            if type(value) is not int or not least <= value <= most:
+                raise UserError(f"sampling.{field} {value!r} is no whole number in [{least}, {most}].")
+        self.stepper()
+
+    def stepper(self) -> Stepper:
+        """The sampler with its parameters, with churn before each step where the ratio is above 0."""
+        stepper = self._build(self.sampler)
+        if not self.churn_step_ratio:
+            return stepper
+        if stepper.stochastic or stepper.memory:
+            raise UserError(
+                f"churn_step_ratio {self.churn_step_ratio} does not go with sampler {self.sampler} as it is set, which "
+                f"{'draws noise of its own' if stepper.stochastic else 'remembers its steps'}; set it to 0."
+            )
+        return Churn(stepper, self.churn_step_ratio)
+
+    def nodes(self, process: Process, upward: bool = False) -> np.ndarray:
+        """The grid's times, float64, decreasing; `upward`: increasing, to encode."""
+        grid = GRIDS[self.grid](process, self.steps)
+        return grid.up() if upward else grid.down()
+
+    def plan(self, process: Process, upward: bool = False) -> PyTree:
+        """What the stepper's steps need, for `driver.sample`."""
+        return driver.plan(self.stepper(), process, self.nodes(process, upward))
+
+    def nfe(self, process: Process, upward: bool = False) -> int:
+        """How often a network is evaluated."""
+        return self.stepper().nfe(len(self.nodes(process, upward)) - 1)
+
+    def inverted(self, steps: int) -> "Sampling":
+        """The recipe to encode with: the same grid with so many steps, and the sampler if it runs upward."""
+        if self.churn_step_ratio == 0 and self.stepper().inverse:
+            return dataclasses.replace(self, steps=steps)
+        return Sampling(sampler=ENCODING, grid=self.grid, steps=steps, seed=self.seed)
+
+    def _build(self, name: str) -> Stepper:
+        if name not in samplers():
+            raise unknown("sampler", name, samplers(), "sampling.sampler")
+        taken = _parameters(name)
+        for field, usual in _PARAMETERS.items():
+            value = getattr(self, field)
+            if value != usual and field not in taken:
+                others = [other for other in samplers() if field in _parameters(other)]
+                raise UserError(
+                    f"{field} {value} is of no use to sampler {name}; use sampler={' or '.join(others)}, or "
+                    f"{field}={usual}."
+                )
+        cls = discovery.load(PACKAGE, name, "Sampler")
+        return cls(**{field: getattr(self, field) for field in taken})
+
+
+def _parameters(sampler: str) -> list[str]:
+    """The fields of a recipe that a sampler takes."""
+    return [field.name for field in dataclasses.fields(discovery.load(PACKAGE, sampler, "Sampler"))]
+
+
+# The fields that are some sampler's own, with the values that ask for nothing.
+_PARAMETERS: dict[str, Any] = {
+    field.name: field.default
+    for field in dataclasses.fields(Sampling)
+    if field.name not in ("sampler", "grid", "steps", "churn_step_ratio", "seed")
+}

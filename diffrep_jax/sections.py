@@ -1,0 +1,59 @@
+"""The sections of a config and the dataclasses that own them: defaults for new ones, completion of earlier ones."""
+
+from collections.abc import Collection
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from diffrep_jax import data
+from diffrep_jax.fields import construct, defaults, refuse_unknown
+from diffrep_jax.methods import base as methods
+from diffrep_jax.samplers.recipe import Sampling
+from diffrep_jax.tasks import base as tasks
+from diffrep_jax.train import settings as train
+
+OWNERS = {"data": data.Settings, "train": train.Settings, "mesh": train.Mesh, "sampling": Sampling}
+NAMES = ("seed", "method", "data", "optim", "train", "mesh", "sampling", "tasks")
+
+
+def new(**sections: dict[str, Any]) -> dict[str, Any]:
+    """{section: its values} of all sections but `method` and `optim`, from the defaults and what is given."""
+    values = {name: defaults(owner) | sections.pop(name, {}) for name, owner in OWNERS.items()}
+    values["tasks"] = tasks.sections()
+    return {"seed": 0} | values | sections
+
+
+def complete(config: ConfigDict) -> ConfigDict:
+    """The config, as an earlier version wrote it, with all fields that there are; locked.
+
+    Raises UserError, by name, for what is unknown.
+    """
+    refuse_unknown(dict(config), NAMES, "config")
+    cls = methods.method_class(config.method.name)
+    with config.unlocked():
+        for name, owner in OWNERS.items():
+            _complete(config, name, defaults(owner), f"config.{name}")
+        _complete(config, "tasks", {}, "config.tasks", tasks.names())
+        for name, section in tasks.sections().items():
+            _complete(config.tasks, name, section, f"config.tasks.{name}")
+        config.method.update({name: v for name, v in defaults(cls).items() if name not in config.method})
+        if "seed" not in config:
+            config.seed = 0
+    return config.lock()
+
+
+def _complete(parent: ConfigDict, name: str, values: dict[str, Any], place: str, known: Collection[str] = ()) -> None:
+    """Add to a section, made if it is not there, the values that it lacks; refuse what is not `known`."""
+    if name not in parent:
+        parent[name] = ConfigDict()
+    section = parent[name]
+    refuse_unknown(dict(section), known or values, place)
+    for field, value in values.items():
+        if field not in section:
+            section[field] = value
+
+
+def check(config: ConfigDict) -> None:
+    """Raise UserError for values that no section's owner takes, of all sections but those of tasks."""
+    for name, owner in OWNERS.items():
+        construct(owner, config[name], f"config.{name}")

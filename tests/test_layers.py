@@ -1,0 +1,201 @@
+"""Layers against other libraries; dropout's law and its keys."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from scipy.signal import correlate2d
+
+from diffrep_jax.models import layers
+from diffrep_jax.models.attention import attention
+from diffrep_jax.models.convolution import conv, upsample, upsample_conv
+from diffrep_jax.models.initialization import initialize
+from diffrep_jax.models.unet import UNet
+from tests.networks import KEY, normal, random_values
+
+
+def compare(ours, theirs, *args, rtol=1e-4):
+    """The values, and the gradients with respect to all arguments, of two functions, relative to the largest number."""
+
+    def results(function):
+        out, pullback = jax.vjp(function, *args)
+        weights = jnp.asarray(np.random.default_rng(9).standard_normal(out.shape), out.dtype)
+        return out, pullback(weights)
+
+    mine, others = jax.jit(lambda: (results(ours), results(theirs)))()
+    for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(others), strict=True):
+        assert a.shape == b.shape and a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * float(jnp.abs(b).max()))
+
+
+@pytest.mark.parametrize("channels, groups", [(64, 32), (48, 16), (8, 8)])
+@pytest.mark.parametrize("silu", [False, True])
+def test_group_norm_is_flax_group_norm_in_value_and_gradient(channels, groups, silu):
+    ours = layers.GroupNorm(silu=silu)  # 32 groups, or as many as divide the channels
+    theirs = nn.GroupNorm(num_groups=groups, epsilon=1e-5)
+    params = {"scale": 1 + normal(channels, seed=2), "bias": normal(channels, seed=3)}
+
+    def reference(params, x, scale_shift):
+        scale, shift = jnp.split(scale_shift[:, None, None], 2, axis=-1)
+        out = theirs.apply({"params": params}, x) * (1 + scale) + shift
+        return out * jax.nn.sigmoid(out) if silu else out
+
+    arguments = params, 0.05 * normal(2, 6, 5, channels) + 0.1, normal(2, 2 * channels, seed=4)
+    compare(lambda params, *args: ours.apply({"params": params}, *args), reference, *arguments)
+
+
+def test_group_norm_does_not_cancel_where_the_mean_is_large():
+    x = np.asarray(normal(1, 16, 16, 4)) + 1000
+    exact = x.astype(np.float64)
+    exact = (exact - exact.mean()) / np.sqrt(exact.var() + 1e-5)
+    params = {"scale": jnp.ones(4), "bias": jnp.zeros(4)}
+    np.testing.assert_allclose(layers.GroupNorm(groups=1).apply({"params": params}, x), exact, atol=1e-3)
+
+
+def test_group_norm_is_scaled_by_one_plus_the_first_half_and_shifted_by_the_second():
+    x, gain, shift = normal(2, 4, 4, 8), normal(2, 8, seed=2), normal(2, 8, seed=3)
+    params = {"params": {"scale": jnp.ones(8), "bias": jnp.zeros(8)}}
+    plain = layers.GroupNorm().apply(params, x)
+    modulated = layers.GroupNorm().apply(params, x, jnp.concatenate([gain, shift], -1))
+    for row in range(2):
+        np.testing.assert_allclose(modulated[row], plain[row] * (1 + gain[row]) + shift[row], atol=1e-6)
+
+
+def test_attention_is_jax_attention_in_value_and_gradient():
+    compare(attention, jax.nn.dot_product_attention, *(normal(2, 10, 3, 8, seed=i) for i in range(3)))
+
+
+def test_attention_survives_large_logits():
+    q, k, v = (normal(1, 5, 1, 4, seed=i) for i in range(3))
+    out, pullback = jax.vjp(attention, 1e3 * q, 1e3 * k, v)
+    np.testing.assert_allclose(out, jax.nn.dot_product_attention(1e3 * q, 1e3 * k, v), atol=1e-5)
+    assert all(bool(jnp.isfinite(g).all()) for g in pullback(jnp.ones_like(out)))
+
+
+def test_attention_splits_heads_before_q_k_v_and_adds_its_projection():
+    heads, dim, x = 2, 4, normal(2, 3, 3, 8)
+    module = layers.Attention(heads)
+    params = random_values(initialize(module, KEY, x))["params"]
+    normed = nn.GroupNorm(num_groups=8, epsilon=1e-5).apply({"params": params["norm"]}, x).reshape(2, 9, 8)
+    qkv = normed @ params["qkv"]["kernel"][0, 0] + params["qkv"]["bias"]
+    # head i holds the channels [3 dim i, 3 dim (i + 1)): its q, its k, its v
+    parts = [[qkv[..., 3 * dim * i + dim * j :][..., :dim] for i in range(heads)] for j in range(3)]
+    mixed = jax.nn.dot_product_attention(*(jnp.stack(part, axis=2) for part in parts)).reshape(2, 9, 8)
+    expected = x + (mixed @ params["proj"]["kernel"][0, 0] + params["proj"]["bias"]).reshape(x.shape)
+    np.testing.assert_allclose(module.apply({"params": params}, x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [3, 1])
+def test_convolution_is_scipys_correlation_with_zeros_outside(size):
+    x = normal(2, 8, 6, 3)
+    module = layers.Conv(4, size)
+    params = random_values(initialize(module, KEY, x))["params"]
+    out = module.apply({"params": params}, x)
+    assert out.shape == (2, 8, 6, 4)
+    for n in range(2):
+        for f in range(4):
+            maps = [correlate2d(x[n, :, :, c], params["kernel"][:, :, c, f], mode="same") for c in range(3)]
+            np.testing.assert_allclose(out[n, :, :, f], sum(maps) + params["bias"][f], atol=1e-5)
+
+
+def lax_conv(x, kernel):
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])  # the form that the backend prefers
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("height, width", [(4, 5), (8, 8), (10, 9)])
+def test_convolutions_are_laxs_in_value_and_gradient(monkeypatch, backend, size, height, width):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    x, kernel = normal(2, height, width, 3), normal(size, size, 3, 5, seed=2)
+    compare(conv, lax_conv, x, kernel)
+    compare(
+        upsample_conv,
+        lambda x, kernel: lax_conv(jax.image.resize(x, (2, 2 * height, 2 * width, 3), "nearest"), kernel),
+        x,
+        kernel,
+    )
+
+
+def test_dense_is_a_matrix_product():
+    x = normal(5, 3)
+    params = {"kernel": normal(3, 2, seed=2), "bias": normal(2, seed=3)}
+    expected = np.asarray(x, np.float64) @ np.asarray(params["kernel"], np.float64) + np.asarray(params["bias"])
+    np.testing.assert_allclose(layers.Dense(2).apply({"params": params}, x), expected, atol=1e-5)
+
+
+def test_resampling_repeats_pixels_and_averages_blocks():
+    x = np.asarray(normal(2, 4, 6, 3))
+    up = upsample(jnp.asarray(x))
+    for n in range(2):
+        for c in range(3):
+            np.testing.assert_array_equal(up[n, :, :, c], np.kron(x[n, :, :, c], np.ones((2, 2))).astype(np.float32))
+    down = layers.downsample(jnp.asarray(x))
+    assert down.shape == (2, 2, 3, 3)
+    np.testing.assert_allclose(down[1, 1, 2, 0], np.mean([x[1, i, j, 0] for i in (2, 3) for j in (4, 5)]), rtol=1e-6)
+    np.testing.assert_allclose(layers.downsample(up), x, rtol=1e-6)
+
+
+def test_time_embedding_is_cosines_then_sines_at_falling_frequencies():
+    np.testing.assert_allclose(layers.time_embedding(jnp.zeros(1), 6)[0], [1, 1, 1, 0, 0, 0], atol=1e-7)
+    width, t = 8, jnp.asarray([0.25, -2302.585])
+    cosines, sines = np.split(np.asarray(layers.time_embedding(t, width), np.float64), 2, axis=1)
+    for i, frequency in enumerate((1, 0.1, 0.01, 0.001)):
+        np.testing.assert_allclose(cosines[:, i], np.cos(frequency * np.asarray(t, np.float64)), atol=3e-4)
+        np.testing.assert_allclose(sines[:, i], np.sin(frequency * np.asarray(t, np.float64)), atol=3e-4)
+
+
+# --- dropout
+
+
+def test_dropout_zeroes_at_its_rate_and_keeps_the_mean():
+    keys = jax.random.split(KEY, 8)
+    out = np.asarray(layers.dropout(jnp.full((8, 32, 32, 8), 2.0), 0.2, keys))
+    values, counts = np.unique(out, return_counts=True)
+    np.testing.assert_allclose(values, [0, 2.5])
+    assert abs(counts[0] / out.size - 0.2) < 5 * math.sqrt(0.2 * 0.8 / out.size)
+    assert len({out[i].tobytes() for i in range(8)}) == 8  # a mask for each example
+
+
+def test_dropout_of_an_example_does_not_depend_on_its_batch():
+    keys, x = jax.random.split(KEY, 4), normal(4, 4, 4, 2)
+    rows = jnp.asarray([2, 0])
+    whole = layers.dropout(x, 0.5, keys)
+    np.testing.assert_array_equal(layers.dropout(x[rows], 0.5, keys[rows]), whole[rows])
+
+
+def test_dropout_without_keys_or_rate_is_the_identity():
+    x = normal(2, 4, 4, 2)
+    np.testing.assert_array_equal(layers.dropout(x, 0.5, None), x)
+    np.testing.assert_array_equal(layers.dropout(x, 0.0, jax.random.split(KEY, 2)), x)
+    half = layers.dropout(x.astype(jnp.bfloat16), 0.5, jax.random.split(KEY, 2))
+    assert half.dtype == jnp.bfloat16
+
+
+def test_every_block_of_the_unet_draws_its_own_mask(monkeypatch):
+    x, t, z, used = jnp.zeros((2, 8, 8, 1)), jnp.zeros(2), jnp.zeros((2, 5)), []
+    unet = UNet(1, 4, (1, 2), 1, (), 4, dropout=0.3)
+    params = initialize(unet, KEY, x, t, x, z)
+    monkeypatch.setattr(layers, "dropout", lambda h, rate, keys: (used.append(keys), h)[1])
+
+    @jax.jit
+    def keys_used(keys):
+        unet.apply(params, x, t, x, z, keys)
+        return [jax.random.key_data(k) for k in used]
+
+    keys = np.asarray(keys_used(jax.random.split(KEY, 2)))
+    assert len(np.unique(keys.reshape(-1, keys.shape[-1]), axis=0)) == len(keys) * 2 == 20  # ten blocks, two examples
+
+
+def test_dropout_reaches_the_unets_output_only_through_its_keys():
+    x, t, z = normal(2, 8, 8, 1), jnp.asarray([0.1, 0.2]), normal(2, 5)
+    unet = UNet(1, 4, (1,), 1, (), 4, dropout=0.3)
+    params = random_values(initialize(unet, KEY, x, t, x, z))
+    run = jax.jit(lambda keys: unet.apply(params, x, t, x, z, keys))
+    first, second = run(jax.random.split(KEY, 2)), run(jax.random.split(jax.random.key(9), 2))
+    assert np.abs(first - second).max() > 1e-3
+    np.testing.assert_array_equal(run(jax.random.split(KEY, 2)), first)
+    assert np.abs(run(None) - first).max() > 1e-3
