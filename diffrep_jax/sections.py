@@ -11,6 +11,7 @@ from diffrep_jax.methods import base as methods
 from diffrep_jax.samplers.recipe import Sampling
 from diffrep_jax.tasks import base as tasks
 from diffrep_jax.train import settings as train
+from diffrep_jax.types import Config
 
 OWNERS = {"data": data.Settings, "train": train.Settings, "mesh": train.Mesh, "sampling": Sampling}
 NAMES = ("seed", "method", "data", "optim", "train", "mesh", "sampling", "tasks")
@@ -23,12 +24,12 @@ def new(**sections: dict[str, Any]) -> dict[str, Any]:
     return {"seed": 0} | values | sections
 
 
-def complete(config: ConfigDict) -> ConfigDict:
+def complete(config: Config) -> Config:
     """The config, as an earlier version wrote it, with all fields that there are; locked.
 
     Raises UserError, by name, for what is unknown.
     """
-    refuse_unknown(dict(config), NAMES, "config")
+    refuse_unknown(list(config), NAMES, "config")
     cls = methods.method_class(config.method.name)
     with config.unlocked():
         for name, owner in OWNERS.items():
@@ -39,10 +40,11 @@ def complete(config: ConfigDict) -> ConfigDict:
         config.method.update({name: v for name, v in defaults(cls).items() if name not in config.method})
         if "seed" not in config:
             config.seed = 0
-    return config.lock()
+    config.lock()
+    return config
 
 
-def _complete(parent: ConfigDict, name: str, values: dict[str, Any], place: str, known: Collection[str] = ()) -> None:
+def _complete(parent: Any, name: str, values: dict[str, Any], place: str, known: Collection[str] = ()) -> None:
     """Add to a section, made if it is not there, the values that it lacks; refuse what is not `known`."""
     if name not in parent:
         parent[name] = ConfigDict()
@@ -53,7 +55,7 @@ def _complete(parent: ConfigDict, name: str, values: dict[str, Any], place: str,
             section[field] = value
 
 
-def check(config: ConfigDict) -> None:
+def check(config: Config) -> None:
     """Raise UserError for values that no section's owner takes, of all sections but those of tasks."""
     for name, owner in OWNERS.items():
         construct(owner, config[name], f"config.{name}")

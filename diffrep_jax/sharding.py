@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ AXES = ("data", "fsdp")
 MIN_SHARDED = 1024  # elements; splitting smaller leaves costs more in messages than it saves in memory
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of the devices (default: all), data x fsdp; one of the two may be -1, "what is left".
 
     Raises UserError where the sizes do not make up the number of devices.

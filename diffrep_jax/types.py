@@ -1,14 +1,15 @@
-"""Array aliases and the dimension key: b batch, h height, w width, c channels, d code, k attributes; and what a
-process is, which processes/ write and samplers/ read.
+"""Array aliases and the dimension key: b batch, h height, w width, c channels, d code, k attributes; what a config is;
+and what a process is, which processes/ write and samplers/ read.
 
 The second argument of an alias says type and shape, as a docstring would; nothing checks it at run time.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Protocol
 
 from jax import Array
 
-__all__ = ["Array", "Code", "Image", "Keys", "Process", "PyTree", "Scalar", "Time"]
+__all__ = ["Array", "Code", "Config", "Image", "Keys", "Process", "PyTree", "Scalar", "Time"]
 
 Image = Annotated[Array, "float b h w c, in [-1, 1] unless a docstring says otherwise"]
 Code = Annotated[Array, "float b d"]
@@ -16,6 +17,20 @@ Time = Annotated[Array, "float b"]
 Scalar = Annotated[Array, "float"]
 Keys = Annotated[Array, "random keys b, one an example"]
 PyTree = Any
+
+
+class Config(Protocol):
+    """A config or a section of one, an `ml_collections.ConfigDict`, whose fields are attributes of any type."""
+
+    def __getattr__(self, name: str, /) -> Any: ...
+
+    def __setattr__(self, name: str, value: Any, /) -> None: ...
+
+    def __getitem__(self, key: str, /) -> Any: ...
+
+    def __contains__(self, key: object, /) -> bool: ...
+
+    def __iter__(self) -> Iterator[str]: ...
 
 
 class Process(Protocol):

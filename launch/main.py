@@ -104,7 +104,7 @@ def main(argv: list[str]) -> None:
 
 
 def _config_and_workdir(flags: argparse.Namespace) -> tuple:
-    """The config named, or the one beside the checkpoint, or the run's own; the folder named, or runs/<config file>."""
+    """The config named, or the one next to the checkpoint, or the run's own; the folder named, or runs/<config file>."""
     from diffrep_jax import config as configs
     from diffrep_jax import sections
     from diffrep_jax.runs import config as run_config

@@ -3,7 +3,6 @@
 import os
 
 import jax
-from ml_collections import ConfigDict
 
 from diffrep_jax.fields import construct
 from diffrep_jax.inference.model import Model
@@ -12,9 +11,10 @@ from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.weights import load_variables
 from diffrep_jax.samplers.recipe import Sampling
 from diffrep_jax.sharding import make_mesh
+from diffrep_jax.types import Config
 
 
-def open_run(folder: str | os.PathLike[str], weights: str = "ema", config: ConfigDict | None = None) -> Model:
+def open_run(folder: str | os.PathLike[str], weights: str = "ema", config: Config | None = None) -> Model:
     """The model of a run's folder, with its averaged weights or the "live" ones, on this machine's devices.
 
     config: instead of the run's own `config.json`, for values that were changed. Raises UserError where the folder
@@ -26,6 +26,6 @@ def open_run(folder: str | os.PathLike[str], weights: str = "ema", config: Confi
     return Model(method, load_variables(folder, method, mesh, weights), mesh, recipe(config))
 
 
-def recipe(config: ConfigDict) -> Sampling:
+def recipe(config: Config) -> Sampling:
     """The config's section `sampling`."""
     return construct(Sampling, config.sampling, "config.sampling")

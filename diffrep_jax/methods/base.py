@@ -17,6 +17,7 @@ from diffrep_jax import discovery
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.fields import construct
 from diffrep_jax.processes.base import per_image
+from diffrep_jax.processes.gaussian import DiscreteVP
 from diffrep_jax.samplers.drift import Denoiser, Problem
 from diffrep_jax.samplers.driver import Noise, Stepper, sample
 from diffrep_jax.types import Array, Code, Image, Keys, Process, PyTree, Scalar, Time
@@ -206,7 +207,7 @@ def _clipped(denoiser: Denoiser, xT: Image) -> Problem:
 class DiscreteTraining(Base):
     """The training of methods on discrete steps: t uniform, one noise an image, the loss that `loss_at` gives there."""
 
-    process: Process
+    process: DiscreteVP
 
     def loss_at(self, variables: PyTree, x0: Image, t: Time, eps: Image, dropout_keys: Keys | None = None) -> Array:
         """The loss of each image [b] for given draws, a mean over pixels; dropout is on where there are keys."""

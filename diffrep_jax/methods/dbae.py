@@ -19,6 +19,7 @@ from flax.core import FrozenDict
 
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.methods.base import AutoEncoder, check_dtype, check_halvings, freeze, split_keys
+from diffrep_jax.models.apply import apply
 from diffrep_jax.models.encoder import HalfUNet
 from diffrep_jax.models.generator import Generator, base_and_doublings
 from diffrep_jax.models.initialization import initialize
@@ -117,14 +118,15 @@ class DBAE(AutoEncoder):
     # z, x_T and D
 
     def encode(self, variables: PyTree, x0: Image, noise: Code | None = None) -> Code:
-        out = self._encoder.apply({"params": variables["params"]["encoder"]}, x0)
+        out = apply(self._encoder, variables["params"]["encoder"], x0)
         if not self.stochastic_encoder:
             return out
         mu, log_sigma = jnp.split(5 * jnp.tanh(out / 5), 2, axis=-1)
         return mu if noise is None else mu + (jnp.exp(log_sigma) + 0.01) * noise
 
     def endpoint(self, variables: PyTree, z: Code, keys: Keys | None = None) -> Image:
-        return self._generator.apply(self._generator_variables(variables), z, train=False)
+        xT, _ = self._generate(variables, z, train=False)
+        return xT
 
     def denoiser(self, variables: PyTree, z: Code, xT: Image) -> Denoiser:
         def denoise(x: Image, t: Array) -> Image:
@@ -134,11 +136,14 @@ class DBAE(AutoEncoder):
 
     def _denoise(self, variables: PyTree, x: Image, t: Time, xT: Image, z: Code, keys: Keys | None = None) -> Image:
         c_skip, c_out, c_in = (per_image(k, x) for k in self.preconditioning.scalings(*self.process.coefficients(t)))
-        unet = {"params": variables["params"]["unet"]}
-        return c_skip * x + c_out * self._unet.apply(unet, c_in * x, c_noise(t), xT, z, keys)
+        F = apply(self._unet, variables["params"]["unet"], c_in * x, c_noise(t), xT, z, keys)
+        return c_skip * x + c_out * F
 
-    def _generator_variables(self, variables: PyTree) -> PyTree:
-        return {kind: variables[kind]["generator"] for kind in ("params", "batch_stats")}
+    def _generate(self, variables: PyTree, z: Code, train: bool) -> tuple[Image, PyTree]:
+        """(Gen(z), its buffers after that)."""
+        own = {kind: variables[kind]["generator"] for kind in ("params", "batch_stats")}
+        xT, new = self._generator.apply(own, z, train=train, mutable=["batch_stats"])
+        return xT, new["batch_stats"]
 
     # Training
 
@@ -168,11 +173,11 @@ class DBAE(AutoEncoder):
         `train` has batch norm use the batch and makes one power iteration; dropout is on where there are keys.
         """
         z = self.encode(variables, x0, code_noise)
-        xT, new = self._generator.apply(self._generator_variables(variables), z, train=train, mutable=["batch_stats"])
+        xT, batch_stats = self._generate(variables, z, train)
         xt = diffuse(self.process, x0, xT, eps, t)
         mse = ((self._denoise(variables, xt, t, xT, z, dropout_keys) - x0) ** 2).mean((1, 2, 3))
         weight = self.preconditioning.weight(*self.process.coefficients(t))
-        return weight * mse, mse, {"generator": new["batch_stats"]}
+        return weight * mse, mse, {"generator": batch_stats}
 
     def candidate_errors(self, variables: PyTree, x0: Image, keys: Keys) -> dict[str, Array]:
         z = self.encode(variables, x0)

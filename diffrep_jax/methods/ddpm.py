@@ -13,6 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from diffrep_jax.methods.base import Unconditional, check_dtype, check_halvings, freeze
+from diffrep_jax.models.apply import apply
 from diffrep_jax.models.initialization import initialize
 from diffrep_jax.models.unet import UNet
 from diffrep_jax.processes.base import diffuse
@@ -55,7 +56,7 @@ class DDPM(Unconditional):
         return {"params": {"unet": unet["params"]}, "batch_stats": {}}
 
     def predict(self, variables: PyTree, x: Image, t: Time, keys: Keys | None = None) -> Image:
-        return self._unet.apply({"params": variables["params"]["unet"]}, x, t, keys=keys)
+        return apply(self._unet, variables["params"]["unet"], x, t, None, None, keys)
 
     def loss_at(self, variables: PyTree, x0: Image, t: Time, eps: Image, dropout_keys: Keys | None = None) -> Array:
         eps_hat = self.predict(variables, diffuse(self.process, x0, jnp.zeros_like(x0), eps, t), t, dropout_keys)

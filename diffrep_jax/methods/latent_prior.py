@@ -20,6 +20,7 @@ import numpy as np
 
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import Unconditional, check_dtype, freeze
+from diffrep_jax.models.apply import apply
 from diffrep_jax.models.initialization import initialize
 from diffrep_jax.models.latent_mlp import LatentMLP
 from diffrep_jax.processes.base import diffuse
@@ -91,7 +92,7 @@ class LatentPrior(Unconditional):
         return buffers["mean"] + buffers["std"] * super().generate(variables, xT, stepper, plan, noise)[:, 0, 0]
 
     def predict(self, variables: PyTree, x: Image, t: Time, keys: Keys | None = None) -> Image:
-        eps_hat = self._mlp.apply({"params": variables["params"]["mlp"]}, x.reshape(len(x), self.channels), t)
+        eps_hat = apply(self._mlp, variables["params"]["mlp"], x.reshape(len(x), self.channels), t)
         return eps_hat.reshape(x.shape)
 
     def loss_at(self, variables: PyTree, x0: Image, t: Time, eps: Image, dropout_keys: Keys | None = None) -> Array:

@@ -35,6 +35,7 @@ from diffrep_jax.methods.base import (
     split_keys,
 )
 from diffrep_jax.methods.ssl import LABEL, SelfSupervised, self_supervised
+from diffrep_jax.models.apply import apply
 from diffrep_jax.models.conv_encoder import ConvEncoder
 from diffrep_jax.models.gradient_estimator import GradientEstimator
 from diffrep_jax.models.initialization import initialize
@@ -112,7 +113,7 @@ class PDAE(DiscreteTraining, AutoEncoder):
     # z, x_T and D
 
     def encode(self, variables: PyTree, x0: Image, noise: Code | None = None) -> Code:
-        return self._encoder.apply({"params": variables["params"]["encoder"]}, x0)
+        return apply(self._encoder, variables["params"]["encoder"], x0)
 
     def endpoint(self, variables: PyTree, z: Code, keys: Keys) -> Image:
         shape = (self.image_size, self.image_size, self.channels)
@@ -146,12 +147,11 @@ class PDAE(DiscreteTraining, AutoEncoder):
     def _frozen(self, variables: PyTree, x: Image, t: Time) -> tuple[Image, Array, list[Image]]:
         """(eps_hat, the time's embedding, the features that G reads): no gradient is computed for any of it."""
         params = jax.lax.stop_gradient(variables["params"]["unet"])
-        return self._unet.apply({"params": params}, x, t, method="with_features")
+        return apply(self._unet, params, x, t, method="with_features")
 
     def _estimate(self, variables: PyTree, emb: Array, skips: list[Image], z: Code, keys: Keys | None = None) -> Image:
         """G(x_t, z, t)."""
-        params = variables["params"]["gradient_estimator"]
-        return self._gradient_estimator.apply({"params": params}, emb, skips, z, keys)
+        return apply(self._gradient_estimator, variables["params"]["gradient_estimator"], emb, skips, z, keys)
 
     # What DiTi has its own way of
 

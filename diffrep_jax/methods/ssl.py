@@ -1,4 +1,4 @@
-"""Self-supervised losses on an encoder, beside a method's own: SimCLR and SimSiam, as DiTi's baselines have them.
+"""Self-supervised losses on an encoder, in addition to a method's own: SimCLR and SimSiam, as DiTi's baselines have them.
 
 Two views of each of n images are encoded to z_1 and z_2, [n, d]. A projector f, and for SimSiam a predictor h, stand
 between the codes and the loss; both are of no use afterwards. With s(a, b) = a.b / (|a| |b|):
@@ -33,6 +33,7 @@ import jax.numpy as jnp
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.fields import construct
 from diffrep_jax.methods.base import Views
+from diffrep_jax.models.apply import apply
 from diffrep_jax.models.heads import Head
 from diffrep_jax.models.initialization import initialize
 from diffrep_jax.types import Array, Code, PyTree, Scalar
@@ -100,7 +101,7 @@ class SelfSupervised:
         return self.weight * loss + self.encoder_decay / 2 * squares, {"loss_ssl": loss}
 
     def _apply(self, name: str, heads: PyTree, x: Array) -> Array:
-        return self.heads[name][0].apply({"params": heads[name]}, x)
+        return apply(self.heads[name][0], heads[name], x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +121,8 @@ class SimCLR(SelfSupervised):
         return {"projector": (Head((self.hidden, self.out)), None)}
 
     def compare(self, heads: PyTree, z1: Code, z2: Code) -> Scalar:
-        return nt_xent(*(self._apply("projector", heads, z) for z in (z1, z2)), self.temperature)
+        p1, p2 = (self._apply("projector", heads, z) for z in (z1, z2))
+        return nt_xent(p1, p2, self.temperature)
 
 
 @dataclasses.dataclass(frozen=True)

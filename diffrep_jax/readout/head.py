@@ -60,6 +60,7 @@ def from_arrays(arrays: Mapping[str, Any], source: str) -> Head:
     fields = [field.name for field in dataclasses.fields(Head)]
     if missing := [name for name in fields if name not in arrays]:
         raise UserError(f"{source} has no {', '.join(missing)}: an earlier version wrote it; run --task=probe again.")
-    words = {name: str(arrays[name]) for name in ("kind", "dataset", "trained_by")}
-    numbers = {name: np.asarray(arrays[name]) for name in ("kernel", "bias", "mean", "std", "fingerprint")}
-    return Head(names=tuple(map(str, arrays["names"])), **words, **numbers)
+    values: dict[str, Any] = {name: np.asarray(arrays[name]) for name in fields}
+    values |= {name: str(arrays[name]) for name in ("kind", "dataset", "trained_by")}
+    values["names"] = tuple(map(str, arrays["names"]))
+    return Head(**values)

@@ -66,13 +66,13 @@ def fit(codes: Code, targets: Array, key: Array, how: Fit) -> Heads:
         return (weights * errors).sum() / weights.sum()
 
     def step(carry: Any, inputs: Any) -> tuple[Any, None]:
-        params, average, state, i = carry
+        before, average, state, i = carry
         rows, kept, factor = inputs
-        grads = jax.grad(loss)(params, rows, jax.random.fold_in(key_mask, i), factor)
+        grads = jax.grad(loss)(before, rows, jax.random.fold_in(key_mask, i), factor)
         updates, state = optimizer.update(grads, state)
-        params = optax.apply_updates(params, updates)
+        params: Any = optax.apply_updates(before, updates)
         if masked:
-            params = params | {"scores": promask.constrain(params["scores"], kept)}
+            params["scores"] = promask.constrain(params["scores"], kept)
         weight = 1 - jnp.minimum(AVERAGE, (1 + i) / (10 + i))  # short trainings would keep the start
         average = jax.tree.map(lambda old, new: old + weight * (new - old), average, params["head"])
         return (params, average, state, i + 1), None

@@ -28,8 +28,9 @@ class Checkpoints:
     def __init__(
         self, folder: str | os.PathLike[str], keep_last: int = 1, keep_every: int = 0, writer: bool = False
     ):
-        policies = ocp.training.preservation_policies
-        kept: list[Any] = [policies.LatestN(keep_last)]
+        policies: Any = ocp.training.preservation_policies
+        decisions: Any = ocp.training.save_decision_policies
+        kept = [policies.LatestN(keep_last)]
         if keep_every:
             kept.append(policies.EveryNSteps(keep_every))
         path = layout.as_path(folder) / layout.CHECKPOINTS
@@ -37,7 +38,7 @@ class Checkpoints:
         self._checkpointer = ocp.training.Checkpointer(
             self._folder,
             preservation_policy=policies.AnyPreservationPolicy(kept),
-            save_decision_policy=ocp.training.save_decision_policies.ContinuousCheckpointingPolicy(),
+            save_decision_policy=decisions.ContinuousCheckpointingPolicy(),
             cleanup_tmp_directories=writer,
         )
 

@@ -43,5 +43,6 @@ class Churn(Stepper):
         return self.inner.last(problem, self._churn(problem, carry, plan.churned, noise), plan.rest, None)
 
     def _churn(self, problem: Problem, x: Image, part: Interval, noise: Image | None) -> Image:
+        assert noise is not None  # the driver draws it, as this is stochastic
         drift = sde_drift(problem.denoiser(x, part.now.t), x, problem.xT, part.now)
         return x + part.dt * drift + jnp.sqrt(part.now.g2 * jnp.abs(part.dt)) * noise

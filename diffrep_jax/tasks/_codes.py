@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 from etils import epath
-from ml_collections import ConfigDict
 
 from diffrep_jax import data, hosts
 from diffrep_jax.errors import UserError
@@ -19,6 +18,7 @@ from diffrep_jax.inference.model import Model, same_network
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.layout import Run, write_arrays
 from diffrep_jax.tasks import base
+from diffrep_jax.types import Config
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Codes:
     attribute_names: tuple[str, ...]
 
 
-def open_labelled(config: ConfigDict, name: str, split: str, data_dir: pathlib.Path | None) -> data.ImageDataset:
+def open_labelled(config: Config, name: str, split: str, data_dir: pathlib.Path | None) -> data.ImageDataset:
     """The data set `name`, or the run's own for "", in the shape that its model takes, with all labels that it has."""
     section = config.data
     shape = {"image_size": section.image_size, "channels": section.channels}

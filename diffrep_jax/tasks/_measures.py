@@ -23,7 +23,8 @@ OfPairs = Callable[[np.ndarray, np.ndarray], np.ndarray]  # uint8 [n, h, w, c] t
 class OfSet(Protocol):
     """What is kept of a set of images, to measure it against another one."""
 
-    count: int
+    @property
+    def count(self) -> int: ...
 
     def update(self, images: np.ndarray) -> None:
         """Take in uint8 [n, h, w, c]."""
@@ -82,7 +83,7 @@ class Moments:
         if len(images):
             self._moments.update(self._features(images))
 
-    def distance(self, reference: "Moments") -> float:
+    def distance(self, reference: Any) -> float:
         return fid.frechet_distance(reference._moments, self._moments)
 
 

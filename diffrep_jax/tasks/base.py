@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from diffrep_jax import data, discovery
@@ -18,6 +17,7 @@ from diffrep_jax.inference.model import Model
 from diffrep_jax.methods.base import Method
 from diffrep_jax.runs.layout import Run
 from diffrep_jax.samplers.recipe import Sampling
+from diffrep_jax.types import Config
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ def build(name: str, settings: Mapping[str, Any], paths: Mapping[str, pathlib.Pa
     return construct(cls, dict(settings) | wanted, place)
 
 
-def open_dataset(config: ConfigDict, split: str, data_dir: pathlib.Path | None, name: str = "") -> data.ImageDataset:
+def open_dataset(config: Config, split: str, data_dir: pathlib.Path | None, name: str = "") -> data.ImageDataset:
     """The dataset `name`, or the run's own for "", in the shape that its model takes."""
     section = config.data
     shape = {"image_size": section.image_size, "channels": section.channels}
@@ -142,7 +142,7 @@ class ImageTask(DecodingTask):
         """`describe` of the model's recipe and of the way up."""
         return describe(model.sampling, model.method) | inverting(model.sampling, model.method, self.invert_steps)
 
-    def image(self, name: str, model: Model, config: ConfigDict) -> np.ndarray:
+    def image(self, name: str, model: Model, config: Config) -> np.ndarray:
         """A uint8 image [h, w, c], named by a path or by its number in the split."""
         if not name.isdecimal():
             return load_image(pathlib.Path(name), model.image_size, model.channels)

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from diffrep_jax import data
 from diffrep_jax.data import image_sets
@@ -23,6 +22,7 @@ from diffrep_jax.runs.layout import SAMPLES, Run
 from diffrep_jax.samplers.recipe import Sampling
 from diffrep_jax.tasks import _codes, _disentangle, _reconstructions, base
 from diffrep_jax.tasks._measures import MEASURES, Instruments, OfSet, compare, distances, open_instruments, update
+from diffrep_jax.types import Config
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Evaluate(base.ImageTask):
 
     def _recipe(self, row: Any, usual: Sampling) -> _reconstructions.Row:
         fields = {"steps": row} if isinstance(row, int) else row
-        if not isinstance(fields, Mapping | ConfigDict):
+        if not hasattr(fields, "keys"):
             raise UserError(
                 f"The row {row!r} of tasks.evaluate.rows is neither a number of steps nor {{field: value}}."
             )
@@ -120,7 +120,7 @@ class Evaluate(base.ImageTask):
         log.info("%s", run.task_folder("evaluate") / "metrics.json")
         return _plotted(report)
 
-    def _batches(self, config: ConfigDict, dataset: data.ImageDataset, count: int, what: str) -> Iterator[np.ndarray]:
+    def _batches(self, config: Config, dataset: data.ImageDataset, count: int, what: str) -> Iterator[np.ndarray]:
         """uint8 images."""
         bad = config.data.max_bad_fraction
         batches = data.ordered_batches(dataset, batch_size=self.batch_size, num_images=count, max_bad_fraction=bad)
@@ -130,7 +130,7 @@ class Evaluate(base.ImageTask):
     # Reconstructions by recipe
 
     def _decoded(
-        self, model: Model, config: ConfigDict, instruments: Instruments, originals: "_Originals", training: Any
+        self, model: Model, config: Config, instruments: Instruments, originals: "_Originals", training: Any
     ) -> list[dict[str, Any]]:
         """A line for each recipe."""
         count, rows = originals.count, self.recipes(model.sampling)
@@ -149,7 +149,7 @@ class Evaluate(base.ImageTask):
 
     # Files against files, or against the split
 
-    def _compared(self, config: ConfigDict, instruments: Instruments, originals: "_Originals") -> dict[str, Any]:
+    def _compared(self, config: Config, instruments: Instruments, originals: "_Originals") -> dict[str, Any]:
         made = image_sets.open_images(pathlib.Path(self.reconstructions), ("reconstructions", "images"))
         count = originals.count
         if len(made) < count or (self.num_images == -1 and len(made) > count):
@@ -170,7 +170,7 @@ class Evaluate(base.ImageTask):
         log.info("%s", _shown(row))
         return row
 
-    def _originals(self, config: ConfigDict) -> "_Originals":
+    def _originals(self, config: Config) -> "_Originals":
         """What is reconstructed; UserError where there are fewer images than asked for."""
         if self.reference:
             images = image_sets.open_images(pathlib.Path(self.reference), ("images", "reconstructions"))
@@ -186,7 +186,7 @@ class Evaluate(base.ImageTask):
 
     # Generated images against the training images
 
-    def _training(self, config: ConfigDict, instruments: Instruments) -> dict[str, OfSet]:
+    def _training(self, config: Config, instruments: Instruments) -> dict[str, OfSet]:
         """All images that the run was trained on, as a set."""
         dataset, sets = base.open_dataset(config, config.data.split, self.data_dir), instruments.new_sets()
         for pixels in self._batches(config, dataset, len(dataset), "training images"):
@@ -199,7 +199,7 @@ class Evaluate(base.ImageTask):
         return [image_sets.open_images(path, ("samples", "images")) for path in paths]
 
     def _distances(
-        self, images: image_sets.ImageSet, instruments: Instruments, training: Mapping[str, OfSet], config: ConfigDict
+        self, images: image_sets.ImageSet, instruments: Instruments, training: Mapping[str, OfSet], config: Config
     ) -> dict[str, Any]:
         sets = instruments.new_sets()
         parts = image_sets.batches(images, self.batch_size, len(images))

@@ -2,7 +2,7 @@
 
 The run is an ordinary one: every task and `diffrep_jax.load` take it, and training goes on from it. The file's weights
 become both the raw and the averaged ones; its optimizer, if it ever had one, is not part of it. An official config.yml
-beside the file says the model's shape; the run's config has it then.
+next to the file says the model's shape; the run's config has it then.
 """
 
 import dataclasses
@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from diffrep_jax import data, port
 from diffrep_jax.data.sources import open_source
@@ -31,7 +30,7 @@ from diffrep_jax.runs import checkpoint, layout
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.sharding import make_mesh, placed, state_shardings
 from diffrep_jax.train.state import imported_state
-from diffrep_jax.types import PyTree
+from diffrep_jax.types import Config, PyTree
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +82,7 @@ class Import:
         log.info("%s is the run %s now, at step %d.", self.checkpoint, run.folder, step)
         return {**numbers, "step": step}
 
-    def _read(self, path: pathlib.Path, config: ConfigDict) -> tuple[Method, PyTree, dict[str, Any]]:
+    def _read(self, path: pathlib.Path, config: Config) -> tuple[Method, PyTree, dict[str, Any]]:
         """(the method, its variables, what the file says), `config` made to fit an official config.yml.
 
         Raises UserError for a file that does not fit the model.
@@ -110,7 +109,7 @@ class Import:
         )
         return method, variables, file
 
-    def _open_images(self, config: ConfigDict) -> data.ImageDataset | None:
+    def _open_images(self, config: Config) -> data.ImageDataset | None:
         """What `--images` names: an LMDB with the framing of the config's data set, other images as they are."""
         if self.images is None:
             return None
@@ -157,8 +156,8 @@ class Import:
 
 def step_of(path: pathlib.Path) -> int:
     """The number at the end of a checkpoint's name, as in ema_0.9999_1020000.pt; 0 where there is none."""
-    found = re.search(r"(\d+)$", path.stem)
-    return int(found[1]) if found else 0
+    number = re.search(r"(\d+)$", path.stem)
+    return int(number[1]) if number else 0
 
 
 def _refuse_a_run(run: layout.Run) -> None:
@@ -178,7 +177,7 @@ def _template(method: Method) -> PyTree:
     return placed(parameters.shapes(method), make_mesh(devices=jax.local_devices()))
 
 
-def _take_shape(config: ConfigDict, source: ModuleType, path: pathlib.Path) -> str | None:
+def _take_shape(config: Config, source: ModuleType, path: pathlib.Path) -> str | None:
     """Set in `config` what the official config.yml beside a checkpoint tells; its path, None where there is none."""
     yml = config_yml.find(path)
     if yml is None:

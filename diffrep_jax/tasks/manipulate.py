@@ -147,8 +147,17 @@ class Manipulate(base.ImageTask):
                 f"The head of '{name}' kept no dimension in {self.epochs} epochs; raise tasks.manipulate.epochs."
             )
         bias = heads.average_bias[-1] - mean @ kernel
-        origin = {"dataset": dataset, "trained_by": "manipulate", "fingerprint": train.fingerprint}
-        return Head((name,), kernel, bias, how.kind, mean=train.mean, std=std, **origin)
+        return Head(
+            names=(name,),
+            kernel=kernel,
+            bias=bias,
+            kind=how.kind,
+            dataset=dataset,
+            trained_by="manipulate",
+            mean=train.mean,
+            std=std,
+            fingerprint=train.fingerprint,
+        )
 
     def _decode(self, model: Model, direction: np.ndarray, parts: list[Encoded], scale: float) -> np.ndarray:
         """uint8 images of the codes, moved."""

@@ -8,13 +8,12 @@ import logging
 import pathlib
 from typing import ClassVar
 
-from ml_collections import ConfigDict
-
 from diffrep_jax.data import ImageDataset, open_dataset
 from diffrep_jax.data import prepare as engine
 from diffrep_jax.errors import UserError
 from diffrep_jax.runs.layout import Run
 from diffrep_jax.tasks import base
+from diffrep_jax.types import Config
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ class Prepare(engine.Settings):
         log.info("%d images in '%s'; use it with --data_dir=%s", manifest["count"], workdir / manifest["lmdb"], workdir)
         return {"images": manifest["count"], "bad": len(manifest["bad"])}
 
-    def _open(self, section: ConfigDict) -> ImageDataset:
+    def _open(self, section: Config) -> ImageDataset:
         """The data set, with its attributes where there are any."""
         wanted = {
             "split": section.split,

@@ -94,10 +94,7 @@ class Probe:
         for part, names in _names(train).items():
             kind = "bce" if part == "classes" or train.binary_attributes else "mse"
             result, kernel, bias = self._part(part, kind, splits, names)
-            origin = {"kind": kind, "dataset": train.name, "trained_by": "probe"}
-            of_codes = {"fingerprint": codes["train"].fingerprint, "mean": codes["train"].mean}
-            std = np.where(codes["train"].std > 0, codes["train"].std, 1)
-            _heads.save(run, part, Head(names, kernel, bias, std=std, **origin, **of_codes))
+            _heads.save(run, part, _head(names, kernel, bias, kind, train.name, codes["train"]))
             report[part] = result
             numbers |= {f"{part}_{measure}": value for measure, value in result["mean"].items()}
         how = {"held_out": held_out, "epochs": self.epochs, "lr": self.lr, "seed": self.seed}
@@ -142,6 +139,20 @@ class Probe:
         measures = ", ".join(f"{measure} {value:.4f}" for measure, value in result["mean"].items())
         log.info("%s: %s over %d, head of epoch %d of %d.", part, measures, len(names), chosen + 1, self.epochs)
         return result, kernels[chosen], biases[chosen]
+
+
+def _head(names: tuple[str, ...], kernel: np.ndarray, bias: np.ndarray, kind: str, dataset: str, codes: Codes) -> Head:
+    return Head(
+        names=names,
+        kernel=kernel,
+        bias=bias,
+        kind=kind,
+        dataset=dataset,
+        trained_by="probe",
+        mean=codes.mean,
+        std=np.where(codes.std > 0, codes.std, 1),
+        fingerprint=codes.fingerprint,
+    )
 
 
 def _held_out(splits: Mapping[str, Split], seed: int) -> dict[str, Split]:

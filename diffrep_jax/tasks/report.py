@@ -1,4 +1,4 @@
-"""One report of a run: what its tasks and its training have left, beside the papers' numbers.
+"""One report of a run: what its tasks and its training have left, next to the papers' numbers.
 
 Writes to `<workdir>/report/`: report.html, one page that holds everything and opens offline; report.md and report.json,
 which tell the same; and metrics.json. It loads no weights, and shows what is there: the rest is named with its command.
@@ -38,7 +38,7 @@ class Report:
 
     def run(self, model: None, run: Run) -> dict[str, float]:
         method = type(build(run.config.method)).__name__
-        content = document(collect(run.folder), method, list(base.names()), provenance.software())
+        content = document(collect(pathlib.Path(run.folder)), method, list(base.names()), provenance.software())
         html = page(content, pathlib.Path(run.folder))
         blocks = [block["kind"] for section in content["sections"] for block in section["blocks"]]
         numbers: dict[str, float] = {name: blocks.count(kind) for name, kind in COUNTED.items()}

@@ -229,7 +229,8 @@ def _restored(training: Training, checkpoints: checkpoint.Checkpoints) -> TrainS
         template = training.template.opt_state
         state = joined.split_state(parts["opt_state"], template)
         parts["opt_state"] = jax.device_put(state, sharding.state_shardings(training.mesh, template))
-    return TrainState(**{"opt_state": None} | parts)
+    parts.setdefault("opt_state", None)
+    return TrainState(**parts)
 
 
 def _networks_to_begin_with(training: Training, checkpoints: checkpoint.Checkpoints) -> PyTree:

@@ -5,12 +5,11 @@ from collections.abc import Hashable
 
 import jax
 import optax
-from ml_collections import ConfigDict
 
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.methods.base import Method
 from diffrep_jax.train.joined import LEAF_BY_LEAF, Elementwise
-from diffrep_jax.types import PyTree
+from diffrep_jax.types import Config, PyTree
 
 OPTIMIZERS = {
     "radam": optax.radam,
@@ -21,7 +20,7 @@ OPTIMIZERS = {
 OWN_FIELDS = {"adamw": ("weight_decay",)}  # of a config's section, besides those that all have
 
 
-def build(config: ConfigDict, method: Method, elementwise: Elementwise = LEAF_BY_LEAF) -> optax.GradientTransformation:
+def build(config: Config, method: Method, elementwise: Elementwise = LEAF_BY_LEAF) -> optax.GradientTransformation:
     """`config.name` at the constant rate `config.lr` for parameters labelled "train"; "frozen" ones stay.
 
     For another label there is the section `config.<label>`, with a name and a rate of its own.
@@ -45,7 +44,7 @@ def build(config: ConfigDict, method: Method, elementwise: Elementwise = LEAF_BY
     return optax.multi_transform(transforms, labels)
 
 
-def _transform(section: ConfigDict, place: str) -> optax.GradientTransformation:
+def _transform(section: Config, place: str) -> optax.GradientTransformation:
     if section.name not in OPTIMIZERS:
         raise unknown("optimizer", section.name, OPTIMIZERS, f"{place}.name")
     if not section.lr > 0:
@@ -53,7 +52,7 @@ def _transform(section: ConfigDict, place: str) -> optax.GradientTransformation:
     return OPTIMIZERS[section.name](section.lr, **_own_settings(section, place))
 
 
-def _own_settings(section: ConfigDict, place: str) -> dict[str, float]:
+def _own_settings(section: Config, place: str) -> dict[str, float]:
     """The arguments that this optimizer alone has."""
     settings = {}
     for field in OWN_FIELDS[section.name] if section.name in OWN_FIELDS else ():

@@ -1,5 +1,6 @@
 """What a training run carries from step to step, and how it is made on a mesh."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import jax
@@ -44,7 +45,7 @@ class TrainState:
 
 def _from_variables(method: Method, variables: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
     state = imported_state(method, variables, 0)
-    return state.replace(opt_state=optimizer.init(trained(method, state.params)))
+    return dataclasses.replace(state, opt_state=optimizer.init(trained(method, state.params)))
 
 
 def imported_state(method: Method, variables: PyTree, step: int) -> TrainState:
@@ -84,4 +85,4 @@ def with_fresh_optimizer(method: Method, state: TrainState, optimizer: optax.Gra
     params = trained(method, state.params)
     shapes = jax.eval_shape(optimizer.init, params)
     init = jax.jit(optimizer.init, out_shardings=state_shardings(mesh_of(params), shapes))
-    return state.replace(opt_state=init(params))
+    return dataclasses.replace(state, opt_state=init(params))
