@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from configs import dbae_celeba, dbae_digits, dbae_ffhq
-from diffrep_jax import config as configs
+from diffrep_jax.runs import config as run_config
 
 BEGAN = 1_790_000_000.0
 START = {
@@ -42,7 +42,7 @@ def write(path: pathlib.Path, content: object) -> None:
 def begin(folder: pathlib.Path, config, step: int) -> pathlib.Path:
     """A run with a config and a checkpoint, and nothing else."""
     (folder / "checkpoints" / str(step)).mkdir(parents=True)
-    configs.save(config, folder)
+    run_config.save(config, folder)
     return folder
 
 
@@ -64,7 +64,7 @@ def probed(dataset: str, part: str, measures: dict[str, np.ndarray], names: list
     """As `--task=probe` writes it; the epoch picked on the test images is better by 0.001."""
     mean = {measure: float(np.nanmean(values)) for measure, values in measures.items()}
     official = {measure: value + 0.001 for measure, value in mean.items()}
-    results = {
+    result = {
         "mean": mean,
         "epoch": 12,
         "official": {"mean": official, "epoch": 14},
@@ -73,13 +73,13 @@ def probed(dataset: str, part: str, measures: dict[str, np.ndarray], names: list
     numbers = {f"{part}_{measure}": value for measure, value in mean.items()}
     images = {"train": 162_770, "validation": 19_867, "test": 19_962}
     return (
-        numbers | {"dataset": dataset, "images": images, part: results, "epochs": 15, "lr": 1e-3, "seed": 0} | settings
+        numbers | {"dataset": dataset, "images": images, part: result, "epochs": 15, "lr": 1e-3, "seed": 0} | settings
     )
 
 
 def celeba_probe() -> dict:
     values = np.random.default_rng(1).uniform(0.2, 0.98, 40)
-    values[3] = np.nan  # undefined
+    values[3] = np.nan  # the images cannot tell
     return probed("celeba", "attributes", {"ap": values}, [f"Attribute_{i}" for i in range(40)])
 
 

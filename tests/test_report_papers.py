@@ -8,7 +8,7 @@ from diffrep_jax.report.collect import collect
 from diffrep_jax.report.markdown import markdown
 from diffrep_jax.report.measured import AS_PUBLISHED, INFERRED, THIS, WAYS, measured
 from tests import made_run
-from tests.report_parts import blocks, document_of
+from tests.report_parts import blocks, report_of
 
 
 @pytest.fixture(scope="module")
@@ -100,13 +100,13 @@ def test_a_setting_that_was_not_recorded_is_a_difference(tmp_path):
 
 def test_digits_have_no_published_numbers(tmp_path):
     run = made_run.digits_run(tmp_path / "run")
-    text = markdown(document_of(run), run, run)
+    text = markdown(report_of(run), run, run)
     assert "There are no published numbers for models of digits at 16 x 16." in text
     assert compare.fitting(collect(run)) == []
     assert text.count("DBAE-d") == 3  # the papers' tables are at the end
 
 
-def test_probes_of_several_data_sets_are_compared_with_the_papers_together(tmp_path):
+def test_probes_of_several_data_sets_stand_next_to_the_papers_together(tmp_path):
     run = made_run.celeba_run(tmp_path / "run")
     for name, report in (("celeba", made_run.celeba_probe()), ("lfw", made_run.lfw_probe())):
         made_run.write(run / "probe" / "metrics.json", report)
@@ -115,5 +115,5 @@ def test_probes_of_several_data_sets_are_compared_with_the_papers_together(tmp_p
     rows = {row[0]: row[1:] for row in compared["table"]["rows"]}
     ap, r = made_run.celeba_probe()["attributes_ap"], made_run.lfw_probe()["attributes_r"]
     assert rows[THIS][:2] == pytest.approx([ap, r]) and not compared["missing"]
-    assert len(blocks(document_of(run), "bars")) == 3
-    assert [tile["note"] for tile in document_of(run)["tiles"]][:2] == ["probe of celeba", "probe of lfw"]
+    assert len(blocks(report_of(run), "bars")) == 3
+    assert [tile["note"] for tile in report_of(run)["tiles"]][:2] == ["probe of celeba", "probe of lfw"]
