@@ -1,6 +1,7 @@
 """Grids of times for one process, on the host in float64: `down` for decoding, `up` for encoding."""
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,6 +14,8 @@ T_GAP = 1e-4  # a bridge is sampled from t = T - T_GAP: at T itself it has no no
 @dataclasses.dataclass(frozen=True)
 class Grid:
     """`steps` intervals of a process. Subclasses say `down`; raises UserError where they don't fit each other."""
+
+    name: ClassVar[str]  # in a recipe
 
     process: Process
     steps: int
@@ -37,6 +40,8 @@ class Grid:
 class Karras(Grid):
     """Equidistant in t^(1/rho) from T - 1e-4 to t_min, then where x_t is x_0 (EDM eq. 5)."""
 
+    name = "karras"
+
     rho: float = 7.0
 
     def down(self) -> np.ndarray:
@@ -51,10 +56,12 @@ class _Respaced(Grid):
 
     def __post_init__(self):
         if self.process.steps is None:
-            raise UserError("This grid takes every n-th of discrete steps, and this process has none; use grid=karras.")
+            raise UserError(
+                f"grid {self.name} takes every n-th of discrete steps, and this process has none; use grid=karras."
+            )
         if self.steps > self._most(self.process.steps):
             raise UserError(
-                f"steps {self.steps} is above what this grid can take of {self.process.steps} steps; use fewer."
+                f"steps {self.steps} is above what grid {self.name} can take of {self.process.steps} steps; use fewer."
             )
 
     def _most(self, total: int) -> int:
@@ -68,6 +75,8 @@ class _Respaced(Grid):
 @dataclasses.dataclass(frozen=True)
 class DdimLinspace(_Respaced):
     """PDAE's respacing of discrete steps: the `steps` + 1 integers of linspace(0, 999, steps + 1), downward."""
+
+    name = "ddim_linspace"
 
     def _most(self, total: int) -> int:
         return total - 1
@@ -84,6 +93,8 @@ class DdimRange(_Respaced):
     alone, above all steps.
     """
 
+    name = "ddim_range"
+
     def down(self) -> np.ndarray:
         kept = np.arange(0, self._total, self._total // self.steps)[::-1]
         return np.append(kept.astype(np.float64), self.process.t_data)
@@ -92,4 +103,4 @@ class DdimRange(_Respaced):
         return np.append(self.down()[:-1][::-1], self.process.t_noise)
 
 
-GRIDS: dict[str, type[Grid]] = {"karras": Karras, "ddim_linspace": DdimLinspace, "ddim_range": DdimRange}
+GRIDS: dict[str, type[Grid]] = {grid.name: grid for grid in (Karras, DdimLinspace, DdimRange)}
