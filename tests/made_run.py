@@ -11,13 +11,26 @@ from diffrep_jax.runs import config as run_config
 
 BEGAN = 1_790_000_000.0
 START = {
-    **{"began": BEGAN, "from_step": 0, "commit": "0123456789abcdef0123456789abcdef01234567", "modified": True},
+    "began": BEGAN,
+    "from_step": 0,
+    "commit": "0123456789abcdef0123456789abcdef01234567",
+    "modified": True,
     "versions": {"diffrep_jax": "0.1.0", "python": "3.12.1", "jax": "0.11.2", "jaxlib": "0.11.2", "flax": "0.12.8"},
-    **{"platform": "gpu", "device": "NVIDIA H200", "devices": 8, "processes": 1},
+    "platform": "gpu",
+    "device": "NVIDIA H200",
+    "devices": 8,
+    "processes": 1,
 }
 DECODED = {
-    **{"sampler": "euler", "grid": "karras", "steps": 100, "churn_step_ratio": 0.0, "eta": 0.0, "evaluations": 100},
-    **{"seed": 0, "invert_steps": 0, "invert_evaluations": 0},
+    "sampler": "euler",
+    "grid": "karras",
+    "steps": 100,
+    "churn_step_ratio": 0.0,
+    "eta": 0.0,
+    "evaluations": 100,
+    "seed": 0,
+    "invert_steps": 0,
+    "invert_evaluations": 0,
 }
 
 
@@ -52,7 +65,9 @@ def probed(dataset: str, part: str, measures: dict[str, np.ndarray], names: list
     mean = {measure: float(np.nanmean(values)) for measure, values in measures.items()}
     official = {measure: value + 0.001 for measure, value in mean.items()}
     result = {
-        **{"mean": mean, "epoch": 12, "official": {"mean": official, "epoch": 14}},
+        "mean": mean,
+        "epoch": 12,
+        "official": {"mean": official, "epoch": 14},
         "each": {m: dict(zip(names, values.tolist(), strict=True)) for m, values in measures.items()},
     }
     numbers = {f"{part}_{measure}": value for measure, value in mean.items()}

@@ -221,8 +221,12 @@ class TestRuns:
         torch.save({name: torch.from_numpy(x) for name, x in tensors("ddpm").items()}, path)
         shape = [f"--config.method.unet.{name}={value}" for name, value in UNET.items()]
         command(
-            *("--task=import", f"--checkpoint={path}", f"--workdir={tmp_path / 'run'}", FLOAT32, *shape),
             "--config=configs/ddpm_celeba.py",
+            "--task=import",
+            f"--checkpoint={path}",
+            f"--workdir={tmp_path / 'run'}",
+            FLOAT32,
+            *shape,
         )
         assert "unet.heads, unet.head_dim are the config's, no file tells them" in caplog.text
         with opened(tmp_path / "run") as checkpoints:

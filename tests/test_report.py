@@ -70,7 +70,11 @@ def test_long_curves_are_thinned_to_means():
 def test_charts_put_points_where_their_values_are():
     """The ends of a line lie at the ends of the axes; ten times as much is half of the way to a hundred times."""
     chart = {
-        **{"caption": "c", "x": "x", "log_x": True, "log_y": False, "dots": True},
+        "caption": "c",
+        "x": "x",
+        "log_x": True,
+        "log_y": False,
+        "dots": True,
         "lines": {"a": [[1, 5], [10, 6], [100, 9]]},
     }
     circles = re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', charts.line_chart(chart))

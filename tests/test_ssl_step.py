@@ -50,7 +50,7 @@ def test_the_whole_batch_of_views_counts_once_whatever_the_microbatches(section)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), parts.params, whole.params)
 
 
-def test_the_weight_scales_what_is_added_and_the_loss_is_told_without_it():
+def test_the_weight_scales_what_is_added_and_the_loss_is_logged_without_it():
     _, plain, plain_metrics = step_of(SIMCLR, views=False)
     _, one, metrics = step_of(SIMCLR)
     _, two, _ = step_of(SIMCLR | {"weight": 1.0})
@@ -140,7 +140,7 @@ for section in (SIMCLR, SIMSIAM):
     for _ in range(3):
         state, metrics = compiled(state, batch)
         norms = [float(np.linalg.norm(leaf)) for leaf in jax.tree.leaves(state.params)]
-        print("told", float(metrics["loss"]), float(metrics["loss_ssl"]), float(metrics["grad_norm"]), sum(norms))
+        print("values", float(metrics["loss"]), float(metrics["loss_ssl"]), float(metrics["grad_norm"]), sum(norms))
 """
 
 
@@ -149,8 +149,8 @@ def test_eight_devices_compare_as_one():
     outputs = {}
     for devices, fsdp in ((1, 1), (8, 2)):
         output = run_python(DEVICES.replace("FSDP", str(fsdp)), devices=devices)
-        told = [line.split()[1:] for line in output.splitlines() if line.startswith("told")]
-        outputs[devices] = np.array(told, float)
+        printed = [line.split()[1:] for line in output.splitlines() if line.startswith("values")]
+        outputs[devices] = np.array(printed, float)
     assert outputs[1].shape == (6, 4)
     np.testing.assert_allclose(outputs[8], outputs[1], rtol=1e-5)
     assert np.ptp(outputs[1][:3, 1]) > 1e-4  # three different steps

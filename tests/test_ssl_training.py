@@ -58,8 +58,8 @@ def whole(tmp_path_factory):
 
 
 def test_the_loss_begins_at_its_step_and_falls_into_the_log(whole):
-    told = [("loss_ssl" in line, line["step"]) for line in lines(whole[0])]
-    assert told == [(False, 1), (False, 2), (True, 3), (True, 4), (True, 5)]
+    logged = [("loss_ssl" in line, line["step"]) for line in lines(whole[0])]
+    assert logged == [(False, 1), (False, 2), (True, 3), (True, 4), (True, 5)]
     assert all(np.isfinite(list(line.values())).all() for line in lines(whole[0]))
 
 
@@ -109,7 +109,7 @@ def test_without_weight_there_are_no_heads_and_no_second_loader(tmp_path, monkey
     assert "loss_ssl" not in lines(tmp_path)[0]
 
 
-def test_without_main_weight_the_own_loss_is_told_and_counts_nothing():
+def test_without_main_weight_the_own_loss_is_logged_and_counts_nothing():
     config = tiny(pdae_digits, "ssl=simclr").unlock()
     values, images = {}, np.tanh(normal(4, 8, 8, 1))
     for main_weight in (1.0, 0.5, 0.0):

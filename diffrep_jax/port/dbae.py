@@ -61,9 +61,9 @@ def table(method: Mapping[str, Any]) -> Table:
 
 
 def infer(shapes: Mapping[str, Shape]) -> dict[str, Any]:
-    """The fields of a config's `method` section that the shapes of a state dict tell.
+    """The fields of a config's `method` section that the shapes of a state dict determine.
 
-    They do not tell the bridge, sigma_data_end, dropout and the channels of an attention head. The two widths are
+    They do not determine the bridge, sigma_data_end, dropout and the channels of an attention head. The two widths are
     those of the first level, whose multiple is taken as 1 in the encoder. UserError where it is no DBAE state dict.
     """
     try:
@@ -101,7 +101,7 @@ def _infer_encoder(shapes: Mapping[str, Shape], size: int) -> dict[str, Any]:
     width = shapes["encoder.input_blocks.0.0.weight"][0]
     period = math.gcd(total, *changes)
     unet_period = _infer_unet(shapes, size)["blocks"] + 1
-    if period % unet_period == 0:  # without a change of channels in between, shapes cannot tell; the official are equal
+    if period % unet_period == 0:  # no change of channels in between, so shapes leave it open; official ones are equal
         period = unet_period
     return {"width": width} | _infer_levels(shapes, size, "encoder.", width, period)
 
@@ -119,8 +119,8 @@ def _infer_levels(shapes: Mapping[str, Shape], size: int, prefix: str, width: in
 
 def check(method: Mapping[str, Any], shapes: Mapping[str, Shape], source: str) -> None:
     """Raise a UserError that names both values where `source` has another model than a config's `method` section."""
-    found, ours = _flat(infer(shapes)), _flat(method)
-    for field, value in found.items():
+    theirs, ours = _flat(infer(shapes)), _flat(method)
+    for field, value in theirs.items():
         mine = ours[field]
         if field.endswith("attention"):  # sizes that no level has make no difference
             mine = tuple(size for size in value if size in mine)

@@ -11,7 +11,7 @@ from diffrep_jax.port.engine import POINTWISE_1D, Table
 from diffrep_jax.port.unet import ends, rules, unet_fields
 
 PARTS = {"denoise_fn": ""}
-UNTOLD = ("unet.heads", "unet.head_dim")
+UNDETERMINED = ("unet.heads", "unet.head_dim")
 RULES = (*ends("", "unet"), *rules("", "unet", POINTWISE_1D))
 
 
@@ -32,7 +32,7 @@ def unused(method: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> dict
 
 
 def shape(yml: ConfigYml) -> dict[str, Any]:
-    """The fields of a config's `method` section that the base's config.yml tells."""
+    """The fields of a config's `method` section that the base's config.yml determines."""
     size = image_size(yml)
     return {"image_size": size, **network(yml, size)}
 

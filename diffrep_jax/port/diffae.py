@@ -22,7 +22,7 @@ from diffrep_jax.port.unet import HALF_UNET, count, ends, half_unet_fields, rule
 Shapes = Mapping[str, Sequence[int]]
 
 PARTS = {"model.": ""}
-UNTOLD: tuple[str, ...] = ()
+UNDETERMINED: tuple[str, ...] = ()
 BLOCKS, ATTENTION = 2, 16  # residual blocks a level; the image size with attention
 LAYERS = 64  # more than any prior has
 

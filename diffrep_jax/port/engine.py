@@ -171,25 +171,25 @@ class Table:
         """Where an official name goes, None where it has no use here; KeyError where no rule knows it."""
         module, _, leaf = name.rpartition(".")
         for rule in self._rules:
-            found = _match(rule.official, module, self._fields)
-            if found is None or leaf not in rule.kind:
+            fields = _match(rule.official, module, self._fields)
+            if fields is None or leaf not in rule.kind:
                 continue
             target = rule.kind[leaf]
             if rule.path is None or not target.collection:
                 return None
-            return Target((target.collection, *rule.path.format(**found).split("/"), target.name), target.layout)
+            return Target((target.collection, *rule.path.format(**fields).split("/"), target.name), target.layout)
         raise KeyError(name)
 
     def name(self, path: Path) -> tuple[str, Layout]:
         """The official name of one of our leaves and its layout; KeyError where no rule makes this leaf."""
         collection, *modules, leaf = path
         for rule in self._rules:
-            found = None if rule.path is None else _match(rule.path, "/".join(modules), self._backward)
-            if found is None:
+            fields = None if rule.path is None else _match(rule.path, "/".join(modules), self._backward)
+            if fields is None:
                 continue
             for official, target in rule.kind.items():
                 if (target.collection, target.name) == (collection, leaf):
-                    return f"{rule.official.format(**found)}.{official}", target.layout
+                    return f"{rule.official.format(**fields)}.{official}", target.layout
         raise KeyError("/".join(path))
 
     def match(self, names: Iterable[str], template: PyTree) -> Matching:
@@ -260,11 +260,13 @@ class Table:
 
 def _match(template: str, text: str, fields: Mapping[str, Mapping[str, str]]) -> dict[str, str] | None:
     """The translated fields where `text` is an instance of `template`, else None."""
-    found = _pattern(template).fullmatch(text)
-    if found is None:
+    matched = _pattern(template).fullmatch(text)
+    if matched is None:
         return None
-    values = {field: fields[field].get(value) for field, value in found.groupdict().items()}
-    return None if None in values.values() else values  # type: ignore[return-value]
+    values = matched.groupdict()
+    if any(value not in fields[field] for field, value in values.items()):
+        return None
+    return {field: fields[field][value] for field, value in values.items()}
 
 
 @functools.cache

@@ -145,7 +145,7 @@ def _is_step(value: Any) -> bool:
 
 def _torch(purpose: str) -> Any:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(f"{purpose} needs PyTorch: pip install 'diffrep_jax[torch]'") from None
     return torch

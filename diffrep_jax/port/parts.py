@@ -1,4 +1,4 @@
-"""The state dicts that an official checkpoint holds side by side, such as `ema_encoder` and `ema_decoder`.
+"""The state dicts that an official checkpoint holds together, such as `ema_encoder` and `ema_decoder`.
 
 A file of rules names its parts in PARTS, {official part: what its names start with in the rules}. Each is there twice:
 averaged as `ema_<part>`, and as training left it as `<part>`. A part that ends in a dot is no dict of its own, but the

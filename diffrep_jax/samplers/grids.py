@@ -1,6 +1,7 @@
 """Grids of times for one process, on the host in float64: `down` for decoding, `up` for encoding."""
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,6 +14,8 @@ T_GAP = 1e-4  # a bridge is sampled from t = T - T_GAP: at T itself it has no no
 @dataclasses.dataclass(frozen=True)
 class Grid:
     """`steps` intervals of a process. Subclasses say `down`; raises UserError where they don't fit each other."""
+
+    name: ClassVar[str]  # in a recipe
 
     process: Process
     steps: int
@@ -37,6 +40,8 @@ class Grid:
 class Karras(Grid):
     """Equidistant in t^(1/rho) from T - 1e-4 to t_min, then where x_t is x_0 (EDM eq. 5)."""
 
+    name = "karras"
+
     rho: float = 7.0
 
     def down(self) -> np.ndarray:
@@ -51,10 +56,12 @@ class _Respaced(Grid):
 
     def __post_init__(self):
         if self.process.steps is None:
-            raise UserError("This grid takes every n-th of discrete steps, and this process has none; use grid=karras.")
+            raise UserError(
+                f"grid {self.name} takes every n-th of discrete steps, and this process has none; use grid=karras."
+            )
         if self.steps > self._most(self.process.steps):
             raise UserError(
-                f"steps {self.steps} is above what this grid can take of {self.process.steps} steps; use fewer."
+                f"steps {self.steps} is above what grid {self.name} can take of {self.process.steps} steps; use fewer."
             )
 
     def _most(self, total: int) -> int:
@@ -68,6 +75,8 @@ class _Respaced(Grid):
 @dataclasses.dataclass(frozen=True)
 class DdimLinspace(_Respaced):
     """PDAE's respacing of discrete steps: the `steps` + 1 integers of linspace(0, 999, steps + 1), downward."""
+
+    name = "ddim_linspace"
 
     def _most(self, total: int) -> int:
         return total - 1
@@ -83,6 +92,8 @@ class DdimRange(_Respaced):
     As there, it has more than `steps` intervals where `steps` does not divide 1000. The way up ends in the noise
     alone, above all steps.
     """
+
+    name = "ddim_range"
 
     def down(self) -> np.ndarray:
         kept = np.arange(0, self._total, self._total // self.steps)[::-1]
@@ -100,6 +111,8 @@ class DdimSpace(DdimRange):
     of steps, where no s makes so many.
     """
 
+    name = "ddim_space"
+
     def __post_init__(self):
         super().__post_init__()
         counts = -(-self._total // np.arange(1, self._total))  # by stride 1, 2, ..
@@ -116,9 +129,4 @@ class DdimSpace(DdimRange):
         return np.append(kept.astype(np.float64), self.process.t_data)
 
 
-GRIDS: dict[str, type[Grid]] = {
-    "karras": Karras,
-    "ddim_linspace": DdimLinspace,
-    "ddim_range": DdimRange,
-    "ddim_space": DdimSpace,
-}
+GRIDS: dict[str, type[Grid]] = {grid.name: grid for grid in (Karras, DdimLinspace, DdimRange, DdimSpace)}

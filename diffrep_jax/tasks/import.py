@@ -188,7 +188,7 @@ def _take_shape(config: Config, source: ModuleType, path: pathlib.Path) -> str |
     """Set in `config` what the official config.yml beside a checkpoint tells; its path, None where there is none."""
     yml = config_yml.find(path)
     if yml is None:
-        log.info("No config.yml is next to %s: %s are the config's, no file says them.", path, ", ".join(source.UNTOLD))
+        log.info("%s has no config.yml: no file determines %s, the config does.", path, ", ".join(source.UNDETERMINED))
         return None
     _set_shape(config, source.shape(yml), str(yml.path))
     return str(yml.path)
