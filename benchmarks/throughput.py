@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffrep_jax import config as configs
 from diffrep_jax.errors import UserError
-from diffrep_jax.train import runtime
+from launch import runtime
 from launch.main import split_overrides
 
 if TYPE_CHECKING:  # JAX is loaded once its memory is set up
@@ -90,12 +90,15 @@ def measure(config: ConfigDict, what: str, batch_size: int, repeats: int) -> dic
 def _train(config: ConfigDict, method: Method, mesh: Mesh, batch_size: int) -> tuple[Callable[[], None], float, Any]:
     import jax
 
-    from diffrep_jax.train import joined, optimizer, sharding
+    from diffrep_jax import sharding
+    from diffrep_jax.fields import construct
+    from diffrep_jax.train import joined, optimizer
+    from diffrep_jax.train.settings import Settings
     from diffrep_jax.train.state import create_state
     from diffrep_jax.train.step import compile_step, make_train_step
 
-    microbatch = batch_size if config.train.microbatch_size == -1 else config.train.microbatch_size
-    sharding.check_batch(batch_size, microbatch, mesh)
+    settings = construct(Settings, dict(config.train) | {"batch_size": batch_size}, "config.train")
+    sharding.check_divides(settings.microbatch, mesh, "train.batch_size (or train.microbatch_size)")
     elementwise = joined.elementwise(mesh)
     optim = optimizer.build(config.optim, method, elementwise)
     step = make_train_step(
@@ -103,7 +106,7 @@ def _train(config: ConfigDict, method: Method, mesh: Mesh, batch_size: int) -> t
         optim,
         ema_decay=config.optim.ema_decay,
         seed=0,
-        microbatches=batch_size // microbatch,
+        microbatches=batch_size // settings.microbatch,
         elementwise=elementwise,
     )
     batch = sharding.put_batch({"image": _examples(method, batch_size)}, mesh)
@@ -120,19 +123,20 @@ def _train(config: ConfigDict, method: Method, mesh: Mesh, batch_size: int) -> t
     return call, compile_seconds, compiled.memory_analysis()
 
 
-def _inference(work: Callable[[Any, Any, int], Callable[[], Any]]) -> Any:
+def _inference(work: Callable[[Any, int], Callable[[], Any]]) -> Any:
     def prepare(
         config: ConfigDict, method: Method, mesh: Mesh, batch_size: int
     ) -> tuple[Callable[[], None], float, Any]:
         import jax
 
-        from diffrep_jax.inference import Inference
+        from diffrep_jax.inference.model import Model
+        from diffrep_jax.inference.open import recipe
+        from diffrep_jax.methods.base import example_batch
         from diffrep_jax.sharding import state_shardings
-        from diffrep_jax.train.state import example_batch
 
         variables = method.init(jax.random.key(0), example_batch(method))
         variables = jax.device_put(variables, state_shardings(mesh, variables))
-        call = work(config, Inference(method, variables, mesh), batch_size)
+        call = work(Model(method, variables, mesh, recipe(config)), batch_size)
         began = time.perf_counter()
         call()
         first = time.perf_counter() - began
@@ -143,28 +147,20 @@ def _inference(work: Callable[[Any, Any, int], Callable[[], Any]]) -> Any:
     return prepare
 
 
-def _sample(config: ConfigDict, model: Any, batch_size: int) -> Callable[[], Any]:
+def _sample(model: Any, batch_size: int) -> Callable[[], Any]:
+    """Decoding of codes by the config's recipe, or generation where the method has none."""
     import numpy as np
 
     from diffrep_jax.methods.base import AutoEncoder
 
-    how = _recipe(config, model.method)
     if not isinstance(model.method, AutoEncoder):
-        return lambda: model.generate(batch_size, **how)
+        return lambda: model.generate(batch_size)
     z = np.random.default_rng(0).standard_normal((batch_size, model.method.latent_dim), np.float32)
     xT = model.endpoint(z)
-    return lambda: model.decode(z, xT, **how)
+    return lambda: model.decode(z, xT)
 
 
-def _recipe(config: ConfigDict, method: Method) -> dict[str, Any]:
-    """How the config decodes codes, or generates where its method has none."""
-    from diffrep_jax.methods.base import AutoEncoder
-
-    settings = config.tasks["reconstruct" if isinstance(method, AutoEncoder) else "sample"]
-    return {name: settings[name] for name in ("sampler", "grid", "steps", "churn_step_ratio", "eta")}
-
-
-def _encode(config: ConfigDict, model: Any, batch_size: int) -> Callable[[], Any]:
+def _encode(model: Any, batch_size: int) -> Callable[[], Any]:
     images = _images(model.method, batch_size)
     return lambda: model.encode(images)
 
@@ -194,9 +190,8 @@ def model_flops(config: ConfigDict, what: str, batch_size: int) -> float:
     import jax
     import jax.numpy as jnp
 
-    from diffrep_jax import samplers
-    from diffrep_jax.methods.base import AutoEncoder, build
-    from diffrep_jax.train.state import example_batch
+    from diffrep_jax.inference.open import recipe
+    from diffrep_jax.methods.base import AutoEncoder, build, example_batch
     from diffrep_jax.train.step import example_keys
 
     method: Any = build(config.method)
@@ -218,8 +213,7 @@ def model_flops(config: ConfigDict, what: str, batch_size: int) -> float:
         return cost(jax.grad(loss, has_aux=True), variables["params"], variables["batch_stats"], image)
     if what == "encode":
         return cost(method.encode, variables, image)
-    how = _recipe(config, method)
-    evaluations = samplers.build(how["sampler"], how["churn_step_ratio"], how["eta"]).evaluations(how["steps"])
+    evaluations = recipe(config).nfe(method.process)
     t = jnp.full((), 0.5)
     if not isinstance(method, AutoEncoder):
         return evaluations * cost(lambda v, x: method.denoiser(v)(x, t), variables, image)

@@ -4,6 +4,7 @@ import pytest
 
 from benchmarks import throughput
 from configs import ddpm_digits, latent_prior_digits
+from tests.tiny import tiny_config
 
 
 def tiny(module):
@@ -14,15 +15,21 @@ def tiny(module):
     else:
         config.data.channels = 6
         config.method.mlp.update(width=16, layers=3)
-    config.tasks.sample.steps = 2
+    config.sampling.steps = 2
     return config.lock()
 
 
-@pytest.mark.parametrize("what", ["train", "sample"])
-@pytest.mark.parametrize("module", [ddpm_digits, latent_prior_digits], ids=["ddpm", "latent prior"])
-def test_methods_without_a_code_are_measured(module, what, monkeypatch):
+CASES = [
+    *((lambda: tiny(ddpm_digits), what) for what in ("train", "sample")),
+    *((lambda: tiny(latent_prior_digits), what) for what in ("train", "sample")),
+    *((tiny_config, what) for what in ("sample", "encode")),
+]
+
+
+@pytest.mark.parametrize(("config", "what"), CASES)
+def test_every_kind_of_method_is_measured(config, what, monkeypatch):
     monkeypatch.setattr(throughput, "peak_flops", lambda device, dtype: (1e9, "given"))  # takes seconds
-    row = throughput.measure(tiny(module), what, batch_size=2, repeats=2)
+    row = throughput.measure(config(), what, batch_size=2, repeats=2)
     assert row["images_per_second"] == pytest.approx(2 / row["seconds"])
     assert 0 < row["seconds_min_max"][0] <= row["seconds"] <= row["seconds_min_max"][1]
     assert row["gflop_per_image"] > 0 and row["what"] == what

@@ -104,8 +104,9 @@ def _infer_prior(shapes: Shapes) -> dict[str, Any]:
 
 def _infer_unet(shapes: Shapes, time: str) -> dict[str, Any]:
     emb_width, width = shapes[time]
-    unet = {"width": width, "emb_width": emb_width, "heads": 1, "head_dim": -1} | _infer_levels(shapes, "", width)
-    first = [f"input_blocks.{n * (BLOCKS + 1) + 1}.1.qkv.weight" for n in range(len(unet["mult"]))]
+    levels = _infer_levels(shapes, "", width)
+    unet = {"width": width, "emb_width": emb_width, "heads": 1, "head_dim": -1} | levels
+    first = [f"input_blocks.{n * (BLOCKS + 1) + 1}.1.qkv.weight" for n in range(len(levels["mult"]))]
     sizes = [ATTENTION * 2**level for level, name in enumerate(first) if name in shapes]
     return ({"image_size": sizes[0]} if sizes else {}) | {"channels": shapes["out.2.weight"][0], "unet": unet}
 

@@ -25,7 +25,7 @@ def choose(contents: Contents, parts: Mapping[str, str], weights: str, source: s
     `weights`: "ema" takes the averaged ones, and where there are none the others, which the log says; "live" takes
     the others. Raises UserError, naming `source`, where a part is missing.
     """
-    held = contents.parts | _dotted(contents, parts)
+    held = {**contents.parts, **_dotted(contents, parts)}
     if "" in held and len(held) == 1:
         if weights != "ema":
             raise UserError(

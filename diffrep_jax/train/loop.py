@@ -199,7 +199,7 @@ class _Compiled:
         self._by_form[jax.tree.structure(batch)] = compiled
         log.info("Compiled in %.1f s.", time.perf_counter() - began)
 
-    def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+    def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Any]]:
         return self._by_form[jax.tree.structure(batch)](state, batch)
 
 
