@@ -8,54 +8,51 @@ from pathlib import Path
 
 import pytest
 
-from diffrep_jax import data, samplers
-from diffrep_jax.methods import base as methods
-from diffrep_jax.tasks import base as tasks
+from diffrep_jax import discovery
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "diffrep_jax"
 SOURCES = sorted(path for folder in ("diffrep_jax", "launch", "configs") for path in (ROOT / folder).rglob("*.py"))
 
-LEAVES = ("types", "errors", "forms", "pixels")
+LEAVES = ("types", "errors", "discovery", "fields", "forms", "pixels")
 # What each part of the package may import from the others; all may import themselves and the LEAVES.
 MAY_IMPORT = {
     "__init__": ("api",),
-    "types": (),
-    "errors": (),
-    "forms": (),
-    "pixels": (),
+    **dict.fromkeys(LEAVES, ()),
     "config": (),
-    "pictures": (),
-    "encoded": (),
-    "promask": (),
+    "hosts": (),
+    "sharding": (),
     "processes": (),
     "samplers": (),
     "models": (),
     "metrics": (),
+    "readout": (),
     "data": (),
     "port": (),
-    "report": ("config", "train"),  # its files, not its networks
-    "weights": ("metrics", "port"),
     "methods": ("models", "processes", "samplers"),
-    "train": ("methods.base", "data", "config"),  # not tasks: launch hands them over as hooks
-    "inference": ("methods.base", "samplers", "train.sharding"),
+    "runs": ("methods.base", "methods.parameters", "sharding"),  # the latter for a run's weights alone
+    "inference": ("methods.base", "samplers", "runs", "sharding"),
+    "train": ("methods.base", "methods.parameters", "data", "runs", "sharding", "hosts"),  # launch hands tasks over
+    "report": ("runs",),  # its files, not its networks
     "tasks": (
         "methods.base",
-        "samplers",
+        "methods.parameters",
+        "samplers.recipe",
+        "inference",
         "data",
         "metrics",
-        "train",
-        "inference",
-        "encoded",
-        "promask",
-        "pictures",
-        "port",
-        "weights",
-        "config",
+        "readout",
+        "runs",
         "report",
+        "port",
+        "sharding",
+        "hosts",
+        "train.state",  # what an imported checkpoint is made of
     ),
-    "api": ("methods.base", "samplers", "train", "inference", "config"),
+    "sections": ("data", "methods.base", "samplers.recipe", "tasks.base", "train.settings"),
+    "api": ("inference",),
 }
+LONGEST_FILE, LONGEST_FUNCTION, MOST_PARAMETERS, MOST_UNTYPED = 400, 60, 8, 5
 
 
 def relative(path):
@@ -109,14 +106,14 @@ def test_parts_import_only_what_they_may(path):
 def test_a_method_extends_at_most_one_other():
     for path in (PACKAGE / "methods").glob("*.py"):
         names = {name.split(".")[2] for name, _ in imports(syntax(path)) if name.startswith("diffrep_jax.methods.")}
-        assert len(names - {"base", "ssl", path.stem}) <= 1, f"{relative(path)} imports {names}"
-        assert path.stem not in ("base", "ssl") or names <= {"base"}
+        assert len(names - {"base", "ssl", "parameters", path.stem}) <= 1, f"{relative(path)} imports {names}"
+        assert path.stem not in ("base", "ssl", "parameters") or names <= {"base"}
 
 
 def test_configs_import_the_config_reader_alone():
     for path in (ROOT / "configs").glob("*.py"):
         for name, line in imports(syntax(path)):
-            known = ("diffrep_jax.config", "ml_collections", "configs")
+            known = ("diffrep_jax.config", "diffrep_jax.sections", "ml_collections", "configs")
             assert inside(name, known) or name.partition(".")[0] in sys.stdlib_module_names, f"{relative(path)}:{line}"
 
 
@@ -215,7 +212,7 @@ print(*sorted({name.split(".")[1] for name in sys.modules if name.startswith("di
 
 def test_networks_samplers_and_the_step_need_jax_flax_optax_and_numpy_alone():
     parts = set(python("-c", CORE).split())
-    assert parts == {*LEAVES, "methods", "models", "processes", "samplers", "train"}
+    assert parts == {*LEAVES, "sharding", "methods", "models", "processes", "samplers", "train"}
 
 
 # --- rules of the source
@@ -246,13 +243,48 @@ def test_a_files_first_docstring_line_is_its_caption(path):
         assert len(caption) > 20 and not caption.startswith((" ", "TODO")), caption
 
 
-def test_what_is_found_by_name_has_its_symbol():
-    for folder, names, symbol in (
-        ("methods", methods.names(), "Method"),
-        ("samplers", samplers.names(), "Sampler"),
-        ("tasks", tasks.names(), "Task"),
-        ("data.datasets", data.dataset_names(), "Dataset"),
+def test_what_is_known_by_name_has_its_symbol():
+    for package, symbol in (
+        ("methods", "Method"),
+        ("samplers", "Sampler"),
+        ("tasks", "Task"),
+        ("data.datasets", "Dataset"),
     ):
-        assert names, folder
+        names = discovery.names(f"diffrep_jax.{package}", symbol)
+        assert names, package
         for name in names:
-            assert hasattr(import_module(f"diffrep_jax.{folder}.{name}"), symbol), f"{folder}.{name}"
+            assert hasattr(import_module(f"diffrep_jax.{package}.{name}"), symbol), f"{package}.{name}"
+
+
+def test_a_file_is_one_more_of_its_kind_unless_it_begins_with_an_underscore(tmp_path, monkeypatch):
+    package = tmp_path / "kinds"
+    package.mkdir()
+    for name, text in (("one", "Kind = 1\n"), ("_two", "Kind = 2\n"), ("three", "kind = 3\n"), ("four", " Kind = 4\n")):
+        (package / f"{name}.py").write_text(text)
+    monkeypatch.setattr(discovery, "__file__", str(tmp_path / "discovery.py"))
+    discovery.names.cache_clear()
+    assert discovery.names("diffrep_jax.kinds", "Kind") == ("one",)
+
+
+def test_files_and_functions_can_be_read_in_one_go():
+    for path in [*SOURCES, *sorted((ROOT / "tests").glob("*.py")), *sorted((ROOT / "benchmarks").glob("*.py"))]:
+        assert path.read_text().count("\n") <= LONGEST_FILE, f"{relative(path)} is too long"
+    for path in SOURCES:
+        for node in ast.walk(syntax(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                place = f"{relative(path)}:{node.lineno} {node.name}"
+                assert (node.end_lineno or 0) - node.lineno + 1 <= LONGEST_FUNCTION, f"{place} is too long"
+                arguments = node.args
+                named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+                extra = [extra for extra in (arguments.vararg, arguments.kwarg) if extra]
+                assert len(named) + len(extra) <= MOST_PARAMETERS, f"{place} has too many parameters"
+
+
+def test_methods_and_configs_have_types():
+    untyped = [
+        f"{relative(path)}: {line.strip()}"
+        for path in PACKAGE_SOURCES
+        for line in path.read_text().splitlines()
+        if "method: Any" in line or "config: Any" in line
+    ]
+    assert len(untyped) <= MOST_UNTYPED, untyped

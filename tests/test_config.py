@@ -11,16 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from configs import _dbae, _diffae, _gaussian
 from diffrep_jax import config as configs
-from diffrep_jax import data
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
 from diffrep_jax.methods.ssl import self_supervised
 from diffrep_jax.port import diffae
-from diffrep_jax.runs import config as run_config
 from diffrep_jax.tasks import base as tasks
 from tests import golden
 
@@ -339,63 +336,3 @@ def test_missing_and_useless_config_files_are_named(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with raises("notes.txt", "Python"):
         configs.load_file(str(tmp_path / "notes.txt"))
-
-
-@pytest.mark.parametrize("spec", ["dbae_digits", "dbae_celeba:bridge=ve,encoder=stochastic", "dbae_ffhq"])
-def test_a_saved_config_comes_back_equal(tmp_path, spec):
-    config = load(spec)
-    run_config.save(config, tmp_path)
-    loaded = run_config.load(tmp_path)
-    assert loaded.to_dict() == config.to_dict() and loaded.is_locked
-    assert isinstance(loaded.method.unet.mult, tuple) and type(loaded.optim.lr) is float
-    assert build(loaded.method) == build(config.method)
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
-    configs.override(loaded, {"method.unet.mult": "(2,)", "optim.lr": "1"})  # types survive as well
-    assert (loaded.method.unet.mult, loaded.optim.lr) == ((2,), 1.0)
-
-
-def test_saving_overwrites_what_was_there(tmp_path, digits):
-    run_config.save(digits, tmp_path)
-    configs.override(digits, {"seed": "5"})
-    run_config.save(digits, tmp_path)
-    assert run_config.load(tmp_path).seed == 5
-
-
-def test_a_folder_that_is_no_run_is_named(tmp_path):
-    with raises("No config.json", str(tmp_path), "--task=train"):
-        run_config.load(tmp_path)
-    for text in ("{", "", "[1, 2]", "3", "[" * 100_000, '{"method": {}}'):
-        (tmp_path / "config.json").write_text(text)
-        with raises("config.json", "cannot be read" if text[:2] in ("{", "", "[[") else "lacks", "--workdir"):
-            run_config.load(tmp_path)
-
-
-def test_a_run_is_continued_with_the_same_model_only(digits):
-    saved = ConfigDict(digits.to_dict())
-    changeable = {f"data.{name}" for name in data.Settings.changeable}
-    changeable |= {f"method.{name}" for name in build(digits.method).changeable}
-
-    def check(config, also=()):
-        run_config.check_same_model(config, saved, "runs/x", changeable | set(also))
-
-    check(digits)
-    # what neither shapes nor what was learned depends on may change
-    free = {"optim.lr": "1e-4", "train.total_steps": "9", "data.workers": "2", "method.dtype": "bfloat16"}
-    free |= {"data.worker_kind": "process", "data.max_bad_fraction": "0.01", "method.unet.dropout": "0.2"}
-    configs.override(digits, free | {"method.remat": "True"})
-    check(digits)
-    for field, text, parts in (
-        ("method.latent_dim", "32", ["method.latent_dim=64", "32", "--workdir"]),
-        ("method.unet.mult", "(1, 2, 4)", ["method.unet.mult=(1, 2)", "(1, 2, 4)"]),
-        ("data.name", "ffhq", ["data.name='digits'", "'ffhq'"]),
-    ):
-        changed = ConfigDict(digits.to_dict())
-        configs.override(changed, {field: text})
-        with raises("runs/x", *parts):
-            check(changed)
-    # other data, if they were named on the command line
-    configs.override(digits, {"data.name": "folder", "data.flip": "True"})
-    check(digits, ["data.name", "data.flip"])
-    configs.override(digits, {"data.image_size": "8"})
-    with raises("image_size=16", "has 8"):
-        check(digits, ["data.name", "data.flip"])
