@@ -264,8 +264,10 @@ def test_the_file_is_found_by_its_split(tmp_path):
         ({}, {"split": "test"}, r"no \*_test.npz, in .*--task=encode"),
         ({"std": None}, {}, "has no std"),
         ({"codes": None}, {}, "has no codes"),
-        ({"mean": np.zeros(3)}, {}, "no mean and std of one length"),
+        ({"mean": np.zeros(3)}, {}, r"codes \(5, 4\) and mean \(3,\), std \(4,\): use a file of .*--task=encode"),
         ({"mean": np.zeros(3), "std": np.zeros(3)}, {}, r"codes \(5, 4\) and mean \(3,\)"),
+        ({"fingerprint": np.zeros(5)}, {}, r"codes \(5, 4\) and .*fingerprint \(5,\)"),
+        ({"codes": np.zeros((0, 4))}, {}, r"codes \(0, 4\)"),
         ({"codes": np.full((5, 4), np.nan)}, {}, "not finite"),
     ],
 )
