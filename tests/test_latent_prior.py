@@ -11,20 +11,19 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import latent_prior_digits
-from diffrep_jax import data, samplers
-from diffrep_jax.data.datasets import codes
+from diffrep_jax import data
 from diffrep_jax.errors import UserError
-from diffrep_jax.inference import Inference
+from diffrep_jax.inference.open import open_run
 from diffrep_jax.methods.base import build
-from diffrep_jax.methods.latent_prior import LatentPrior
-from diffrep_jax.samplers.driver import normal_noise
-from diffrep_jax.sharding import make_mesh
-from diffrep_jax.train import checkpoint, optimizer
+from diffrep_jax.methods.latent_prior import BUFFERS, LatentPrior
+from diffrep_jax.runs.layout import Run
+from diffrep_jax.samplers import Sampling, normal_noise
+from diffrep_jax.train import optimizer
 from diffrep_jax.train.loop import train
 
 MEAN = np.array([3.0, -1.0, 0.0, 10.0])
 FACTOR = np.array([[2, 0, 0, 0], [1.6, 1.2, 0, 0], [0, 0, 0.1, 0], [0, 0, -0.05, 0.1]])  # codes = mean + factor normal
-HEUN = {"sampler": "heun", "grid": "karras", "steps": 50}  # exact to 1 % for these Gaussians, as DDIM's 100 are to 10 %
+HEUN = Sampling("heun", "karras", 50)  # exact to 1 % for these Gaussians, as DDIM's 100 are to 10 %
 
 
 def write_codes(folder, z, name="toy_train.npz", **changes):
@@ -56,10 +55,14 @@ def open_codes(place, channels=4, split="train", image_size=1):
 # --- the method
 
 
+def fresh(method):
+    return method.init(jax.random.key(0), {"image": jnp.zeros((1, 1, 1, method.channels))})
+
+
 def zero_network(method):
-    """The variables of a network that always answers 0."""
-    batch = {"image": jnp.zeros((1, 1, 1, method.channels))}
-    return jax.tree.map(jnp.zeros_like, method.init(jax.random.key(0), batch))
+    """The variables of a network that always answers 0, with the buffers of a fresh one."""
+    variables = fresh(method)
+    return variables | {"params": jax.tree.map(jnp.zeros_like, variables["params"])}
 
 
 def test_the_loss_is_the_absolute_error_of_the_noise():
@@ -105,8 +108,10 @@ def exact():
 def test_ddim_with_the_exact_noise_scales_each_dimension_by_its_deviation(exact):
     """The ODE between Gaussians is linear: z_0 = sqrt(variance) z_T. Values far outside [-1, 1] are not clipped."""
     zT = jax.random.normal(jax.random.key(0), (64, 1, 1, 4))
-    nodes = samplers.grid("ddim_range", exact.process, 1000)
-    z0 = jax.jit(lambda: exact.generate({}, zT, samplers.build("exponential"), nodes))()
+    how = Sampling(grid="ddim_range", steps=1000)
+    variables = {"batch_stats": zero_network(exact)["batch_stats"]}
+    z0 = jax.jit(lambda: exact.generate(variables, zT, how.stepper(), how.plan(exact.process)))()
+    zT = zT[:, 0, 0]
     np.testing.assert_allclose(z0 / zT, np.broadcast_to(np.sqrt(VARIANCES), zT.shape), rtol=0.03)
     assert np.abs(z0).max() > 5
 
@@ -114,12 +119,54 @@ def test_ddim_with_the_exact_noise_scales_each_dimension_by_its_deviation(exact)
 def test_ancestral_sampling_with_the_exact_noise_has_the_variances_of_the_codes(exact):
     keys = jax.random.split(jax.random.key(0), 2048)
     zT = exact.endpoint(keys)
-    nodes = samplers.grid("ddim_range", exact.process, 1000)
-    sampler = samplers.build("exponential", eta=1.0)
-    z0 = jax.jit(lambda: exact.generate({}, zT, sampler, nodes, normal_noise(keys, zT.shape)))()[:, 0, 0]
+    how, noise = Sampling(grid="ddim_range", steps=1000, eta=1.0), normal_noise(keys, zT.shape)
+    variables = {"batch_stats": zero_network(exact)["batch_stats"]}
+    z0 = jax.jit(lambda: exact.generate(variables, zT, how.stepper(), how.plan(exact.process), noise))()
     np.testing.assert_allclose(z0.std(0), np.sqrt(VARIANCES), rtol=0.08)  # 5 % of it is the grid's, at 0.25
     correlation = np.corrcoef(np.hstack([z0, zT[:, 0, 0]]).T)
     assert np.abs(correlation - np.eye(8)).max() < 0.1  # all of the start is forgotten, unlike with eta = 0
+
+
+# --- the scale of the codes
+
+
+def test_the_loss_sees_codes_at_unit_scale():
+    """Codes of mean MEAN and deviation 2 or 0 are as those of 0 and 1: the same draws, the same loss."""
+    method = build(toy_config().method)
+    variables = jax.tree.map(lambda x: x + 0.1, fresh(method))
+    unit = method.with_statistics(variables, {"mean": np.zeros(4), "std": np.ones(4), "fingerprint": np.zeros(4)})
+    std = np.array([2.0, 2.0, 0.0, 2.0])  # the third carries nothing: all codes have its mean
+    scaled = method.with_statistics(variables, {"mean": MEAN, "std": std})
+    random = np.random.default_rng(0)
+    z0, eps = (jnp.asarray(random.standard_normal((8, 1, 1, 4)), jnp.float32) for _ in range(2))
+    z0 = z0.at[..., 2].set(0)
+    t = jnp.linspace(0, 999, 8).round()
+    losses = [method.loss_at(unit, z0, t, eps), method.loss_at(scaled, z0 * std + MEAN, t, eps)]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+def test_statistics_go_into_the_buffers_and_nowhere_else():
+    method = build(toy_config().method)
+    variables = fresh(method)
+    assert set(BUFFERS) == set(method.statistics(variables))
+    np.testing.assert_array_equal(method.statistics(variables)["std"], np.ones(4))
+    some = method.with_statistics(variables, {"mean": MEAN, "std": np.arange(4.0)})  # of an earlier version
+    for name, values in {"mean": MEAN, "std": np.arange(4.0), "fingerprint": np.zeros(4)}.items():
+        np.testing.assert_array_equal(method.statistics(some)[name], values.astype(np.float32))
+    assert some["params"] is variables["params"]
+    np.testing.assert_array_equal(method.statistics(variables)["mean"], np.zeros(4))
+
+
+def test_generated_codes_have_the_scale_of_the_buffers(exact):
+    """z = mean + std z_0, whatever the process made."""
+    zT = jax.random.normal(jax.random.key(0), (16, 1, 1, 4))
+    how, std = Sampling(grid="ddim_range", steps=5), np.array([2.0, 0.0, 1.0, 0.5], np.float32)
+    plain, moved = (
+        exact.generate(exact.with_statistics(fresh(exact), s), zT, how.stepper(), how.plan(exact.process))
+        for s in ({}, {"mean": MEAN, "std": std})
+    )
+    assert moved.shape == (16, 4)
+    np.testing.assert_allclose(moved, MEAN + std * plain, rtol=1e-5, atol=1e-5)
 
 
 # --- training and sampling
@@ -127,25 +174,22 @@ def test_ancestral_sampling_with_the_exact_noise_has_the_variances_of_the_codes(
 
 @pytest.fixture(scope="module")
 def toy_run(tmp_path_factory):
-    """(the run of a prior of correlated Gaussian codes, its config, the codes' file)."""
+    """(the run of a prior of correlated Gaussian codes, the codes' file)."""
     folder = tmp_path_factory.mktemp("prior")
-    file = write_codes(folder / "encode", toy_codes(), witness=np.ones(4))
+    file = write_codes(folder / "encode", toy_codes(), fingerprint=np.arange(1.0, 5.0))
     config = toy_config()
-    train(build(config.method), config, folder / "run", folder / "encode")
-    return folder / "run", config, file
+    train(build(config.method), Run.at(folder / "run", config), folder / "encode")
+    return folder / "run", file
 
 
 @pytest.fixture(scope="module")
 def toy_prior(toy_run):
-    run, config, _ = toy_run
-    method, mesh = build(config.method), make_mesh()
-    return Inference(method, checkpoint.load_variables(run, method, mesh), mesh)
+    return open_run(toy_run[0])
 
 
-def test_samples_have_the_mean_and_the_covariance_of_the_codes(toy_run, toy_prior):
+def test_samples_have_the_mean_and_the_covariance_of_the_codes(toy_prior):
     """Of N(MEAN, FACTOR FACTOR^T); correlations of 0.8 and -0.45 between dimensions of very different scales."""
-    scale = codes.read_scale(toy_run[0] / codes.SCALE_FILE)
-    z = scale.restore(toy_prior.generate(4096, **HEUN).reshape(4096, 4))
+    z = toy_prior.generate(4096, HEUN)
     covariance = FACTOR @ FACTOR.T
     deviations = np.sqrt(np.diag(covariance))
     assert np.abs((z.mean(0) - MEAN) / deviations).max() < 0.12
@@ -155,42 +199,50 @@ def test_samples_have_the_mean_and_the_covariance_of_the_codes(toy_run, toy_prio
 
 
 def test_sample_i_depends_on_the_seed_and_on_i_alone(toy_prior):
-    settings = {"sampler": "exponential", "grid": "ddim_range", "steps": 5, "eta": 1.0}
-    whole = toy_prior.generate(6, **settings)
-    parts = [toy_prior.generate(n, first=first, **settings) for n, first in ((3, 0), (3, 3))]
+    how = Sampling(grid="ddim_range", steps=5, eta=1.0)
+    whole = toy_prior.generate(6, how)
+    parts = [toy_prior.generate(n, how, numbers=first) for n, first in ((3, 0), (3, 3))]
     np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-4, atol=1e-4)
-    assert np.abs(toy_prior.generate(6, seed=1, **settings) - whole).max() > 0.1
+    chosen = toy_prior.generate(3, how, numbers=np.array([4, 0, 2]))
+    np.testing.assert_allclose(chosen, whole[[4, 0, 2]], rtol=1e-4, atol=1e-4)
+    assert np.abs(toy_prior.generate(6, how, seed=1) - whole).max() > 0.1
     assert len({row.tobytes() for row in whole}) == 6
 
 
-def test_a_run_keeps_the_scale_of_its_codes(toy_run):
-    run, _, file = toy_run
-    kept, given = codes.read_scale(run / codes.SCALE_FILE), codes.read_scale(file)
-    for name in ("mean", "std", "witness"):
-        np.testing.assert_array_equal(getattr(kept, name), getattr(given, name))
+def test_a_run_keeps_the_scale_and_the_fingerprint_of_its_codes(toy_run):
+    """In its averaged weights and in its live ones, not averaged with the start's."""
+    run, file = toy_run
+    with np.load(file) as given:
+        for weights in ("ema", "live"):
+            prior = open_run(run, weights)
+            for name in BUFFERS:
+                kept = prior.method.statistics(prior.variables)[name]
+                np.testing.assert_allclose(kept, given[name], rtol=1e-5, atol=1e-6)
 
 
 # --- the data set
 
 
-def test_codes_arrive_at_unit_scale_and_go_back(tmp_path):
+def test_codes_arrive_as_they_are_with_their_statistics(tmp_path):
     z = toy_codes()
     z[:, 2] = 7.0  # carries nothing
-    dataset = open_codes(write_codes(tmp_path, z))
+    dataset = open_codes(write_codes(tmp_path, z, fingerprint=np.ones(4)))
     batch = next(data.ordered_batches(dataset, batch_size=len(z)))
     assert batch["image"].shape == (4000, 1, 1, 4) and batch["image"].dtype == np.float32
-    normalised = batch["image"].reshape(-1, 4)
-    np.testing.assert_allclose(normalised.mean(0), 0, atol=1e-3)
-    np.testing.assert_allclose(normalised.std(0), [1, 1, 0, 1], atol=1e-3)
-    np.testing.assert_allclose(dataset.scale.restore(normalised), z, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(batch["image"].reshape(-1, 4), z.astype(np.float32))
+    statistics = {"mean": z.mean(0), "std": z.std(0), "fingerprint": np.ones(4)}
+    assert dataset.statistics.keys() == statistics.keys()
+    for name, values in statistics.items():
+        np.testing.assert_allclose(dataset.statistics[name], values, rtol=1e-5, atol=1e-6)
+    assert open_codes(write_codes(tmp_path, z, "old_train.npz")).statistics.keys() == {"mean", "std"}
 
 
 def test_training_batches_are_codes(tmp_path):
     z = toy_codes(20)
     dataset = pickle.loads(pickle.dumps(open_codes(write_codes(tmp_path, z))))
     batches = data.train_batches(dataset, data.Loading(seed=0, batch_size=20, start_step=0, workers=0), flip=False)
-    epoch = dataset.scale.restore(next(batches)["image"].reshape(20, 4))
-    np.testing.assert_allclose(epoch[epoch[:, 0].argsort()], z[z[:, 0].argsort()], rtol=1e-4, atol=1e-4)
+    epoch = next(batches)["image"].reshape(20, 4)
+    np.testing.assert_allclose(epoch[epoch[:, 0].argsort()], z[z[:, 0].argsort()], rtol=1e-6, atol=1e-6)
 
 
 def test_the_file_is_found_by_its_split(tmp_path):
@@ -212,8 +264,10 @@ def test_the_file_is_found_by_its_split(tmp_path):
         ({}, {"split": "test"}, r"no \*_test.npz, in .*--task=encode"),
         ({"std": None}, {}, "has no std"),
         ({"codes": None}, {}, "has no codes"),
-        ({"mean": np.zeros(3)}, {}, "no mean and std of one length"),
+        ({"mean": np.zeros(3)}, {}, r"codes \(5, 4\) and mean \(3,\), std \(4,\): use a file of .*--task=encode"),
         ({"mean": np.zeros(3), "std": np.zeros(3)}, {}, r"codes \(5, 4\) and mean \(3,\)"),
+        ({"fingerprint": np.zeros(5)}, {}, r"codes \(5, 4\) and .*fingerprint \(5,\)"),
+        ({"codes": np.zeros((0, 4))}, {}, r"codes \(0, 4\)"),
         ({"codes": np.full((5, 4), np.nan)}, {}, "not finite"),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 from diffrep_jax.errors import UserError
 from diffrep_jax.fields import construct
 from diffrep_jax.samplers import Sampling, samplers
+from diffrep_jax.samplers.grids import GRIDS
 from tests.gaussian_data import DDPM, PROCESSES
 
 
@@ -86,8 +87,8 @@ def test_encoding_keeps_the_grid_and_takes_a_sampler_that_runs_upward():
 
 @pytest.mark.parametrize("process", [*PROCESSES.values(), DDPM])
 def test_the_way_up_is_the_way_down_turned_round(process):
-    """But for its ends: x_0 counts as the state at the first node, and DiTi's grid goes on to the noise alone."""
-    for grid in ("karras", "ddim_linspace", "ddim_range"):
+    """But for its ends: x_0 counts as the state at the first node, and the grids of DiTi and DiffAE go on to the noise alone."""
+    for grid in GRIDS:
         if process.steps is None and grid != "karras":
             with pytest.raises(UserError, match=f"{grid}.*grid=karras"):
                 Sampling(grid=grid, steps=5).nodes(process)
@@ -96,4 +97,4 @@ def test_the_way_up_is_the_way_down_turned_round(process):
         down, up = how.nodes(process), how.nodes(process, upward=True)
         kept = down[down > process.t_data][::-1]
         assert up[: len(kept)].tolist() == kept.tolist()
-        assert up[len(kept) :].tolist() == ([process.t_noise] if grid == "ddim_range" else [])
+        assert up[len(kept) :].tolist() == ([process.t_noise] if grid in ("ddim_range", "ddim_space") else [])

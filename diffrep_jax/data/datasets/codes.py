@@ -34,9 +34,8 @@ class Codes(SourceImages):
         arrays = _read(file, "codes", "mean", "std", optional="fingerprint")
         codes = arrays.pop("codes")
         if codes.ndim != 2 or not len(codes) or any(values.shape != codes.shape[1:] for values in arrays.values()):
-            raise UserError(
-                f"'{file}' has codes {codes.shape} and mean {arrays['mean'].shape}: use a file of {ENCODE}."
-            )
+            others = ", ".join(f"{name} {values.shape}" for name, values in arrays.items())
+            raise UserError(f"'{file}' has codes {codes.shape} and {others}: use a file of {ENCODE}.")
         self._statistics = arrays
         if codes.shape[1] != channels:
             raise UserError(
@@ -76,7 +75,7 @@ def _read(file: Path, *names: str, optional: str = "") -> dict[str, np.ndarray]:
     """Arrays of an npz in float32; UserError where it is none, or lacks one of `names`."""
     try:
         with np.load(file) as arrays:
-            present = {*names, optional} & set(arrays.files)
+            present = [name for name in (*names, optional) if name in arrays.files]
             values = {name: np.asarray(arrays[name], np.float32) for name in present}
     except OSError as error:
         raise UserError(f"'{file}' cannot be read ({error}): use a file of {ENCODE}.") from error
