@@ -19,4 +19,5 @@ def private_bytes() -> int:
 
 
 def _processes() -> list[int]:
-    return [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
+    children = [child.pid for child in multiprocessing.active_children()]
+    return [os.getpid(), *(pid for pid in children if pid is not None)]

@@ -11,7 +11,7 @@ import time
 
 import lmdb
 import numpy as np
-import torch
+import torch  # pyright: ignore[reportMissingImports]
 from PIL import Image
 
 from benchmarks.process_tree import cpu_seconds
@@ -31,7 +31,8 @@ class Images(torch.utils.data.Dataset):
         if self.txn is None:  # in the worker
             env = lmdb.open(self.path, readonly=True, lock=False, readahead=False, meminit=False)
             self.txn = env.begin()
-        image = Image.open(io.BytesIO(self.txn.get(f"{self.prefix}-{index:07d}".encode()))).convert("RGB")
+        entry = bytes(self.txn.get(f"{self.prefix}-{index:07d}".encode()) or b"")
+        image = Image.open(io.BytesIO(entry)).convert("RGB")
         if image.size != (self.size, self.size):
             image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
         if random.random() < 0.5:

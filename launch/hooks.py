@@ -6,13 +6,13 @@ import tempfile
 from typing import Any
 
 import numpy as np
-from diffrep_jax.runs.layout import Run
 from PIL import Image
 
 from diffrep_jax.hosts import is_first
 from diffrep_jax.inference.model import Model
 from diffrep_jax.inference.open import recipe
 from diffrep_jax.methods.base import Method
+from diffrep_jax.runs.layout import Run
 from diffrep_jax.sharding import mesh_of
 from diffrep_jax.tasks import base
 from diffrep_jax.train.state import TrainState

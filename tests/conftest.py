@@ -29,9 +29,8 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, compile_cache):
     """The folder of a tiny DBAE trained for four steps on digits."""
-    from diffrep_jax.runs.layout import Run
-
     from diffrep_jax.methods.base import build
+    from diffrep_jax.runs.layout import Run
     from diffrep_jax.train.loop import train
     from tests.tiny import tiny_config
 
@@ -39,3 +38,11 @@ def tiny_run(tmp_path_factory, compile_cache):
     config = tiny_config()
     train(build(config.method), Run.at(workdir, config), None)
     return workdir
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_run):
+    """The model of that run, opened once."""
+    from diffrep_jax.inference.open import open_run
+
+    return open_run(tiny_run)

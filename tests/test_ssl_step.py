@@ -9,10 +9,12 @@ import optax
 import pytest
 
 from diffrep_jax import config as configs
+from diffrep_jax import sharding
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods import base as methods
-from diffrep_jax.methods import optimizer, sharding
 from diffrep_jax.methods import parameters as frozen
+from diffrep_jax.methods.ssl import self_supervised
+from diffrep_jax.train import optimizer
 from diffrep_jax.train.state import create_state
 from diffrep_jax.train.step import make_train_step
 from tests.ssl_toy import SIMCLR, SIMSIAM, Toy, normal
@@ -110,18 +112,18 @@ def test_the_heads_optimizer_is_the_configs():
 
 def test_views_that_devices_cannot_share_are_refused():
     mesh = jax.sharding.AbstractMesh((4, 1), ("data", "fsdp"))
-    sharding.check_views(8, mesh)
-    with pytest.raises(
-        UserError, match="batch of 6 views does not divide by the mesh of 4.*config.method.ssl.batch_size"
-    ):
-        sharding.check_views(6, mesh)
+    views = self_supervised(SIMCLR | {"batch_size": 6}).views
+    field = views.place.removeprefix("config.")
+    with pytest.raises(UserError, match="config.method.ssl.batch_size=6 does not divide by the mesh of 4"):
+        sharding.check_divides(views.batch_size, mesh, field)
 
 
 DEVICES = """
 import jax, numpy as np
 from diffrep_jax import config as configs
 from diffrep_jax.methods.base import freeze
-from diffrep_jax.train import optimizer, sharding
+from diffrep_jax import sharding
+from diffrep_jax.train import optimizer
 from diffrep_jax.train.state import create_state
 from diffrep_jax.train.step import compile_step, make_train_step
 from tests.ssl_toy import SIMCLR, SIMSIAM, Toy

@@ -4,7 +4,7 @@ import importlib
 import pathlib
 from types import ModuleType
 
-_SHARED = {"__init__", "config_yml", "engine", "files", "own", "parts", "unet"}
+_SHARED = {"__init__", "config_yml", "engine", "files", "own", "parts", "torch_file", "unet"}
 
 
 def names() -> list[str]:

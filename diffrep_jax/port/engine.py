@@ -12,6 +12,7 @@ reads in both directions. Matching is strict: a name or a leaf without a partner
 import dataclasses
 import functools
 import re
+import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -150,11 +151,20 @@ class Matching:
 
 
 class Table:
-    """The ordered rules of one source for one model configuration; `fields`: {field: {official: ours}}."""
+    """The ordered rules of one source for one model configuration; `fields`: {field: {official: ours}}.
 
-    def __init__(self, rules: Sequence[Rule], fields: Mapping[str, Mapping[str, str]]):
+    absent: {our leaf, as in "batch_stats/codes/mean": the value that it gets}, for leaves that no official file has.
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        fields: Mapping[str, Mapping[str, str]],
+        absent: Mapping[str, float] = types.MappingProxyType({}),
+    ):
         self._rules = rules
         self._fields = fields
+        self._absent = {tuple(path.split("/")): value for path, value in absent.items()}
         self._backward = {field: _inverse(field, entries) for field, entries in fields.items()}
 
     def target(self, name: str) -> Target | None:
@@ -184,7 +194,7 @@ class Table:
 
     def match(self, names: Iterable[str], template: PyTree) -> Matching:
         """Pair official names with the leaves of `template`, which may be shapes only."""
-        waiting = {path: "/".join(path) for path, _ in _leaves(template)}
+        waiting = {path: "/".join(path) for path, _ in _leaves(template) if path not in self._absent}
         targets, ignored, unmatched = {}, [], []
         for name in names:
             try:
@@ -226,6 +236,8 @@ class Table:
         origin = {target.path: (tensors[name], target.layout) for name, target in matching.targets.items()}
 
         def convert(path: Path, leaf: Any) -> np.ndarray:
+            if path in self._absent:
+                return np.full(leaf.shape, self._absent[path], leaf.dtype)
             value, layout = origin[path]
             return np.array(layout.to_ours(value), leaf.dtype, order="C")
 
@@ -239,6 +251,8 @@ class Table:
         """
         out = {}
         for path, leaf in _leaves(variables):
+            if path in self._absent:
+                continue
             name, layout = self.name(path)
             out[name] = np.ascontiguousarray(layout.to_official(np.asarray(leaf)))
         return out

@@ -13,7 +13,7 @@ from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.port import ddpm
 from diffrep_jax.port.config_yml import ConfigYml
 from diffrep_jax.port.engine import CONV, DENSE, NORM, POINTWISE_1D, Rule, Table, dense_of_image
-from diffrep_jax.port.unet import ends, rules
+from diffrep_jax.port.unet import ends, rules, unet_fields
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +39,7 @@ DECODER_RULES = (
 
 def table(method: Mapping[str, Any]) -> Table:
     """The rules for a config's `method` section."""
-    blocks, attention = ddpm.block_names(method)
-    fields = {"block": blocks, "attention": attention}
+    fields = unet_fields(method["image_size"], method["unet"])
     for field, names in list(fields.items()):
         fields[f"shift_{field}"] = {f"shift_{n}": ours for n, ours in names.items() if not n.startswith("input_blocks")}
     return Table((*DECODER_RULES, *encoder_rules(method)), fields)

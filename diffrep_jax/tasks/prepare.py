@@ -6,9 +6,9 @@ Writes to `<workdir>/`, which is then a --data_dir: the LMDB, manifest.json and,
 import dataclasses
 import logging
 import pathlib
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from diffrep_jax.data import ImageDataset, open_dataset
+from diffrep_jax.data import open_dataset
 from diffrep_jax.data import prepare as engine
 from diffrep_jax.errors import UserError
 from diffrep_jax.runs.layout import Run
@@ -52,7 +52,7 @@ class Prepare(engine.Settings):
         log.info("%d images in '%s'; use it with --data_dir=%s", manifest["count"], workdir / manifest["lmdb"], workdir)
         return {"images": manifest["count"], "bad": len(manifest["bad"])}
 
-    def _open(self, section: Config) -> ImageDataset:
+    def _open(self, section: Config) -> Any:  # an ImageDataset, and mostly an engine.Preparable
         """The data set, with its attributes where there are any."""
         wanted = {
             "split": section.split,

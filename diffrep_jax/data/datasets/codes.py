@@ -48,7 +48,8 @@ class Codes(SourceImages):
         super().__init__(ArraySource(codes, str(file)), range(len(codes)), split, (1, channels), Labels())
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": self.source[check_index(index, len(self), self._place)][None, None]}
+        code = np.asarray(self.source[check_index(index, len(self), self._place)])
+        return {"image": code[None, None]}
 
     @property
     def statistics(self) -> Mapping[str, np.ndarray]:
