@@ -57,6 +57,12 @@ class Checkpoints:
         self._compare(step, self._saved_parts(step, template))
         return step
 
+    def fitting(self, template: TrainState, other: TrainState) -> TrainState:
+        """`other` where the newest checkpoint has the layout of its optimizer's state, else `template`."""
+        step = self.latest_step()
+        saved = None if step is None else self._saved(step).get("opt_state")
+        return other if saved is not None and _shapes(saved) == _shapes(other.opt_state) else template
+
     def restore(self, template: TrainState) -> TrainState:
         """The newest state, laid out as `template` (arrays or ShapeDtypeStructs with shardings) says.
 

@@ -19,7 +19,7 @@ from diffrep_jax import data
 from diffrep_jax.train import checkpoint, init_from, joined, optimizer, provenance, sharding
 from diffrep_jax.train.monitor import Monitor
 from diffrep_jax.train.runtime import StopSignal, is_first
-from diffrep_jax.train.state import TrainState, abstract_state, create_state, with_fresh_optimizer
+from diffrep_jax.train.state import TrainState, abstract_state, create_state, laid_out_as, with_fresh_optimizer
 from diffrep_jax.train.step import compile_step, make_train_step
 from diffrep_jax.train.writer import Writer
 from diffrep_jax.types import PyTree
@@ -67,12 +67,15 @@ def train(
     )
     with checkpoint.opened(workdir, settings.keep_last, settings.keep_every) as checkpoints:
         template = abstract_state(method, optim, mesh)
-        start = checkpoints.check(template)
+        # A run may have begun on other devices, where its optimizer's state had the other layout.
+        moved = abstract_state(method, optimizer.build(config.optim, method, joined.other(elementwise)), mesh)
+        saved = checkpoints.fitting(template, moved)
+        start = checkpoints.check(saved)
         if start:
             log.info("Going on from the checkpoint of step %d.", start)
         if start >= settings.total_steps:
             log.info("That is all of train.total_steps=%d; raise it to train on.", settings.total_steps)
-            return checkpoints.restore(template)
+            return laid_out_as(checkpoints.restore(saved), template)
         networks = _networks_to_begin_with(settings.init_from, method, mesh, checkpoints, workdir)
         log.info("%s: %d training images, %s", config.data.name, len(dataset), _describe(mesh, start, settings))
         batches = _batches(method.views, config, dataset, start)
@@ -82,7 +85,9 @@ def train(
             dataset.keep(workdir)
             provenance.record_start(workdir, start, mesh)
         with concurrent.futures.ThreadPoolExecutor(1) as beside:
-            making = beside.submit(_make_state, method, optim, mesh, config.seed, checkpoints, template, networks)
+            making = beside.submit(
+                _make_state, method, optim, mesh, config.seed, checkpoints, (saved, template), networks
+            )
             compiled = {jax.tree.structure(first): _compile(step_function, template, first, mesh)}
             state = making.result()
         placed = (sharding.put_batch(batch, mesh) for batch in batches)
@@ -153,12 +158,13 @@ def _make_state(
     mesh: Any,
     seed: int,
     checkpoints: checkpoint.Checkpoints,
-    template: TrainState,
+    templates: tuple[TrainState, TrainState],
     networks: PyTree,
 ) -> TrainState:
     if checkpoints.latest_step() is None:
         return create_state(method, optim, mesh, seed, networks)
-    state = checkpoints.restore(template)
+    saved, wanted = templates
+    state = laid_out_as(checkpoints.restore(saved), wanted)
     if state.opt_state is None:
         log.info("The checkpoint was imported and has no optimizer state: the optimizer starts afresh.")
         return with_fresh_optimizer(method, state, optim)
