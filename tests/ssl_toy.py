@@ -28,7 +28,7 @@ def normal(*shape):
 
 
 @dataclasses.dataclass(frozen=True)
-class Toy:
+class Toy(methods.Base):
     """The mean of |x E D - x|^2 with an encoder E, and a self-supervised loss on x E; the decoder D is a number."""
 
     section: methods.FrozenDict = methods.FrozenDict()

@@ -1,5 +1,6 @@
-"""Joined small leaves: no number and no layout changes, one CPU device alone has them, fsdp has few collectives."""
+"""Joined small leaves: no number changes, one CPU device alone has them, runs may move, fsdp has few collectives."""
 
+import dataclasses
 import re
 
 import jax
@@ -10,13 +11,16 @@ import pytest
 
 from diffrep_jax import config as configs
 from diffrep_jax import sharding
+from diffrep_jax.methods.base import Base
+from diffrep_jax.runs import checkpoint
 from diffrep_jax.train import joined, optimizer
+from diffrep_jax.train.state import TrainState, abstract_state, create_state, laid_out_as
 from tests.tiny import run_python
 
 ADAM = configs.ConfigDict({"name": "adam", "lr": 0.1, "ema_decay": 0.9})
 
 
-class Labels:
+class Labels(Base):
     """A method whose leaf w is frozen."""
 
     def param_labels(self, params):
@@ -36,7 +40,7 @@ def tree(monkeypatch):
     return draw
 
 
-@pytest.mark.parametrize("form", [joined.SmallJoined(), joined.LEAF_BY_LEAF], ids=["joined", "leaf by leaf"])
+@pytest.mark.parametrize("form", [joined.SMALL_JOINED, joined.LEAF_BY_LEAF], ids=["joined", "leaf by leaf"])
 def test_adam_is_optaxs_leaf_by_leaf(tree, form):
     ours, plain, params = optimizer.build(ADAM, Labels(), form), optax.adam(0.1), tree()
     state, expected_state = ours.init(params), plain.init(params)
@@ -46,12 +50,10 @@ def test_adam_is_optaxs_leaf_by_leaf(tree, form):
         expected, expected_state = plain.update(grads, expected_state, params)
         for name in params:
             np.testing.assert_array_equal(updates[name], 0 * expected[name] if name == "w" else expected[name], name)
-    moments = optax.tree.get(state.inner_states["train"].inner_state, "nu")
-    np.testing.assert_array_equal(moments["d"], optax.tree.get(expected_state, "nu")["d"])
 
 
 def test_both_forms_map_and_group_the_same_elements(tree):
-    a, b, form = tree(), tree(), joined.SmallJoined()
+    a, b, form = tree(), tree(), joined.SMALL_JOINED
     added = form.map(jnp.subtract, a, b)
     assert {name: leaf.shape for name, leaf in added.items()} == {name: leaf.shape for name, leaf in a.items()}
     for name in a:
@@ -60,34 +62,51 @@ def test_both_forms_map_and_group_the_same_elements(tree):
     np.testing.assert_allclose(optax.global_norm(form.grouped(a)), optax.global_norm(a), rtol=1e-6)
 
 
-def test_the_state_has_one_layout_whatever_the_form(tree):
-    """So that a run may move from a CPU to a mesh."""
-    states = [
-        optimizer.build(ADAM, Labels(), form).init(tree()) for form in (joined.SmallJoined(), joined.LEAF_BY_LEAF)
-    ]
-    assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
+class Toy(Labels):
+    """A method that a state can be made of."""
+
+    image_size, channels = 4, 1
+
+    def __init__(self, draw):
+        self._draw = draw
+
+    def init(self, rng, batch):
+        return {"params": self._draw(), "batch_stats": {}}
 
 
-def test_a_state_in_the_layout_of_earlier_checkpoints_comes_back(tree):
-    """There, every optimizer's moments were {"large": [...], "small": one vector}, without the frozen leaves."""
-    params = tree()
-    ours = optimizer.build(ADAM, Labels())
-    _, state = ours.update(tree(), ours.init(params), params)
-    earlier = joined.join_state(state)
-    moments = earlier.inner_states["train"].inner_state[0].mu
-    assert set(moments) == {"large", "small"} and [leaf.shape for leaf in moments["large"]] == [(4, 5), (2, 6)]
-    assert moments["small"].shape == (7,)
-    template = jax.eval_shape(joined.join_state, jax.eval_shape(ours.init, params))
-    assert jax.tree.map(jnp.shape, template) == jax.tree.map(jnp.shape, earlier)
-    back = joined.split_state(earlier, jax.eval_shape(ours.init, params))
-    assert jax.tree.structure(back) == jax.tree.structure(state)
-    jax.tree.map(np.testing.assert_array_equal, back, state)
+def test_a_state_moves_between_the_layouts_and_back(tree, tmp_path):
+    """By a checkpoint, as when a run goes on elsewhere: the moments of each parameter are what they were."""
+    method, mesh = Toy(tree), sharding.make_mesh()
+    forms = (joined.SMALL_JOINED, joined.LEAF_BY_LEAF)
+    optims = [optimizer.build(ADAM, method, form) for form in forms]
+    templates = [abstract_state(method, optim, mesh) for optim in optims]
+    state = create_state(method, optims[0], mesh, 0)
+    grads = {name: leaf for name, leaf in tree().items() if name != "w"}
+    _, opt_state = optims[0].update(grads, state.opt_state)
+    state = dataclasses.replace(state, opt_state=opt_state)
+    with checkpoint.opened(tmp_path, writer=True) as checkpoints:
+        checkpoints.save(1, state.parts())
+    with checkpoint.opened(tmp_path, writer=True) as checkpoints:
+        layouts = [checkpoints.has_layout("opt_state", template.opt_state) for template in templates]
+        assert layouts == [True, False]
+        moved = laid_out_as(TrainState(**checkpoints.restore(templates[0].parts())), templates[1])
+        checkpoints.save(2, moved.parts())
+    with checkpoint.opened(tmp_path) as checkpoints:
+        layouts = [checkpoints.has_layout("opt_state", template.opt_state) for template in templates]
+        assert layouts == [False, True]
+    moments = optax.tree.get(moved.opt_state, "mu")
+    for name, grad in grads.items():
+        np.testing.assert_allclose(moments[name], 0.1 * grad, rtol=1e-6)
+    back = laid_out_as(moved, templates[0])
+    assert jax.tree.structure(back.opt_state) == jax.tree.structure(opt_state)
+    jax.tree.map(np.testing.assert_array_equal, back.opt_state, opt_state)
+    assert laid_out_as(back, templates[0]) is back
 
 
 def test_the_mesh_decides():
     if jax.devices()[0].platform == "cpu":
         one = sharding.make_mesh(devices=jax.devices()[:1])
-        assert isinstance(joined.elementwise(one), joined.SmallJoined)
+        assert joined.elementwise(one) is joined.SMALL_JOINED
 
     def mesh(platform, size):
         device = type("Device", (), {"platform": platform})()

@@ -2,7 +2,7 @@
 and classifiers.
 
 They are Lightning's. `state_dict` has `model.` and the averaged `ema_model.`, in which the prior's file keeps the
-auto-encoder and, as `latent_net.`, the prior; then the mean and the deviation of the codes. No file beside it says the
+auto-encoder and, as `latent_net.`, the prior; then the mean and the deviation of the codes. No file next to it says the
 networks' shape, so `infer` reads it from the tensors: two residual blocks a level and attention at 16 px, as all of its
 networks have them.
 """
@@ -31,7 +31,7 @@ RULES = (
     *rules("", "unet", POINTWISE_1D),
     Rule("{block}.cond_emb_layers.1", "unet/{block}/code", DENSE),
     *HALF_UNET,
-    # A prior's file has it beside the auto-encoder.
+    # A prior's file has it as well as the auto-encoder.
     Rule("latent_net.time_embed.0", None, DENSE),
     Rule("latent_net.time_embed.2", None, DENSE),
     Rule("latent_net.layers.{layer}.linear", None, DENSE),

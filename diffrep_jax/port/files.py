@@ -106,8 +106,8 @@ def _read_torch(path: pathlib.Path) -> Contents:
     content = file.content
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path} holds {_described(content)}, not a state dict {{name: tensor}}.")
-    found = {"": content} if _is_state_dict(content) else {n: x for n, x in content.items() if _is_state_dict(x)}
-    if not found:
+    held = {"": content} if _is_state_dict(content) else {n: x for n, x in content.items() if _is_state_dict(x)}
+    if not held:
         odd = {n: _described(x) for n, x in content.items() if not isinstance(x, torch_file.Tensor)}
         name = next((n for n, described in odd.items() if _NOT_RUN in described), next(iter(odd)))
         raise UserError(
@@ -116,7 +116,7 @@ def _read_torch(path: pathlib.Path) -> Contents:
         )
     if file.names:
         log.warning("%s also has what only code could make, and nothing was run: %s.", path, ", ".join(file.names))
-    parts = {str(part): {name: file.array(x) for name, x in tensors.items()} for part, tensors in found.items()}
+    parts = {str(part): {name: file.array(x) for name, x in tensors.items()} for part, tensors in held.items()}
     step = next((content[name] for name in _STEPS if name in content), None)
     return Contents({part: _wide(tensors) for part, tensors in parts.items()}, step if _is_step(step) else None)
 

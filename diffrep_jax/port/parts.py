@@ -59,11 +59,11 @@ def flat(contents: Contents) -> Tensors:
 def _dotted(contents: Contents, parts: Mapping[str, str]) -> dict[str, Tensors]:
     """{part: its tensors} for the parts that end in a dot and are there."""
     names = [start + part for part in parts if part.endswith(".") for start in ("", AVERAGE)]
-    found = {
+    named = {
         part: {name.removeprefix(part): x for name, x in flat(contents).items() if name.startswith(part)}
         for part in names
     }
-    return {part: tensors for part, tensors in found.items() if tensors}
+    return {part: tensors for part, tensors in named.items() if tensors}
 
 
 def nest(tensors: Tensors, parts: Mapping[str, str], step: int) -> dict[str, object]:

@@ -87,9 +87,9 @@ class Checkpoints:
         """The names of the parts that the newest whole checkpoint has."""
         return self._saved(self.existing_step()).keys()
 
-    def leaves(self, part: str) -> Collection[str]:
-        """The paths of its leaves in one part, such as ".kernel"."""
-        return _shapes(self._saved(self.existing_step())[part]).keys()
+    def has_layout(self, part: str, template: PyTree) -> bool:
+        """Whether a part of it has the leaves of a template, by path and shape."""
+        return _shapes(self._saved(self.existing_step())[part]) == _shapes(template)
 
     def save(self, step: int, parts: Parts) -> None:
         """Start writing; returns as soon as the arrays have been copied. A whole step that exists is left as it is."""

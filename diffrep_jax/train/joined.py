@@ -20,7 +20,7 @@ SMALL = 2**17  # elements
 
 
 class Elementwise(Protocol):
-    """How a training step does its elementwise work; whatever the choice, layouts and numbers are the same."""
+    """How a training step does its elementwise work; whatever the choice, the numbers are the same."""
 
     def map(self, function: Callable[..., Any], *trees: PyTree) -> PyTree:
         """`jax.tree.map` of an elementwise function."""
@@ -31,7 +31,7 @@ class Elementwise(Protocol):
         ...
 
     def transformation(self, inner: optax.GradientTransformation) -> optax.GradientTransformation:
-        """An elementwise optimizer; its state has the layout of `inner`'s."""
+        """An elementwise optimizer. The layout of its state may be the form's own, see `relayout`."""
         ...
 
 
@@ -59,20 +59,24 @@ class SmallJoined:
 
     def transformation(self, inner: optax.GradientTransformation) -> optax.GradientTransformation:
         def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
-            joined_params = None if params is None else join(params)
             joined: Any
-            joined, joined_state = inner.update(join(updates), join_state(state), joined_params)
-            return split(joined, updates), split_state(joined_state, state)
+            joined, state = inner.update(join(updates), state, None if params is None else join(params))
+            return split(joined, updates), state
 
-        return optax.GradientTransformation(inner.init, update)
+        return optax.GradientTransformation(lambda params: inner.init(join(params)), update)
 
 
-LEAF_BY_LEAF = LeafByLeaf()
+LEAF_BY_LEAF, SMALL_JOINED = LeafByLeaf(), SmallJoined()
 
 
 def elementwise(mesh: Mesh) -> Elementwise:
     """The choice for a mesh."""
-    return SmallJoined() if is_one_cpu(mesh) else LEAF_BY_LEAF
+    return SMALL_JOINED if is_one_cpu(mesh) else LEAF_BY_LEAF
+
+
+def other(form: Elementwise) -> Elementwise:
+    """The form whose checkpoints have another layout of the optimizer's state."""
+    return LEAF_BY_LEAF if form is SMALL_JOINED else SMALL_JOINED
 
 
 def join(tree: PyTree) -> dict[str, Any]:
@@ -98,16 +102,15 @@ def split(joined: dict[str, Any], like: PyTree) -> PyTree:
     return jax.tree.unflatten(structure, out)
 
 
-def join_state(state: PyTree) -> PyTree:
-    """An optimizer's state with each tree of moments joined; counters stay. Checkpoints once had this layout."""
-    return jax.tree.map(lambda value: join(value) if _is_tree(value) else value, state, is_leaf=_is_tree)
+def relayout(state: PyTree, like: PyTree) -> PyTree:
+    """An optimizer's state of either form in the layout of `like`, its state in the other."""
 
+    def convert(value: PyTree, wanted: PyTree) -> PyTree:
+        if _is_joined(value) and not _is_joined(wanted):
+            return split(value, wanted)
+        return join(value) if _is_joined(wanted) and not _is_joined(value) else value
 
-def split_state(joined: PyTree, like: PyTree) -> PyTree:
-    """Undo `join_state`."""
-    return jax.tree.map(
-        lambda value, wanted: split(value, wanted) if _is_joined(value) else value, joined, like, is_leaf=_is_joined
-    )
+    return jax.tree.map(convert, state, like, is_leaf=_is_tree)
 
 
 def is_joined_layout(paths: Collection[str]) -> bool:

@@ -27,7 +27,7 @@ from diffrep_jax.runs.layout import Run
 from diffrep_jax.train import init_from, joined, optimizer
 from diffrep_jax.train.monitor import Monitor
 from diffrep_jax.train.settings import Settings
-from diffrep_jax.train.state import TrainState, abstract_state, create_state, with_fresh_optimizer
+from diffrep_jax.train.state import TrainState, abstract_state, create_state, laid_out_as, with_fresh_optimizer
 from diffrep_jax.train.step import compile_step, make_train_step
 from diffrep_jax.train.stop import StopSignal
 from diffrep_jax.train.writer import Writer
@@ -48,7 +48,10 @@ class Hook(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """All that a run's training is made of, checked and built: nothing of it is computed or written yet."""
+    """All that a run's training is made of, checked and built: nothing of it is computed or written yet.
+
+    template: the state's shapes; moved: the same in the layout that other kinds of devices have for it.
+    """
 
     run: Run
     method: Method
@@ -57,6 +60,7 @@ class Training:
     mesh: Mesh
     optimizer: optax.GradientTransformation
     template: TrainState
+    moved: TrainState
 
 
 def train(
@@ -125,8 +129,10 @@ def prepare(method: Method, run: Run, data_dir: pathlib.Path | None) -> Training
         channels=section.channels,
         data_dir=data_dir,
     )
-    optim = optimizer.build(config.optim, method, joined.elementwise(mesh))
-    return Training(run, method, settings, dataset, mesh, optim, abstract_state(method, optim, mesh))
+    form = joined.elementwise(mesh)
+    optim, other = (optimizer.build(config.optim, method, f) for f in (form, joined.other(form)))
+    templates = [abstract_state(method, o, mesh) for o in (optim, other)]
+    return Training(run, method, settings, dataset, mesh, optim, templates[0], templates[1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,24 +252,23 @@ def _check_checkpoint(training: Training, checkpoints: checkpoint.Checkpoints) -
 
 
 def _saved_templates(training: Training, checkpoints: checkpoint.Checkpoints) -> dict[str, PyTree]:
-    """The parts of the state that the checkpoint has to have: all, but the optimizer's only if it is there."""
+    """The parts of the state that the checkpoint has to have: all, but the optimizer's only if it is there.
+
+    A run may have begun on other devices, where its optimizer's state had the other layout.
+    """
     parts = training.template.parts()
     if "opt_state" not in checkpoints.saved_parts():
         del parts["opt_state"]
-    elif joined.is_joined_layout(checkpoints.leaves("opt_state")):
-        parts["opt_state"] = sharding.placed(jax.eval_shape(joined.join_state, parts["opt_state"]), training.mesh)
+    elif checkpoints.has_layout("opt_state", training.moved.opt_state):
+        parts["opt_state"] = training.moved.opt_state
     return parts
 
 
 def _restored(training: Training, checkpoints: checkpoint.Checkpoints) -> TrainState:
     """The newest state; its opt_state is None where the checkpoint has none, that of an imported run."""
     parts = checkpoints.restore(_saved_templates(training, checkpoints))
-    if "opt_state" in parts and joined.is_joined_layout(checkpoints.leaves("opt_state")):
-        template = training.template.opt_state
-        state = joined.split_state(parts["opt_state"], template)
-        parts["opt_state"] = jax.device_put(state, sharding.state_shardings(training.mesh, template))
     parts.setdefault("opt_state", None)
-    return TrainState(**parts)
+    return laid_out_as(TrainState(**parts), training.template)
 
 
 def _networks_to_begin_with(training: Training, checkpoints: checkpoint.Checkpoints) -> PyTree:

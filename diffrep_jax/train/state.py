@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from diffrep_jax.methods.base import Method, example_batch
 from diffrep_jax.methods.parameters import averaged, overlay, shapes, trained
 from diffrep_jax.sharding import mesh_of, placed, state_shardings
+from diffrep_jax.train.joined import relayout
 from diffrep_jax.types import Array, PyTree
 
 
@@ -78,6 +79,15 @@ def create_state(
     variables = jax.device_put(variables, state_shardings(mesh, variables))
     shardings = state_shardings(mesh, jax.eval_shape(lambda v: _from_variables(method, v, optimizer), variables))
     return jax.jit(lambda v: _from_variables(method, v, optimizer), out_shardings=shardings)(variables)
+
+
+def laid_out_as(state: TrainState, template: TrainState) -> TrainState:
+    """The state with its optimizer's in the layout and on the devices that `template` says (`joined.relayout`)."""
+    if state.opt_state is None or jax.tree.structure(state.opt_state) == jax.tree.structure(template.opt_state):
+        return state
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, template.opt_state)
+    convert = jax.jit(lambda opt_state: relayout(opt_state, template.opt_state), out_shardings=shardings)
+    return dataclasses.replace(state, opt_state=convert(state.opt_state))
 
 
 def with_fresh_optimizer(method: Method, state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
