@@ -1,4 +1,4 @@
-"""Images a second from an LMDB of JPEGs to training batches, beside PyTorch's DataLoader; start-up; memory.
+"""Images a second from an LMDB of JPEGs to training batches, against PyTorch's DataLoader; start-up; memory.
 
 python -m benchmarks.data                                  # all; needs some 3 GiB in the temporary folder
 python -m benchmarks.data --torch_python=OTHER/bin/python   # PyTorch, lmdb and Pillow are in another environment

@@ -3,6 +3,8 @@
 python -m benchmarks.throughput --config=configs/dbae_celeba.py --batch=8 --what=train --config.method.dtype=float32
 """
 
+from __future__ import annotations
+
 import argparse
 import dataclasses
 import json
@@ -10,12 +12,19 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffrep_jax import config as configs
 from diffrep_jax.errors import UserError
 from diffrep_jax.train import runtime
 from launch.main import split_overrides
+
+if TYPE_CHECKING:  # JAX is loaded once its memory is set up
+    import numpy as np
+    from jax.sharding import Mesh
+    from ml_collections import ConfigDict
+
+    from diffrep_jax.methods.base import Method
 
 # Dense bf16 peak, TFLOP/s a device, from the makers' data sheets; other devices are measured with a matmul.
 PEAK_BF16 = {
@@ -34,17 +43,21 @@ PEAK_BF16 = {
 WARM_UP = 3  # calls before the clock: the allocator grows, and a CPU's first two steps are slower
 
 
-def measure(config: Any, what: str, batch_size: int, repeats: int) -> dict[str, Any]:
+def measure(config: ConfigDict, what: str, batch_size: int, repeats: int) -> dict[str, Any]:
     """Compile and time one kind of work on random images; the median of `repeats` calls after a warm-up."""
     import jax
     import numpy as np
 
+    from diffrep_jax.forms import tracing_for
     from diffrep_jax.methods.base import build
     from diffrep_jax.sharding import make_mesh
 
     mesh = make_mesh(**config.mesh)
     method = build(config.method)
-    call, compile_seconds, memory = WORK[what](config, method, mesh, batch_size)
+    device = mesh.devices.flat[0]
+    with tracing_for(device.platform):
+        call, compile_seconds, memory = WORK[what](config, method, mesh, batch_size)
+        flops = model_flops(config, what, batch_size)
     for _ in range(WARM_UP):
         call()
     seconds = []
@@ -53,8 +66,6 @@ def measure(config: Any, what: str, batch_size: int, repeats: int) -> dict[str, 
         call()
         seconds.append(time.perf_counter() - began)
     median = float(np.median(seconds))
-    flops = model_flops(config, what, batch_size)
-    device = mesh.devices.flat[0]
     peak, source = peak_flops(device, method.dtype)
     return {
         "config": config.data.name,
@@ -76,7 +87,7 @@ def measure(config: Any, what: str, batch_size: int, repeats: int) -> dict[str, 
     }
 
 
-def _train(config: Any, method: Any, mesh: Any, batch_size: int) -> tuple[Callable[[], None], float, Any]:
+def _train(config: ConfigDict, method: Method, mesh: Mesh, batch_size: int) -> tuple[Callable[[], None], float, Any]:
     import jax
 
     from diffrep_jax.train import joined, optimizer, sharding
@@ -95,7 +106,7 @@ def _train(config: Any, method: Any, mesh: Any, batch_size: int) -> tuple[Callab
         microbatches=batch_size // microbatch,
         elementwise=elementwise,
     )
-    batch = sharding.put_batch({"image": _images(method, batch_size)}, mesh)
+    batch = sharding.put_batch({"image": _examples(method, batch_size)}, mesh)
     state = create_state(method, optim, mesh, 0)
     began = time.perf_counter()
     compiled = compile_step(step, state, batch, mesh)
@@ -110,7 +121,9 @@ def _train(config: Any, method: Any, mesh: Any, batch_size: int) -> tuple[Callab
 
 
 def _inference(work: Callable[[Any, Any, int], Callable[[], Any]]) -> Any:
-    def prepare(config: Any, method: Any, mesh: Any, batch_size: int) -> tuple[Callable[[], None], float, Any]:
+    def prepare(
+        config: ConfigDict, method: Method, mesh: Mesh, batch_size: int
+    ) -> tuple[Callable[[], None], float, Any]:
         import jax
 
         from diffrep_jax.inference import Inference
@@ -130,17 +143,28 @@ def _inference(work: Callable[[Any, Any, int], Callable[[], Any]]) -> Any:
     return prepare
 
 
-def _sample(config: Any, model: Any, batch_size: int) -> Callable[[], Any]:
+def _sample(config: ConfigDict, model: Any, batch_size: int) -> Callable[[], Any]:
     import numpy as np
 
-    settings = config.tasks.reconstruct
+    from diffrep_jax.methods.base import AutoEncoder
+
+    how = _recipe(config, model.method)
+    if not isinstance(model.method, AutoEncoder):
+        return lambda: model.generate(batch_size, **how)
     z = np.random.default_rng(0).standard_normal((batch_size, model.method.latent_dim), np.float32)
     xT = model.endpoint(z)
-    how = {name: settings[name] for name in ("sampler", "grid", "steps", "churn_step_ratio", "eta")}
     return lambda: model.decode(z, xT, **how)
 
 
-def _encode(config: Any, model: Any, batch_size: int) -> Callable[[], Any]:
+def _recipe(config: ConfigDict, method: Method) -> dict[str, Any]:
+    """How the config decodes codes, or generates where its method has none."""
+    from diffrep_jax.methods.base import AutoEncoder
+
+    settings = config.tasks["reconstruct" if isinstance(method, AutoEncoder) else "sample"]
+    return {name: settings[name] for name in ("sampler", "grid", "steps", "churn_step_ratio", "eta")}
+
+
+def _encode(config: ConfigDict, model: Any, batch_size: int) -> Callable[[], Any]:
     images = _images(model.method, batch_size)
     return lambda: model.encode(images)
 
@@ -148,30 +172,41 @@ def _encode(config: Any, model: Any, batch_size: int) -> Callable[[], Any]:
 WORK = {"train": _train, "sample": _inference(_sample), "encode": _inference(_encode)}
 
 
-def _images(method: Any, batch_size: int) -> Any:
+def _images(method: Method, batch_size: int) -> np.ndarray:
     import numpy as np
 
     shape = (batch_size, method.image_size, method.image_size, method.channels)
     return np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
 
 
-def model_flops(config: Any, what: str, batch_size: int) -> float:
+def _examples(method: Method, batch_size: int) -> np.ndarray:
+    """What a loader gives: pixels, or codes where the method is of these."""
+    import numpy as np
+
+    images = _images(method, batch_size)
+    if not getattr(method, "makes_images", True):
+        return images
+    return np.rint((images + 1) * 127.5).astype(np.uint8)
+
+
+def model_flops(config: ConfigDict, what: str, batch_size: int) -> float:
     """FLOPs of the work by XLA's cost analysis of the uncompiled computation, without what remat does twice."""
     import jax
     import jax.numpy as jnp
 
     from diffrep_jax import samplers
-    from diffrep_jax.methods.base import build
+    from diffrep_jax.methods.base import AutoEncoder, build
     from diffrep_jax.train.state import example_batch
     from diffrep_jax.train.step import example_keys
 
-    method = dataclasses.replace(build(config.method), remat=False)
+    method: Any = build(config.method)
+    if any(field.name == "remat" for field in dataclasses.fields(method)):
+        method = dataclasses.replace(method, remat=False)
     variables = jax.eval_shape(lambda: method.init(jax.random.key(0), example_batch(method)))
     image = jax.ShapeDtypeStruct((batch_size, method.image_size, method.image_size, method.channels), jnp.float32)
-    z = jax.ShapeDtypeStruct((batch_size, method.latent_dim), jnp.float32)
 
     def cost(function: Callable[..., Any], *arguments: Any) -> float:
-        analysis = jax.jit(function).lower(*arguments).cost_analysis()
+        analysis: Any = jax.jit(function).lower(*arguments).cost_analysis()
         return float((analysis[0] if isinstance(analysis, list) else analysis)["flops"])
 
     def loss(params: Any, batch_stats: Any, x0: Any) -> Any:
@@ -183,10 +218,13 @@ def model_flops(config: Any, what: str, batch_size: int) -> float:
         return cost(jax.grad(loss, has_aux=True), variables["params"], variables["batch_stats"], image)
     if what == "encode":
         return cost(method.encode, variables, image)
-    settings = config.tasks.reconstruct
-    evaluations = samplers.build(settings.sampler, settings.churn_step_ratio, settings.eta).evaluations(settings.steps)
-    one = cost(lambda v, x, z: method.denoiser(v, z, x)(x, jnp.full((), 0.5)), variables, image, z)
-    return evaluations * one
+    how = _recipe(config, method)
+    evaluations = samplers.build(how["sampler"], how["churn_step_ratio"], how["eta"]).evaluations(how["steps"])
+    t = jnp.full((), 0.5)
+    if not isinstance(method, AutoEncoder):
+        return evaluations * cost(lambda v, x: method.denoiser(v)(x, t), variables, image)
+    z = jax.ShapeDtypeStruct((batch_size, method.latent_dim), jnp.float32)
+    return evaluations * cost(lambda v, x, z: method.denoiser(v, z, x)(x, t), variables, image, z)
 
 
 def peak_flops(device: Any, dtype: str) -> tuple[float, str]:

@@ -22,10 +22,10 @@ NETWORKS = {
 }
 
 
-def dbae_config(dataset: str, variant: str, total_steps: int) -> ConfigDict:
-    """The published recipe for one data set."""
+def dbae_config(dataset: str, variant: str, total_steps: int, image_size: int = 0) -> ConfigDict:
+    """The published recipe for one data set; image_size 0: the data set's."""
     chosen = parse_variant(variant, VARIANTS)
-    config = shared_config(dataset, total_steps, batch_size=256, sampling={"sampler": "heun"})
+    config = shared_config(dataset, total_steps, batch_size=256, sampling={"sampler": "heun"}, image_size=image_size)
     networks = NETWORKS[config.data.image_size]
     config.method = {
         "name": "dbae",

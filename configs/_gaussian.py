@@ -21,6 +21,7 @@ UNETS = {
     16: {"width": 16, "mult": (1, 2), "blocks": 1, "attention": (8,)},
     64: {"width": 64, "mult": (1, 2, 4, 8), "blocks": 2, "attention": (16,)},
     128: {"width": 128, "mult": (1, 1, 2, 3, 4), "blocks": 2, "attention": (16,)},
+    256: {"width": 128, "mult": (1, 1, 2, 2, 4, 4), "blocks": 2, "attention": (16,)},
 }
 ENCODERS = {16: (32, 64), 64: (64, 128, 128, 128), 128: (64, 128, 256, 256, 256)}  # channels of the convolutions
 
@@ -89,10 +90,7 @@ def _add_ssl(config: ConfigDict, name: str) -> None:
 
 def digits_config(method: str, variant: str, steps: int) -> ConfigDict:
     """Made small enough for two CPU cores: 16 x 16 images of one channel, batches of 64."""
-    config = gaussian_config(method, "digits", variant, images=steps * BATCH)
-    config.data.update(channels=1, flip=False, workers=0)
-    config.method.dtype = "float32"
-    config.method.unet.dropout = 0.0
+    config = for_digits(gaussian_config(method, "digits", variant, images=steps * BATCH))
     if "encoder" in config.method:
         config.method.latent_dim = 16
         config.method.encoder.attention = (4,)
@@ -101,15 +99,23 @@ def digits_config(method: str, variant: str, steps: int) -> ConfigDict:
         stages, dims = ((1000,), (16,)) if balanced else ((125, 250, 500, 1000), (2, 3, 6, 5))
         config.method.update(k=8, stages=stages, dims_per_stage=dims)
         config.tasks.counterfactual.ranges = ((0, 1), (1, 1), (2, 2), (4, 4))
-    config.optim.update(lr=1e-3, ema_decay=0.99)
     if "ssl" in config.optim:
         config.method.ssl.update(start_step=0, batch_size=64, hidden=128)
         config.optim.ssl.lr = 0.1
-    config.train.update(batch_size=64, checkpoint_every=500, log_every=50, keep_last=1, keep_every=0)
-    config.sampling.steps = 50
     if method == "ddpm":
         config.sampling.eta = 1.0  # on so small a network cleaner than eta = 0
         config.tasks.sample.every_steps = 1000
+    return config
+
+
+def for_digits(config: ConfigDict) -> ConfigDict:
+    """What the small experiments of all methods have in common."""
+    config.data.update(channels=1, flip=False, workers=0)
+    config.method.dtype = "float32"
+    config.method.unet.dropout = 0.0
+    config.optim.update(lr=1e-3, ema_decay=0.99)
+    config.train.update(batch_size=64, checkpoint_every=500, log_every=50, keep_last=1, keep_every=0)
+    config.sampling.steps = 50
     config.tasks.sample.batch_size = 64
     config.tasks.reconstruct.update(batch_size=99, num_images=-1, grid_images=12)
     config.tasks.evaluate.update(batch_size=99, without=("lpips", "fid"))  # too small, too few images

@@ -1,8 +1,8 @@
 """What all latent priors share: DiffAE's recipe. The codes are those that `--task=encode` has written of a run.
 
-DiffAE trains at lr 1e-4 with the batch and the number of codes below and clips gradients at norm 1, which is left out
-here; PDAE trains at lr 1e-3 with 128 codes a process, without an end, and does not clip. Both use AdamW with weight
-decay 0.01 for faces and Adam for LSUN. There are no variants.
+DiffAE trains at lr 1e-4 with the batch and the number of codes below and clips gradients at norm 1; PDAE trains at lr
+1e-3 with 128 codes a process, without an end, and does not clip (`--config.optim.clip_norm=0`). Both use AdamW with
+weight decay 0.01 for faces and Adam for LSUN. There are no variants.
 """
 
 from ml_collections import ConfigDict
@@ -25,11 +25,12 @@ def latent_prior_config(variant: str, latent_dim: int, layers: int, batch_size: 
         "dtype": "float32",
         "mlp": {"width": 2048, "layers": layers, "time_width": 64},
     }
-    config.optim = {"name": "adamw", "lr": 1e-4, "ema_decay": 0.9999, "weight_decay": 0.01}
+    config.optim = {"name": "adamw", "lr": 1e-4, "ema_decay": 0.9999, "clip_norm": 1.0, "weight_decay": 0.01}
     return config
 
 
 def lsun(config: ConfigDict) -> ConfigDict:
     """As the faces' recipe, but Adam: nothing decays."""
-    config.optim = {"name": "adam", "lr": config.optim.lr, "ema_decay": config.optim.ema_decay}
+    kept = {name: value for name, value in config.optim.items() if name != "weight_decay"}
+    config.optim = kept | {"name": "adam"}
     return config

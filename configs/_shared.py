@@ -8,13 +8,17 @@ from configs._datasets import DATASETS
 from diffrep_jax import sections
 
 
-def shared_config(dataset: str, total_steps: int, batch_size: int, sampling: dict[str, Any]) -> ConfigDict:
+def shared_config(
+    dataset: str, total_steps: int, batch_size: int, sampling: dict[str, Any], image_size: int = 0
+) -> ConfigDict:
     """All sections but `method` and `optim`. `sampling`: the fields of the recipe that differ from the defaults.
+
+    image_size: 0 for that of the data set's row.
 
     A method that takes images refers to `data.image_size` and `data.channels` by `get_ref`.
     """
     row = DATASETS[dataset]
-    shape = {"image_size": FieldReference(row.image_size), "channels": FieldReference(3)}
+    shape = {"image_size": FieldReference(image_size or row.image_size), "channels": FieldReference(3)}
     config = ConfigDict(
         sections.new(
             data={"name": dataset, "split": row.split, **shape},

@@ -1,4 +1,4 @@
-"""The latent prior of an auto-encoder of LSUN Bedroom 128 x 128: 20 layers of 2048. Horse's recipe is the same.
+"""The latent prior of an auto-encoder of LSUN Bedroom 128 x 128: 20 layers of 2048.
 
 Paper:    DiffAE's LSUN recipe: 2,001 million codes, batch 2048, Adam.
 Command:  python launch/main.py --config=configs/latent_prior_bedroom.py --data_dir=RUN/encode --workdir=runs/prior

@@ -48,6 +48,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument(
         "--images", type=path, metavar="PATH", help="images for import to measure, or manipulate to change"
     )
+    parser.add_argument("--force-unlock", action="store_true", help="train although another process seems to do so")
     parser.add_argument("--multihost", action="store_true", help="join the other hosts of a cluster or TPU pod")
     flags, rest = parser.parse_known_args(argv)
     return flags, split_overrides(rest)
@@ -97,13 +98,13 @@ def main(argv: list[str]) -> None:
         logging.getLogger().setLevel(logging.WARNING)  # one process speaks for all
     run = Run.at(workdir, config)
     if flags.task == "train":
-        _train(method, run, flags.data_dir)
+        _train(method, run, flags)
     else:
         _run_task(flags, run)
 
 
 def _config_and_workdir(flags: argparse.Namespace) -> tuple:
-    """The config named, or the one beside the checkpoint, or the run's own; the folder named, or runs/<config file>."""
+    """The config named, or the one next to the checkpoint, or the run's; the folder named, or runs/<config file>."""
     from diffrep_jax import config as configs
     from diffrep_jax import sections
     from diffrep_jax.runs import config as run_config
@@ -137,11 +138,12 @@ def _check_same_model(config, workdir: str, method, overrides: dict[str, str]) -
     run_config.check_same_model(config, sections.complete(run_config.load(workdir)), workdir, changeable)
 
 
-def _train(method, run, data_dir: pathlib.Path | None) -> None:
+def _train(method, run, flags: argparse.Namespace) -> None:
     from diffrep_jax.train.loop import train
     from launch.hooks import task_hooks
 
-    state = train(method, run, data_dir, task_hooks(method, run, data_dir))
+    hooks = task_hooks(method, run, flags.data_dir)
+    state = train(method, run, flags.data_dir, hooks, flags.force_unlock)
     logging.info("Trained to step %d; the run is in %s.", int(state.step), run.folder)
 
 

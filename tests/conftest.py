@@ -38,3 +38,11 @@ def tiny_run(tmp_path_factory, compile_cache):
     config = tiny_config()
     train(build(config.method), Run.at(workdir, config), None)
     return workdir
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_run):
+    """The model of that run, opened once."""
+    from diffrep_jax.inference.open import open_run
+
+    return open_run(tiny_run)

@@ -8,6 +8,7 @@ import numpy as np
 
 from diffrep_jax.processes.bridge import VEBridge, VPBridge
 from diffrep_jax.processes.gaussian import DiscreteVP
+from diffrep_jax.samplers import driver
 from diffrep_jax.samplers.drift import Problem
 
 DITI = np.load(Path(__file__).parent / "golden" / "diti_tiny.npz")
@@ -31,17 +32,28 @@ def gaussian_problem(process, xT):
         a, b, c = process.coefficients(t)
         return MEAN + STD**2 * b / (b**2 * STD**2 + c**2) * (x - a * xT - b * MEAN)
 
-    return Problem(process, denoiser, xT)
+    return Problem(denoiser, xT)
 
 
-def constant_problem(process=PROCESSES["vp"], shape=(2, 2, 2, 1), record=lambda: None):
+def constant_problem(shape=(2, 2, 2, 1), record=lambda: None):
     """D = 0, calling `record` in Python at each evaluation."""
 
     def denoiser(x, t):
         jax.debug.callback(record)
         return jnp.zeros_like(x)
 
-    return Problem(process, denoiser, jnp.ones(shape))
+    return Problem(denoiser, jnp.ones(shape))
+
+
+def solve(stepper, process, problem, x, nodes, noise=None):
+    """x taken along the nodes, in the order that they have."""
+    return driver.sample(stepper, problem, x, driver.plan(stepper, process, np.asarray(nodes)), noise)
+
+
+def endless(stepper):
+    """The stepper without its special last step, for a stretch that ends where the process still has a drift."""
+    cls = type(stepper)
+    return type(cls.__name__, (cls,), {"last": cls.step})(**vars(stepper))
 
 
 def images(seed, n=2, size=2):

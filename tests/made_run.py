@@ -7,17 +7,30 @@ import numpy as np
 from PIL import Image
 
 from configs import dbae_celeba, dbae_digits, dbae_ffhq
-from diffrep_jax import config as configs
+from diffrep_jax.runs import config as run_config
 
 BEGAN = 1_790_000_000.0
 START = {
-    **{"began": BEGAN, "from_step": 0, "commit": "0123456789abcdef0123456789abcdef01234567", "modified": True},
+    "began": BEGAN,
+    "from_step": 0,
+    "commit": "0123456789abcdef0123456789abcdef01234567",
+    "modified": True,
     "versions": {"diffrep_jax": "0.1.0", "python": "3.12.1", "jax": "0.11.2", "jaxlib": "0.11.2", "flax": "0.12.8"},
-    **{"platform": "gpu", "device": "NVIDIA H200", "devices": 8, "processes": 1},
+    "platform": "gpu",
+    "device": "NVIDIA H200",
+    "devices": 8,
+    "processes": 1,
 }
 DECODED = {
-    **{"sampler": "euler", "grid": "karras", "steps": 100, "churn_step_ratio": 0.0, "eta": 0.0, "evaluations": 100},
-    **{"seed": 0, "invert_steps": 0, "invert_evaluations": 0},
+    "sampler": "euler",
+    "grid": "karras",
+    "steps": 100,
+    "churn_step_ratio": 0.0,
+    "eta": 0.0,
+    "evaluations": 100,
+    "seed": 0,
+    "invert_steps": 0,
+    "invert_evaluations": 0,
 }
 
 
@@ -29,7 +42,7 @@ def write(path: pathlib.Path, content: object) -> None:
 def begin(folder: pathlib.Path, config, step: int) -> pathlib.Path:
     """A run with a config and a checkpoint, and nothing else."""
     (folder / "checkpoints" / str(step)).mkdir(parents=True)
-    configs.save(config, folder)
+    run_config.save(config, folder)
     return folder
 
 
@@ -48,16 +61,20 @@ def picture(path: pathlib.Path, width: int, height: int, seed: int = 0) -> None:
 
 
 def probed(dataset: str, part: str, measures: dict[str, np.ndarray], names: list[str], **settings) -> dict:
-    """As `--task=probe` writes it; the epoch picked on the test images is told to be better by 0.001."""
+    """As `--task=probe` writes it; the epoch picked on the test images is better by 0.001."""
     mean = {measure: float(np.nanmean(values)) for measure, values in measures.items()}
     official = {measure: value + 0.001 for measure, value in mean.items()}
-    found = {
-        **{"mean": mean, "epoch": 12, "official": {"mean": official, "epoch": 14}},
+    result = {
+        "mean": mean,
+        "epoch": 12,
+        "official": {"mean": official, "epoch": 14},
         "each": {m: dict(zip(names, values.tolist(), strict=True)) for m, values in measures.items()},
     }
     numbers = {f"{part}_{measure}": value for measure, value in mean.items()}
     images = {"train": 162_770, "validation": 19_867, "test": 19_962}
-    return numbers | {"dataset": dataset, "images": images, part: found, "epochs": 15, "lr": 1e-3, "seed": 0} | settings
+    return (
+        numbers | {"dataset": dataset, "images": images, part: result, "epochs": 15, "lr": 1e-3, "seed": 0} | settings
+    )
 
 
 def celeba_probe() -> dict:
@@ -80,9 +97,9 @@ def evaluation() -> dict:
             evaluations = steps if sampler == "euler" else 2 * steps - 1
             mse = 0.0025 + 0.05 / (evaluations * factor)
             numbers = {"mse": mse, "psnr": -10 * np.log10(mse), "ssim": 0.7 - 2 * mse, "ssim_official": 0.96 - 2 * mse}
-            told = DECODED | {"sampler": sampler, "steps": steps, "evaluations": evaluations}
+            how = DECODED | {"sampler": sampler, "steps": steps, "evaluations": evaluations}
             place = {"images": 30_000, "dataset": "celebahq", "split": "all", "seconds": 1.5 * evaluations}
-            rows.append(told | place | numbers | {"lpips": 0.07 + 0.3 / evaluations, "fid": None})
+            rows.append(how | place | numbers | {"lpips": 0.07 + 0.3 / evaluations, "fid": None})
     exact = {"mse": 1e-4, "ssim": 0.98, "ssim_official": 0.99, "lpips": 0.01, "psnr": 40.0, "fid": None}
     rows.append(rows[3] | {"sampler": "exponential", "invert_steps": 100, "invert_evaluations": 100} | exact)
     nothing = dict.fromkeys(
@@ -96,8 +113,8 @@ def evaluation() -> dict:
         {"path": "runs/ffhq/sample/samples.npz", "images": 50_000, "fid": 12.5, "against": "ffhq, all"},
         {"path": "others.zip", "images": 50_000, "fid": 2.5, "against": "ffhq, all"},
     ]
-    told = {"rows": rows, "missing": missing, "generated": generated}
-    return told | {"disentanglement": disentanglement | {"dci": dci}}
+    report = {"rows": rows, "missing": missing, "generated": generated}
+    return report | {"disentanglement": disentanglement | {"dci": dci}}
 
 
 def ffhq_run(folder: pathlib.Path) -> pathlib.Path:

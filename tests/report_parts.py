@@ -3,10 +3,9 @@
 import html.parser
 import re
 
-from diffrep_jax.train.provenance import software
-
 from diffrep_jax.report.collect import collect
 from diffrep_jax.report.document import document
+from diffrep_jax.runs.provenance import software
 
 TASKS = ("counterfactual", "evaluate", "interpolate", "manipulate", "probe", "reconstruct", "report", "sample")
 VOID = {"meta", "img", "br", "link", "hr", "input"}
@@ -45,7 +44,7 @@ class Page(html.parser.HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def told(folder, tasks=TASKS):
+def report_of(folder, tasks=TASKS):
     return document(collect(folder), "DBAE", tasks, software())
 
 

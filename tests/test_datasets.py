@@ -281,7 +281,7 @@ def test_a_folder_without_the_data(tmp_path):
     for name, message in {
         "absent": "does not exist: .*--data_dir or DIFFREP_DATA",
         "empty": "is empty: .*--data_dir or DIFFREP_DATA",
-        "other": "no celeba.lmdb, no LMDB, zip, TFDS data set or image at all in '.*other': .*--data_dir",
+        "other": "no celeba.lmdb, no LMDB, zip, tar, npz, TFDS data set or image at all in '.*other'.*: .*--data_dir",
         "two": "no celeba.lmdb, only a.lmdb, b.lmdb in .*--data_dir",
         "broken": "no LMDB.* at all in '.*broken/celeba.lmdb'",
         "other/readme.txt": "does not open as an LMDB",

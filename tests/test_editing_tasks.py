@@ -1,41 +1,53 @@
 """Counterfactuals and manipulation: their ends are reconstructions, and codes move as the closed forms say."""
 
+import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
-from diffrep_jax.train.checkpoint import load_variables
+from PIL import Image
 
-from diffrep_jax import config as configs
+from configs import dbae_digits, diti_digits, pdae_digits
+from diffrep_jax.data.transforms import to_uint8
 from diffrep_jax.errors import UserError
+from diffrep_jax.inference.edit import move
+from diffrep_jax.inference.encoded import Encoded
 from diffrep_jax.methods.base import build
-from diffrep_jax.sharding import make_mesh
-from diffrep_jax.tasks import base
+from diffrep_jax.readout.head import Head
+from diffrep_jax.runs.layout import Run
+from diffrep_jax.tasks import _heads
 from diffrep_jax.tasks.counterfactual import Counterfactual
-from diffrep_jax.tasks.manipulate import Classifier
+from tests.task_runs import kept, run_task
 from tests.tiny import tiny_config
 
 RANDOM = np.random.default_rng(0)
-SETTINGS = {"sampler": "heun", "steps": 2}
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    """A run's folder, in which codes are kept."""
-    folder = tmp_path_factory.mktemp("run")
-    configs.save(tiny_config(), folder)
+def model(tiny_model):
+    """Four steps leave most of a picture as it was at the start, the same for all codes: here it depends on them."""
+    leaves, tree = jax.tree.flatten(tiny_model.variables["params"])
+    noise = np.random.default_rng(1)
+    leaves = [x + 0.1 * noise.standard_normal(x.shape).astype(np.float32) for x in leaves]
+    return dataclasses.replace(
+        tiny_model, variables=tiny_model.variables | {"params": jax.tree.unflatten(tree, leaves)}
+    )
+
+
+@pytest.fixture(scope="module")
+def coded(model, tmp_path_factory):
+    """A run's folder with the codes of its digits."""
+    folder = kept(tmp_path_factory.mktemp("runs") / "run")
+    for split in ("train", "test"):
+        run_task("encode", model, folder, split=split, batch_size=99)
     return folder
 
 
-def run_task(name, tiny_run, workdir, paths=(), **settings):
-    config = tiny_config()
-    with config.unlocked():
-        config.tasks[name].update(settings)
-    method = build(config.method)
-    variables = load_variables(tiny_run, method, make_mesh(devices=jax.local_devices()))
-    numbers = base.build(name, config.tasks[name], dict(paths)).run(method, variables, config, workdir)
-    return numbers, workdir / name
+@pytest.fixture
+def workdir(coded, tmp_path):
+    return shutil.copytree(coded, tmp_path / "run")
 
 
 def levels(images):
@@ -43,19 +55,19 @@ def levels(images):
 
 
 @pytest.mark.parametrize("invert_steps", [0, 3])
-def test_a_counterfactual_of_all_blocks_goes_from_one_reconstruction_to_the_other(tiny_run, tmp_path, invert_steps):
-    settings = SETTINGS | {"invert_steps": invert_steps}
-    _, reconstructed = run_task("reconstruct", tiny_run, tmp_path, num_images=6, **settings)
-    _, folder = run_task("counterfactual", tiny_run, tmp_path, first="1", second="5", points=3, **settings)
+def test_a_counterfactual_of_all_blocks_goes_from_one_reconstruction_to_the_other(model, tmp_path, invert_steps):
+    settings = {"invert_steps": invert_steps}
+    _, reconstructed = run_task("reconstruct", model, tmp_path, num_images=6, **settings)
+    _, folder = run_task("counterfactual", model, tmp_path, first="1", second="5", points=4, **settings)
     whole = levels(np.load(reconstructed / "arrays.npz")["reconstructions"])
     ways = levels(np.load(folder / "arrays.npz")["images"])
-    assert ways.shape[:2] == (2, 3)
+    assert ways.shape[:2] == (2, 4)
     for way, ends in zip(ways, ((1, 5), (5, 1)), strict=True):
         assert np.abs(way[0] - whole[ends[0]]).max() <= 1
         assert np.abs(way[-1] - whole[ends[1]]).max() <= 1
     assert np.abs(ways[0] - ways[1, ::-1]).max() <= 1
-    found = json.loads((folder / "metrics.json").read_text())
-    assert found["invert_evaluations"] == max(0, invert_steps - 1)  # karras: its last node is the image's
+    numbers = json.loads((folder / "metrics.json").read_text())
+    assert numbers["invert_evaluations"] == max(0, invert_steps - 1)  # karras: its last node is the image's
 
 
 def counterfactual(ranges):
@@ -65,9 +77,9 @@ def counterfactual(ranges):
 
 def test_ranges_of_blocks_are_slices_of_the_code():
     ends = np.array([2, 3, 7, 8])
-    found = counterfactual(((0, 1), (1, 2), (3, 1))).slices(ends)
-    assert list(found.values()) == [slice(0, 2), slice(2, 7), slice(7, 8)]
-    assert list(found) == ["block 0 of 4", "blocks 1-2 of 4", "block 3 of 4"]
+    slices = counterfactual(((0, 1), (1, 2), (3, 1))).slices(ends)
+    assert list(slices.values()) == [slice(0, 2), slice(2, 7), slice(7, 8)]
+    assert list(slices) == ["block 0 of 4", "blocks 1-2 of 4", "block 3 of 4"]
     assert list(counterfactual(()).slices(ends).values()) == [slice(0, 8)]
 
 
@@ -83,54 +95,173 @@ def test_ranges_that_are_no_pairs_are_refused(ranges):
         counterfactual(ranges)
 
 
-def test_moving_a_code_raises_the_logit_by_the_scale_alone():
-    d = 9
+def head_of(kernel, std, **changes):
+    d = len(kernel)
+    origin = {"kind": "bce", "dataset": "digits", "trained_by": "a test", "fingerprint": np.ones(d)}
+    head = Head(("smile",), kernel[:, None], np.array([0.3]), mean=RANDOM.normal(size=d), std=std, **origin)
+    return dataclasses.replace(head, **changes)
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_moving_a_code_raises_the_logit_by_the_scale_alone(normalised):
+    """By scale sqrt(d) times the norm of the weights in the space of the step; what the head does not read stays."""
+    d, std = 9, RANDOM.uniform(0.5, 2, 9)
     kernel = np.where(np.arange(d) % 2, RANDOM.normal(size=d), 0)
-    classifier = Classifier("smile", kernel, 0.3, RANDOM.normal(size=d), RANDOM.uniform(0.5, 2, d), "test")
-    z = RANDOM.normal(size=(5, d))
+    head, z = head_of(kernel, std), RANDOM.normal(size=(5, d))
+    weights = kernel * std if normalised else kernel
     for scale in (-0.7, 0.4):
-        moved = classifier.moved(z, scale)
-        expected = scale * np.sqrt(d) * np.linalg.norm(kernel)
-        np.testing.assert_allclose(classifier.logits(moved) - classifier.logits(z), expected)
+        moved = move(Encoded(z), head.direction(normalised), scale).z
+        expected = scale * np.sqrt(d) * np.linalg.norm(weights)
+        np.testing.assert_allclose(head.logits(moved) - head.logits(z), expected)
         np.testing.assert_array_equal(moved[:, kernel == 0], z[:, kernel == 0])
+        length = np.linalg.norm((moved - z) / (std if normalised else 1), axis=1)
+        np.testing.assert_allclose(length, abs(scale) * np.sqrt(d))
 
 
-def test_manipulation_at_scale_0_is_the_reconstruction(tiny_run, workdir):
-    _, reconstructed = run_task("reconstruct", tiny_run, workdir, num_images=3, **SETTINGS)
-    settings = SETTINGS | {"num_images": 3, "scales": (-50.0, 0.0), "epochs": 2, "promask": 4, "lr": 1e-2}
-    numbers, folder = run_task("manipulate", tiny_run, workdir, attribute="slant", batch_size=2, **settings)
-    found = np.load(folder / "arrays.npz")
+def test_manipulation_at_scale_0_is_the_reconstruction(model, workdir):
+    _, reconstructed = run_task("reconstruct", model, workdir, num_images=6)
+    settings = {"num_images": 6, "scales": (-50.0, 0.0), "epochs": 2, "promask": 4, "lr": 1e-2}
+    numbers, folder = run_task("manipulate", model, workdir, attribute="slant", **settings)
+    arrays = np.load(folder / "arrays.npz")
     whole = np.load(reconstructed / "arrays.npz")
-    np.testing.assert_array_equal(found["inputs"], whole["images"])
-    assert np.abs(levels(found["images"][1]) - levels(whole["reconstructions"])).max() <= 1
-    assert np.abs(levels(found["images"][0]) - levels(whole["reconstructions"])).max() > 1
-    classifier = np.load(folder / "classifier.npz")
-    assert (classifier["kernel"] != 0).sum() == numbers["dimensions"] < 8
+    np.testing.assert_array_equal(arrays["inputs"], whole["images"])
+    assert np.abs(levels(arrays["images"][1]) - levels(whole["reconstructions"])).max() <= 1
+    assert np.abs(levels(arrays["images"][0]) - levels(whole["reconstructions"])).max() > 1
+    head = _heads.read(folder / "head.npz")
+    assert (head.kernel != 0).sum() == numbers["dimensions"] < 8
     with np.load(workdir / "encode" / "digits_test.npz") as test:
-        logits = (test["codes"] - classifier["mean"]) / classifier["std"] @ classifier["kernel"] + classifier["bias"]
-        slants = test["attributes"][:, 1]
+        logits, slants = head.logits(test["codes"])[:, 0], test["attributes"][:, 1]
     np.testing.assert_allclose(numbers["r"], np.corrcoef(logits, slants)[0, 1], atol=1e-6)
 
 
-def test_the_head_of_the_probe_is_taken_where_there_is_one(tiny_run, workdir):
-    run_task("probe", tiny_run, workdir, epochs=2)
-    settings = SETTINGS | {"num_images": 2, "scales": (0.3,), "promask": 0}
-    numbers, folder = run_task("manipulate", tiny_run, workdir, attribute="7", **settings)
-    classifier = Classifier(**{name: value for name, value in np.load(folder / "classifier.npz").items()})
-    assert str(classifier.name) == "7" and str(classifier.source) == "probe"
-    with np.load(workdir / "encode" / "digits_test.npz") as test, np.load(workdir / "probe" / "classes.npz") as head:
-        expected = test["codes"] @ head["kernel"][:, 7] + head["bias"][7]
-        np.testing.assert_allclose(classifier.logits(test["codes"]), expected, atol=1e-4)
+# --- spaces and endpoints
+
+
+def test_codes_are_moved_in_the_space_and_from_the_endpoint_that_was_asked_for(model, workdir):
+    """All four ways against codes that were moved by hand, and the method's own is the paper's."""
+    by_default, _ = manipulated(model, workdir)
+    pictures = {}
+    for space in ("raw", "normalised"):
+        for endpoint in ("unchanged", "moved"):
+            images, numbers = manipulated(model, workdir, space=space, endpoint=endpoint)
+            assert (numbers["space"], numbers["endpoint"]) == (space, endpoint)
+            with np.load(workdir / "manipulate" / "arrays.npz") as arrays:
+                z = model.encode(arrays["inputs"]).astype(np.float64)
+            head = _heads.read(workdir / "manipulate" / "head.npz")
+            kernel = head.kernel[:, 0].astype(np.float64)
+            if space == "raw":
+                moved = z + SCALE * np.sqrt(8) * kernel / np.linalg.norm(kernel)
+            else:
+                weights = kernel * head.std  # of the same head, on normalised codes
+                moved = (z - head.mean) / head.std + SCALE * np.sqrt(8) * weights / np.linalg.norm(weights)
+                moved = head.mean + head.std * moved
+            x_T = model.endpoint(z if endpoint == "unchanged" else moved)
+            expected = to_uint8(model.decode(moved, x_T))
+            assert np.abs(levels(images) - levels(expected)).max() <= 1
+            pictures[space, endpoint] = levels(images)
+    ways = list(pictures.values())
+    assert all(np.abs(one - other).max() > 2 for i, one in enumerate(ways) for other in ways[:i])
+    np.testing.assert_array_equal(by_default, pictures["raw", "unchanged"])
+
+
+def manipulated(model, workdir, **settings):
+    """(The images, metrics.json.)"""
+    settings = {"attribute": "ink", "num_images": 4, "scales": (SCALE,), "epochs": 1, "lr": 1e-2} | settings
+    _, folder = run_task("manipulate", model, workdir, **settings)
+    with np.load(folder / "arrays.npz") as arrays:
+        return arrays["images"][0], json.loads((folder / "metrics.json").read_text())
+
+
+SCALE = -3.0
+
+
+def test_the_gaussian_family_edits_normalised_codes():
+    methods = [build(module.get_config().method) for module in (dbae_digits, pdae_digits, diti_digits)]
+    assert [method.edits_normalised for method in methods] == [False, True, True]
+
+
+# --- whose head
+
+
+@pytest.fixture(scope="module")
+def probed(model, coded, tmp_path_factory):
+    folder = shutil.copytree(coded, tmp_path_factory.mktemp("probed") / "run")
+    run_task("probe", model, folder, epochs=2)
+    return folder
+
+
+SEVEN = {"attribute": "7", "num_images": 4, "scales": (0.3,), "epochs": 1}
+
+
+def test_the_head_of_the_probe_is_taken_where_there_is_one(model, probed, tmp_path):
+    workdir = shutil.copytree(probed, tmp_path / "run")
+    numbers, folder = run_task("manipulate", model, workdir, **SEVEN)
+    head = _heads.read(folder / "head.npz")
+    assert head.names == ("7",) and head.trained_by == "probe" and head.dataset == "digits"
+    assert json.loads((folder / "metrics.json").read_text())["head"] == "probe"
+    with np.load(workdir / "encode" / "digits_test.npz") as test:
+        codes = test["codes"]
+    with np.load(workdir / "probe" / "classes_digits.npz") as probe:
+        expected = codes @ probe["kernel"][:, 7] + probe["bias"][7]
+    np.testing.assert_allclose(head.logits(codes)[:, 0], expected, atol=1e-4)
     assert 0 <= numbers["ap"] <= 1
 
 
-def test_images_of_ones_own_may_be_changed(tiny_run, workdir, tmp_path):
-    from PIL import Image
+def test_a_masked_head_is_never_the_probes(model, probed, tmp_path):
+    workdir = shutil.copytree(probed, tmp_path / "run")
+    _, folder = run_task("manipulate", model, workdir, **SEVEN | {"promask": 3, "epochs": 3})
+    assert _heads.read(folder / "head.npz").trained_by == "manipulate"
 
+
+def test_the_head_of_another_data_set_is_not_taken(model, probed, tmp_path):
+    """It has the name and is of this network, but another data set may mean something else by it."""
+    workdir = shutil.copytree(probed, tmp_path / "run")
+    run = Run.at(workdir, tiny_config())
+    head = _heads.read(_heads.path_of(run, "classes", "digits"))
+    for path in (workdir / "probe").glob("*.npz"):
+        path.unlink()
+    _heads.save(run, "classes", dataclasses.replace(head, dataset="fashion"))
+    _, folder = run_task("manipulate", model, workdir, **SEVEN)
+    own = _heads.read(folder / "head.npz")
+    assert (own.trained_by, own.dataset) == ("manipulate", "digits")
+    assert np.abs(own.kernel[:, 0] - head.kernel[:, 7]).max() > 1e-3
+
+
+def test_the_head_from_before_more_training_is_not_taken(model, probed, tmp_path, caplog):
+    workdir = shutil.copytree(probed, tmp_path / "run")
+    trained = dataclasses.replace(model, variables=jax.tree.map(lambda x: 1.01 * x, model.variables))
+    _, folder = run_task("manipulate", trained, workdir, encode_batch_size=99, **SEVEN)
+    head = _heads.read(folder / "head.npz")
+    assert head.trained_by == "manipulate" and "is of another state of the network: not used" in caplog.text
+    np.testing.assert_allclose(head.fingerprint, trained.fingerprint(), rtol=1e-4, atol=1e-5)
+    with np.load(workdir / "encode" / "digits_train.npz") as train:  # codes of the new state, too
+        np.testing.assert_allclose(head.mean, train["codes"].mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_head_that_cannot_be_read_is_refused(model, probed, tmp_path):
+    workdir = shutil.copytree(probed, tmp_path / "run")
+    path = workdir / "probe" / "classes_digits.npz"
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files if name != "fingerprint"}
+    np.savez(path, **arrays)
+    with pytest.raises(
+        UserError, match="classes_digits.npz has no fingerprint: an earlier version.*--task=probe again"
+    ):
+        run_task("manipulate", model, workdir, **SEVEN)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="classes_digits.npz is no head that can be read .*--task=probe again"):
+        run_task("manipulate", model, workdir, **SEVEN)
+
+
+# --- images of one's own, and what is refused
+
+
+def test_images_of_ones_own_may_be_changed(model, workdir, tmp_path):
+    (tmp_path / "own").mkdir()
     for i in range(2):
-        Image.fromarray(RANDOM.integers(0, 255, (12, 10), np.uint8)).save(tmp_path / f"{i}.png")
-    settings = SETTINGS | {"scales": (0.3,), "epochs": 1}
-    _, folder = run_task("manipulate", tiny_run, workdir, {"images": tmp_path}, attribute="ink", **settings)
+        Image.fromarray(RANDOM.integers(0, 255, (12, 10), np.uint8)).save(tmp_path / "own" / f"{i}.png")
+    paths = {"images": tmp_path / "own"}
+    _, folder = run_task("manipulate", model, workdir, paths, attribute="ink", scales=(0.3,), epochs=1)
     assert np.load(folder / "arrays.npz")["images"].shape == (1, 2, 8, 8, 1)
 
 
@@ -140,12 +271,15 @@ def test_images_of_ones_own_may_be_changed(tiny_run, workdir, tmp_path):
         ({"attribute": "Smiling"}, "'Smiling'.*ink"),
         ({"attribute": "14"}, "'14'"),
         ({"promask": 9}, "promask 9 is above latent_dim=8"),
-        ({"promask": -1}, "promask -1 is below 0"),
-        ({"epochs": 0}, "epochs 0 must be at least 1"),
+        ({"promask": -1}, "tasks.manipulate.promask is -1; use 0 or more"),
+        ({"epochs": 0}, "tasks.manipulate.epochs is 0; use 1 or more"),
         ({"dataset": "digit"}, "Did you mean 'digits'"),
-        ({"invert_steps": -1}, "invert_steps -1"),
+        ({"invert_steps": -1}, "tasks.manipulate.invert_steps is -1"),
+        ({"space": "normal"}, "Unknown space 'normal' in tasks.manipulate.space. Did you mean 'normalised'"),
+        ({"endpoint": "move"}, "Unknown endpoint 'move' in tasks.manipulate.endpoint. Did you mean 'moved'"),
     ],
 )
-def test_bad_settings_of_manipulation_are_refused(settings, message, tiny_run, workdir):
+def test_bad_settings_of_manipulation_are_refused(settings, message, model, coded):
     with pytest.raises(UserError, match=message):
-        run_task("manipulate", tiny_run, workdir, **SETTINGS, **settings)
+        run_task("manipulate", model, coded, **settings)
+    assert not (coded / "manipulate").exists()

@@ -1,40 +1,30 @@
 """Codes on disk: the encoder's own, with the data set's labels; made once, taken up again, never another run's."""
 
+import dataclasses
 import json
 import shutil
 
 import jax
 import numpy as np
 import pytest
-from diffrep_jax.train.checkpoint import load_variables
 
-import diffrep_jax
-from diffrep_jax import config as configs
 from diffrep_jax import data
 from diffrep_jax.errors import UserError
-from diffrep_jax.inference import Inference
-from diffrep_jax.methods.base import build
-from diffrep_jax.sharding import make_mesh
-from diffrep_jax.tasks import base, encode
-from tests.tiny import tiny_config
+from diffrep_jax.inference.model import Model
+from diffrep_jax.tasks import _codes
+from tests.task_runs import kept, run_task
 
-FIELDS = {"split": "test", "num_images": 20, "batch_size": 8}
+FIELDS = {"split": "test", "num_images": 20, "batch_size": 4}
 
 
 @pytest.fixture
 def workdir(tmp_path):
     """A run's folder, for which codes are kept."""
-    configs.save(tiny_config(), tmp_path)
-    return tmp_path
+    return kept(tmp_path)
 
 
-def run(tiny_run, workdir, change=lambda variables: variables, **fields):
-    config = tiny_config()
-    with config.unlocked():
-        config.tasks.encode.update(FIELDS | fields)
-    method = build(config.method)
-    variables = change(load_variables(tiny_run, method, make_mesh(devices=jax.local_devices())))
-    return base.build("encode", config.tasks.encode, {}).run(method, variables, config, workdir)
+def run(model, workdir, **fields):
+    return run_task("encode", model, workdir, **FIELDS | fields)[0]
 
 
 def read(workdir):
@@ -45,18 +35,18 @@ def read(workdir):
 @pytest.fixture
 def encodings(monkeypatch):
     """The number of images in each call of the encoder."""
-    calls, plain = [], Inference.encode
-    monkeypatch.setattr(Inference, "encode", lambda self, x, *a: calls.append(len(x)) or plain(self, x, *a))
+    calls, plain = [], Model.encode
+    monkeypatch.setattr(Model, "encode", lambda self, x, *a: calls.append(len(x)) or plain(self, x, *a))
     return calls
 
 
-def test_the_file_holds_codes_labels_and_moments(tiny_run, workdir):
-    numbers = run(tiny_run, workdir)
+def test_the_file_holds_codes_labels_and_moments(tiny_model, workdir):
+    numbers = run(tiny_model, workdir)
     assert numbers == {"images": 20, "latent_dim": 8}
     test = data.open_dataset("digits", split="test", image_size=8, channels=1, attributes=True)
     examples = [test[i] for i in range(20)]
     file = read(workdir)
-    expected = diffrep_jax.load(tiny_run).encode(np.stack([example["image"] for example in examples]))
+    expected = tiny_model.encode(np.stack([example["image"] for example in examples]))
     np.testing.assert_allclose(file["codes"], expected, atol=1e-5)
     np.testing.assert_allclose(file["mean"], np.mean(expected, 0), atol=1e-5)
     np.testing.assert_allclose(file["std"], np.std(expected, 0), atol=1e-5)
@@ -67,84 +57,91 @@ def test_the_file_holds_codes_labels_and_moments(tiny_run, workdir):
     assert json.loads((workdir / "encode" / "metrics.json").read_text())["dataset"] == "digits"
 
 
-def test_codes_that_are_there_are_used(tiny_run, workdir, encodings):
-    run(tiny_run, workdir)
-    assert sum(encodings) == 8 + 20  # the witness first
+def test_codes_that_are_there_are_used(tiny_model, workdir, encodings):
+    run(tiny_model, workdir)
+    assert sum(encodings) == 4 + 20  # the fingerprint first
     encodings.clear()
-    run(tiny_run, workdir, batch_size=5)
-    assert encodings == [5]  # the witness alone
+    run(tiny_model, workdir, batch_size=2)
+    assert encodings == [2]  # the fingerprint alone
 
 
-def test_what_was_killed_goes_on_where_it_was(tiny_run, workdir, encodings, monkeypatch):
-    monkeypatch.setattr(encode, "PART", 8)
-    run(tiny_run, workdir)
+def test_what_was_killed_goes_on_where_it_was(tiny_model, workdir, encodings, monkeypatch):
+    monkeypatch.setattr(_codes, "PART", 8)
+    run(tiny_model, workdir)
     whole = read(workdir)
     shutil.rmtree(workdir / "encode")
-    plain, saved = encode._save, []
+    plain, saved = _codes.write_arrays, []
 
-    def die_at_the_third(path, arrays):
+    def die_at_the_third(path, **arrays):
         if len(saved) == 2:
             raise KeyboardInterrupt
         saved.append(path)
-        plain(path, arrays)
+        plain(path, **arrays)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(encode, "_save", die_at_the_third)
-        run(tiny_run, workdir)
+        patch.setattr(_codes, "write_arrays", die_at_the_third)
+        run(tiny_model, workdir)
     encodings.clear()
-    run(tiny_run, workdir)
-    assert encodings == [8, 4]  # the witness and the third part
+    run(tiny_model, workdir)
+    assert encodings == [4, 4]  # the fingerprint and the third part
     for name, values in read(workdir).items():
         np.testing.assert_array_equal(values, whole[name])
     assert not (workdir / "encode" / "digits_test.parts").exists()
 
 
-def test_codes_of_another_network_or_other_images_are_made_anew(tiny_run, workdir, encodings):
-    run(tiny_run, workdir)
+def test_codes_of_another_network_or_other_images_are_made_anew(tiny_model, workdir, encodings):
+    run(tiny_model, workdir)
     first = read(workdir)["codes"]
     encodings.clear()
-    run(tiny_run, workdir, lambda variables: jax.tree.map(lambda x: x * 1.01, variables))
-    assert sum(encodings) == 8 + 20
+    trained = dataclasses.replace(tiny_model, variables=jax.tree.map(lambda x: x * 1.01, tiny_model.variables))
+    run(trained, workdir)
+    assert sum(encodings) == 4 + 20
     assert not np.allclose(read(workdir)["codes"], first, rtol=1e-3)
     encodings.clear()
-    run(tiny_run, workdir, num_images=12)
-    assert sum(encodings) == 8 + 12
+    run(trained, workdir, num_images=12)
+    assert sum(encodings) == 4 + 12
     assert len(read(workdir)["codes"]) == 12
 
 
-def test_all_codes_serve_where_fewer_are_asked_for(tiny_run, workdir, encodings):
-    run(tiny_run, workdir, num_images=-1)
+def test_all_codes_serve_where_fewer_are_asked_for(tiny_model, workdir, encodings):
+    run(tiny_model, workdir, num_images=-1, batch_size=99)
     encodings.clear()
-    numbers = run(tiny_run, workdir, num_images=12)
-    assert numbers["images"] == 12 and encodings == [8]  # the witness alone
+    numbers = run(tiny_model, workdir, num_images=12)
+    assert numbers["images"] == 12 and encodings == [4]  # the fingerprint alone
     assert len(read(workdir)["codes"]) == 297  # and nothing is lost
 
 
-def test_a_damaged_file_is_made_anew(tiny_run, workdir):
-    run(tiny_run, workdir)
+def test_a_damaged_file_is_made_anew(tiny_model, workdir):
+    run(tiny_model, workdir)
     path = workdir / "encode" / "digits_test.npz"
     whole = read(workdir)["codes"]
-    path.write_bytes(path.read_bytes()[:200])
-    run(tiny_run, workdir)
-    np.testing.assert_array_equal(read(workdir)["codes"], whole)
+    content = path.read_bytes()
+    place = content.index(whole[10].tobytes())  # so that the file opens, and a checksum is wrong
+    for damaged in (content[:200], content[:place] + bytes(4) + content[place + 4 :]):
+        path.write_bytes(damaged)
+        run(tiny_model, workdir)
+        np.testing.assert_array_equal(read(workdir)["codes"], whole)
 
 
-def test_the_probe_takes_the_same_codes(tiny_run, workdir, encodings):
+def test_the_probe_takes_the_same_codes(tiny_model, workdir, encodings):
     for split in ("train", "test"):
-        run(tiny_run, workdir, split=split, num_images=-1, batch_size=64)
+        run(tiny_model, workdir, split=split, num_images=-1, batch_size=99)
     encodings.clear()
-    config = tiny_config()
-    with config.unlocked():
-        config.tasks.probe.update(epochs=1)
-    method = build(config.method)
-    variables = load_variables(tiny_run, method, make_mesh(devices=jax.local_devices()))
-    base.build("probe", config.tasks.probe, {}).run(method, variables, config, workdir)
-    assert encodings == [64, 64]  # the witness of each split
+    run_task("probe", tiny_model, workdir, epochs=1)
+    assert encodings == [4, 4]  # the fingerprint, for each split
 
 
-def test_more_images_than_there_are_is_refused(tiny_run, workdir):
+def test_in_a_folder_that_is_no_run_nothing_is_kept(tiny_model, tmp_path, encodings):
+    """As inside training, whose previews have no config."""
+    for _ in range(2):
+        assert run(tiny_model, tmp_path / "preview") == {"images": 20, "latent_dim": 8}
+    assert sum(encodings) == 2 * (4 + 20)
+    assert [path.name for path in (tmp_path / "preview" / "encode").iterdir()] == ["metrics.json"]
+
+
+def test_more_images_than_there_are_is_refused(tiny_model, workdir):
     with pytest.raises(UserError, match="9999 images were asked for: split 'test' of 'digits' has 297"):
-        run(tiny_run, workdir, num_images=9999)
+        run(tiny_model, workdir, num_images=9999)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +153,7 @@ def test_more_images_than_there_are_is_refused(tiny_run, workdir):
         ({"split": "tests"}, "tests"),
     ],
 )
-def test_bad_settings_are_refused(fields, message, tiny_run, workdir):
+def test_bad_settings_are_refused(fields, message, tiny_model, workdir):
     with pytest.raises(UserError, match=message):
-        run(tiny_run, workdir, **fields)
+        run(tiny_model, workdir, **fields)
     assert not (workdir / "encode").exists()

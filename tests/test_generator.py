@@ -128,9 +128,9 @@ def test_skip_excitation_gains_lie_between_zero_and_one_and_pool_to_the_base():
 # --- sizes
 
 
-@pytest.mark.parametrize("size, found", [(8, (4, 1)), (28, (7, 2)), (48, (6, 3)), (64, (4, 4)), (448, (7, 6))])
-def test_base_and_doublings_make_up_the_size(size, found):
-    assert base_and_doublings(size) == found
+@pytest.mark.parametrize("size, expected", [(8, (4, 1)), (28, (7, 2)), (48, (6, 3)), (64, (4, 4)), (448, (7, 6))])
+def test_base_and_doublings_make_up_the_size(size, expected):
+    assert base_and_doublings(size) == expected
 
 
 @pytest.mark.parametrize("size", [0, 4, 7, 30, 72, 100, 512])

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from configs import dbae_celeba
+from diffrep_jax import sharding
 from diffrep_jax.methods.base import build
-from diffrep_jax.train import optimizer, sharding
+from diffrep_jax.train import optimizer
 from diffrep_jax.train.state import create_state
 from diffrep_jax.train.step import compile_step, make_train_step
 

@@ -38,8 +38,8 @@ def test_an_array_and_a_folder_are_one_set(save, tmp_path):
 def test_a_zip_is_in_the_order_of_its_names(tmp_path):
     images = {f"{i}.png": scene(i, 20, 12) for i in (10, 9, 2)}
     path = write_zip(tmp_path / "images.zip", {name: encoded(image, "PNG") for name, image in images.items()})
-    found = np.concatenate(joined(path))
-    for got, name in zip(found, ("2.png", "9.png", "10.png"), strict=True):
+    rows = np.concatenate(joined(path))
+    for got, name in zip(rows, ("2.png", "9.png", "10.png"), strict=True):
         np.testing.assert_array_equal(got, np.asarray(images[name]))
 
 

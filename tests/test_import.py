@@ -8,17 +8,19 @@ from importlib import import_module
 import jax
 import numpy as np
 import pytest
-from diffrep_jax.train.checkpoint import load_variables, opened
 
 import diffrep_jax
-from diffrep_jax import config as configs
 from diffrep_jax.methods.base import build
 from diffrep_jax.port import dbae, files
 from diffrep_jax.processes.bridge import VPBridge
+from diffrep_jax.runs import config as run_config
+from diffrep_jax.runs.checkpoint import opened
+from diffrep_jax.runs.layout import Run
+from diffrep_jax.runs.weights import load_variables
 from diffrep_jax.sharding import make_mesh
 from diffrep_jax.tasks import base
 from launch import main
-from tests.tiny import tiny_config
+from tests.tiny import start, tiny_config
 
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (3, 8, 8, 1)).astype(np.float32)
 
@@ -29,7 +31,7 @@ def command(*arguments):
 
 
 def averaged(workdir):
-    method = build(configs.load_run(workdir).method)
+    method = build(run_config.load(workdir).method)
     return load_variables(workdir, method, make_mesh(devices=jax.local_devices()))
 
 
@@ -46,7 +48,7 @@ def exported(tiny_run):
 @pytest.fixture(scope="module")
 def official(tiny_run, tmp_path_factory):
     """The tiny run's weights as the authors would have published them."""
-    section = configs.load_run(tiny_run).method
+    section = run_config.load(tiny_run).method
     tensors = dbae.table(section).to_official(averaged(tiny_run))
     tensors |= dbae.unused(section, tensors)
     path = tmp_path_factory.mktemp("official") / "ema_0.9999_0001234.safetensors"
@@ -72,7 +74,7 @@ def test_an_export_comes_back_to_the_bit(tiny_run, exported, tmp_path):
     assert path.name == "ema_0.99_0000004.safetensors"
     command("--task=import", f"--checkpoint={path}", f"--workdir={tmp_path / 'again'}")  # its config.json lies beside
     assert_same(averaged(tmp_path / "again"), averaged(tiny_run))
-    assert configs.load_run(tmp_path / "again") == configs.load_run(tiny_run)
+    assert run_config.load(tmp_path / "again") == run_config.load(tiny_run)
     with opened(tmp_path / "again") as checkpoints:
         assert checkpoints.latest_step() == 4
 
@@ -119,13 +121,11 @@ def test_the_step_is_in_the_name(name, step, tmp_path):
 
 
 def test_training_goes_on_with_a_fresh_optimizer(imported, tmp_path, caplog):
-    from diffrep_jax.train.loop import train
-
     workdir = tmp_path / "run"
     shutil.copytree(imported, workdir)
     config = tiny_config(total_steps=1236)
     with caplog.at_level(logging.INFO):
-        state = train(build(config.method), config, workdir, None)
+        state = start(config, workdir)
     assert "the optimizer starts afresh" in caplog.text and int(state.step) == 1236
     counts = [
         leaf for path, leaf in jax.tree.leaves_with_path(state.opt_state) if "count" in jax.tree_util.keystr(path)
@@ -141,10 +141,8 @@ def test_training_goes_on_with_a_fresh_optimizer(imported, tmp_path, caplog):
 
 
 def test_a_run_that_is_complete_says_so(imported, caplog):
-    from diffrep_jax.train.loop import train
-
     with caplog.at_level(logging.INFO):
-        state = train(build(tiny_config().method), tiny_config(total_steps=1234), imported, None)
+        state = start(tiny_config(total_steps=1234), imported)
     assert "raise it to train on" in caplog.text and int(state.step) == 1234
 
 
@@ -156,7 +154,7 @@ def test_the_evidence_is_the_error_of_the_skip_connection(imported):
     method = build(tiny_config().method)
     variables = method.init(jax.random.key(0), {"image": IMAGES})  # the U-Net ends in zeros
     keys = jax.random.split(jax.random.key(1), len(IMAGES))
-    found = method.evidence(variables, IMAGES, keys)["sigma_data_end"]
+    found = method.candidate_errors(variables, IMAGES, keys)["sigma_data_end"]
     eps = np.stack([jax.random.normal(key, IMAGES.shape[1:]) for key in keys]).astype(np.float64)
     xT = np.float64(method.endpoint(variables, method.encode(variables, IMAGES)))
     expected = np.zeros((len(IMAGES), 2))
@@ -197,11 +195,12 @@ def test_images_decide_and_the_choice_is_written(official, tmp_path):
         Image.fromarray(np.random.default_rng(i).integers(0, 255, (20, 24, 3), np.uint8)).save(folder / f"{i}.png")
     config = tiny_config()
     task = base.build("import", config.tasks["import"], {"checkpoint": official, "images": folder})
-    numbers = task.run(build(config.method), None, config, tmp_path / "run")
+    task.run(None, Run.at(tmp_path / "run", config))
+    numbers = json.loads((tmp_path / "run" / "import" / "metrics.json").read_text())
     errors = numbers["evidence"]["sigma_data_end"]
     best = float(min(errors, key=errors.__getitem__))
     assert numbers["chosen"] == {"sigma_data_end": best}
-    assert configs.load_run(tmp_path / "run").method.sigma_data_end == best
+    assert run_config.load(tmp_path / "run").method.sigma_data_end == best
 
 
 # Refusals

@@ -104,7 +104,7 @@ MODULES = {
     "encoder": (HalfUNet(6, 8, (1,), 1, (), remat=True), (IMAGE,), {}),
     "generator": (Generator(16, 1, 2), (CODE,), {"train": False}),
     "mlp": (LatentMLP(8, 3, 4), (CODE, TIME), {}),
-    "head": (Head((7, 3), norm=True), (CODE,), {}),
+    "head": (Head((20, 3), norm=True), (CODE,), {}),
 }
 
 

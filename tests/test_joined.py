@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from diffrep_jax import config as configs
-from diffrep_jax.train import joined, optimizer, sharding
+from diffrep_jax import sharding
+from diffrep_jax.train import joined, optimizer
 from tests.tiny import run_python
 
 ADAM = configs.ConfigDict({"name": "adam", "lr": 0.1, "ema_decay": 0.9})
@@ -99,7 +100,8 @@ def test_the_mesh_decides():
 COLLECTIVES = """
 import jax, numpy as np
 from diffrep_jax.methods.base import build
-from diffrep_jax.train import joined, optimizer, sharding
+from diffrep_jax import sharding
+from diffrep_jax.train import joined, optimizer
 from diffrep_jax.train.state import abstract_state
 from diffrep_jax.train.step import compile_step, make_train_step
 from tests.tiny import tiny_config

@@ -10,49 +10,18 @@ from flax import linen as nn
 from scipy.signal import correlate2d
 
 from diffrep_jax.models import layers
-from diffrep_jax.models.attention import attention
-from diffrep_jax.models.convolution import conv, upsample, upsample_conv
+from diffrep_jax.models.convolution import upsample
 from diffrep_jax.models.initialization import initialize
 from diffrep_jax.models.unet import UNet
 from tests.networks import KEY, normal, random_values
 
 
-def compare(ours, theirs, *args, rtol=1e-4):
-    """The values, and the gradients with respect to all arguments, of two functions, relative to the largest number."""
-
-    def results(function):
-        out, pullback = jax.vjp(function, *args)
-        weights = jnp.asarray(np.random.default_rng(9).standard_normal(out.shape), out.dtype)
-        return out, pullback(weights)
-
-    mine, others = jax.jit(lambda: (results(ours), results(theirs)))()
-    for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(others), strict=True):
-        assert a.shape == b.shape and a.dtype == b.dtype
-        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * float(jnp.abs(b).max()))
-
-
 @pytest.mark.parametrize("channels, groups", [(64, 32), (48, 16), (8, 8)])
-@pytest.mark.parametrize("silu", [False, True])
-def test_group_norm_is_flax_group_norm_in_value_and_gradient(channels, groups, silu):
-    ours = layers.GroupNorm(silu=silu)  # 32 groups, or as many as divide the channels
-    theirs = nn.GroupNorm(num_groups=groups, epsilon=1e-5)
+def test_group_norm_has_32_groups_or_as_many_as_divide_the_channels(channels, groups):
     params = {"scale": 1 + normal(channels, seed=2), "bias": normal(channels, seed=3)}
-
-    def reference(params, x, scale_shift):
-        scale, shift = jnp.split(scale_shift[:, None, None], 2, axis=-1)
-        out = theirs.apply({"params": params}, x) * (1 + scale) + shift
-        return out * jax.nn.sigmoid(out) if silu else out
-
-    arguments = params, 0.05 * normal(2, 6, 5, channels) + 0.1, normal(2, 2 * channels, seed=4)
-    compare(lambda params, *args: ours.apply({"params": params}, *args), reference, *arguments)
-
-
-def test_group_norm_does_not_cancel_where_the_mean_is_large():
-    x = np.asarray(normal(1, 16, 16, 4)) + 1000
-    exact = x.astype(np.float64)
-    exact = (exact - exact.mean()) / np.sqrt(exact.var() + 1e-5)
-    params = {"scale": jnp.ones(4), "bias": jnp.zeros(4)}
-    np.testing.assert_allclose(layers.GroupNorm(groups=1).apply({"params": params}, x), exact, atol=1e-3)
+    x = 0.05 * normal(2, 6, 5, channels) + 0.1
+    expected = nn.GroupNorm(num_groups=groups, epsilon=1e-5).apply({"params": params}, x)
+    np.testing.assert_allclose(layers.GroupNorm().apply({"params": params}, x), expected, atol=1e-4)
 
 
 def test_group_norm_is_scaled_by_one_plus_the_first_half_and_shifted_by_the_second():
@@ -62,17 +31,6 @@ def test_group_norm_is_scaled_by_one_plus_the_first_half_and_shifted_by_the_seco
     modulated = layers.GroupNorm().apply(params, x, jnp.concatenate([gain, shift], -1))
     for row in range(2):
         np.testing.assert_allclose(modulated[row], plain[row] * (1 + gain[row]) + shift[row], atol=1e-6)
-
-
-def test_attention_is_jax_attention_in_value_and_gradient():
-    compare(attention, jax.nn.dot_product_attention, *(normal(2, 10, 3, 8, seed=i) for i in range(3)))
-
-
-def test_attention_survives_large_logits():
-    q, k, v = (normal(1, 5, 1, 4, seed=i) for i in range(3))
-    out, pullback = jax.vjp(attention, 1e3 * q, 1e3 * k, v)
-    np.testing.assert_allclose(out, jax.nn.dot_product_attention(1e3 * q, 1e3 * k, v), atol=1e-5)
-    assert all(bool(jnp.isfinite(g).all()) for g in pullback(jnp.ones_like(out)))
 
 
 def test_attention_splits_heads_before_q_k_v_and_adds_its_projection():
@@ -99,25 +57,6 @@ def test_convolution_is_scipys_correlation_with_zeros_outside(size):
         for f in range(4):
             maps = [correlate2d(x[n, :, :, c], params["kernel"][:, :, c, f], mode="same") for c in range(3)]
             np.testing.assert_allclose(out[n, :, :, f], sum(maps) + params["bias"][f], atol=1e-5)
-
-
-def lax_conv(x, kernel):
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])  # the form that the backend prefers
-@pytest.mark.parametrize("size", [1, 3])
-@pytest.mark.parametrize("height, width", [(4, 5), (8, 8), (10, 9)])
-def test_convolutions_are_laxs_in_value_and_gradient(monkeypatch, backend, size, height, width):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    x, kernel = normal(2, height, width, 3), normal(size, size, 3, 5, seed=2)
-    compare(conv, lax_conv, x, kernel)
-    compare(
-        upsample_conv,
-        lambda x, kernel: lax_conv(jax.image.resize(x, (2, 2 * height, 2 * width, 3), "nearest"), kernel),
-        x,
-        kernel,
-    )
 
 
 def test_dense_is_a_matrix_product():

@@ -115,8 +115,8 @@ def equations(function, *args):
 
 
 def convolution_types(function, *args):
-    found = equations(function, *args)
-    return {e.outvars[0].aval.dtype.name for e in found if e.primitive.name == "conv_general_dilated"}
+    traced = equations(function, *args)
+    return {e.outvars[0].aval.dtype.name for e in traced if e.primitive.name == "conv_general_dilated"}
 
 
 def test_bfloat16_computes_the_torso_and_returns_float32():

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from diffrep_jax import samplers
-from diffrep_jax.samplers.driver import normal_noise, sample
+from diffrep_jax.samplers import Sampling, normal_noise
 from tests.gaussian_data import (
     DDPM,
     LEVELS,
@@ -18,6 +17,7 @@ from tests.gaussian_data import (
     images,
     keys,
     moments,
+    solve,
 )
 
 
@@ -30,15 +30,15 @@ def test_churn_keeps_the_marginals(name, ratio):
     xT = jnp.full((n, 1, 1, 1), -0.7)
     mean, std = moments(process, xT, first)
     start = mean + std * jax.random.normal(jax.random.key(5), xT.shape)
-    nodes = np.append(np.linspace(first, last, 201), 0.0)
-    sampler = samplers.build("euler", ratio)
+    nodes = np.linspace(first, last, 201)
+    stepper = Sampling("euler", churn_step_ratio=ratio).stepper()
     noise = normal_noise(keys(n), xT.shape)
-    states = jax.jit(lambda x: sample(sampler, gaussian_problem(process, xT), x, nodes, noise, path=True)[1])(start)
+    out = jax.jit(lambda x: solve(stepper, process, gaussian_problem(process, xT), x, nodes, noise))(start)
     mean, std = (float(jnp.mean(v)) for v in moments(process, xT, last))
-    assert abs(states[-2].mean() - mean) < 0.03 * std
-    assert abs(states[-2].std() / std - 1) < 0.02
+    assert abs(out.mean() - mean) < 0.03 * std
+    assert abs(out.std() / std - 1) < 0.02
     # It is noise that keeps them: the scores at the two ends are no longer the same, as the ODE would have it.
-    assert np.corrcoef(states[0].ravel(), states[-2].ravel())[0, 1] < 0.95
+    assert np.corrcoef(start.ravel(), out.ravel())[0, 1] < 0.95
 
 
 def test_noise_is_standard_normal_and_differs_by_key_and_step():
@@ -54,12 +54,13 @@ def test_noise_is_standard_normal_and_differs_by_key_and_step():
 def test_noise_and_churned_samples_depend_on_the_example_alone():
     all_keys, start = keys(5), images(1, n=5)
     process = PROCESSES["vp"]
-    nodes = samplers.grid("karras", process, 6)
+    how = Sampling("heun", steps=6, churn_step_ratio=0.33)
+    stepper, nodes = how.stepper(), how.nodes(process)
 
     @jax.jit
     def run(x, keys):
         noise = normal_noise(keys, x.shape)
-        return sample(samplers.build("heun", 0.33), gaussian_problem(process, x), x, nodes, noise), noise(2)
+        return solve(stepper, process, gaussian_problem(process, x), x, nodes, noise), noise(2)
 
     rows = np.array([3, 1])
     (whole, whole_noise), (part, part_noise) = run(start, all_keys), run(start[rows], all_keys[rows])
@@ -77,16 +78,16 @@ def test_each_step_draws_its_own_noise_once():
         jax.debug.callback(lambda i: drawn.append(int(i)), step)
         return jnp.zeros((2, 2, 2, 1))
 
-    problem = constant_problem()
-    sample(samplers.build("heun", 0.33), problem, problem.xT, samplers.grid("karras", problem.process, 5), noise)
+    problem, how = constant_problem(), Sampling("heun", steps=5, churn_step_ratio=0.33)
+    solve(how.stepper(), PROCESSES["vp"], problem, problem.xT, how.nodes(PROCESSES["vp"]), noise)
     jax.effects_barrier()
     assert sorted(drawn) == [0, 1, 2, 3, 4]
 
 
 def test_a_stochastic_sampler_asks_for_noise():
-    problem = constant_problem()
+    problem, how = constant_problem(), Sampling("euler", steps=3, churn_step_ratio=0.33)
     with pytest.raises(ValueError, match="noise"):
-        sample(samplers.build("euler", 0.33), problem, problem.xT, samplers.grid("karras", problem.process, 3))
+        solve(how.stepper(), PROCESSES["vp"], problem, problem.xT, how.nodes(PROCESSES["vp"]))
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
@@ -98,8 +99,8 @@ def test_fresh_noise_keeps_the_marginals(name, eta):
     mean, std = moments(process, xT, first)
     start = mean + std * jax.random.normal(jax.random.key(5), xT.shape)
     nodes = np.linspace(first, last, 301)
-    sampler, noise = samplers.build("exponential", eta=eta), normal_noise(keys(n), xT.shape)
-    out = jax.jit(lambda x: sample(sampler, gaussian_problem(process, xT), x, nodes, noise))(start)
+    stepper, noise = Sampling("exponential", eta=eta).stepper(), normal_noise(keys(n), xT.shape)
+    out = jax.jit(lambda x: solve(stepper, process, gaussian_problem(process, xT), x, nodes, noise))(start)
     mean, std = (float(jnp.mean(v)) for v in moments(process, xT, last))
     assert abs(out.mean() - mean) < 0.03 * std
     assert abs(out.std() / std - 1) < 0.025

@@ -6,13 +6,14 @@ import logging
 import jax
 import numpy as np
 import pytest
-from diffrep_jax.train.checkpoint import load_variables, opened
 
 import diffrep_jax
-from diffrep_jax import config as configs
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
 from diffrep_jax.port import ddpm, files, latent_prior, parts, pdae
+from diffrep_jax.runs import config as run_config
+from diffrep_jax.runs.checkpoint import opened
+from diffrep_jax.runs.weights import load_variables
 from diffrep_jax.sharding import make_mesh
 from diffrep_jax.train.init_from import networks_of
 from launch import main
@@ -90,7 +91,7 @@ def refused(capsys, workdir, *arguments):
 
 
 def averaged(workdir, params="ema"):
-    method = build(configs.load_run(workdir).method)
+    method = build(run_config.load(workdir).method)
     return load_variables(workdir, method, make_mesh(devices=jax.local_devices()), params)
 
 
@@ -106,7 +107,7 @@ def test_a_flat_file_without_torch_takes_the_config_yml_too(tmp_path):
     files.write_safetensors(path, autoencoder_tensors())
     run, config = tmp_path / "run", "--config=configs/diti_celeba.py:mode=dual"
     command("--task=import", f"--checkpoint={path}", config, f"--workdir={run}", FLOAT32)
-    assert build(configs.load_run(run).method) == build(SECTIONS["diti"])
+    assert build(run_config.load(run).method) == build(SECTIONS["diti"])
     ours = pdae.table(SECTIONS["diti"]).to_official(averaged(run))
     assert all(np.array_equal(ours[name], x) for name, x in autoencoder_tensors().items())
 
@@ -153,7 +154,7 @@ class TestRuns:
         expected = pdae.table(SECTIONS["pdae"])
         variables = expected.to_variables(autoencoder_tensors(), shapes_of(build(SECTIONS["pdae"])), "x.pt")
         assert_same(averaged(run), variables)
-        config = configs.load_run(run)
+        config = run_config.load(run)
         assert build(config.method) == build(SECTIONS["diti"])
         numbers = json.loads((run / "import" / "metrics.json").read_text())
         assert numbers["step"] == 296_875 and numbers["parts"] == ["ema_encoder", "ema_decoder"]
@@ -177,7 +178,7 @@ class TestRuns:
             assert all(np.array_equal(content[f"ema_{part}"][name].numpy(), x) for name, x in given.items())
         command("--task=import", f"--checkpoint={path}", f"--workdir={tmp_path / 'again'}")
         assert_same(averaged(tmp_path / "again"), averaged(run))
-        assert configs.load_run(tmp_path / "again") == configs.load_run(run)
+        assert run_config.load(tmp_path / "again") == run_config.load(run)
 
     def test_the_weights_that_are_no_average_are_there_if_asked_for(self, checkpoint, tmp_path):
         live = "--config.tasks.import.weights=live"
@@ -193,7 +194,7 @@ class TestRuns:
             tensors("ddpm"), shapes_of(build(SECTIONS["ddpm"])), "x.pt"
         )
         assert_same(averaged(run), variables)
-        assert build(configs.load_run(run).method) == build(SECTIONS["ddpm"])
+        assert build(run_config.load(run).method) == build(SECTIONS["ddpm"])
         method = build(SECTIONS["pdae"])
         networks = networks_of(str(run), method, make_mesh(devices=jax.local_devices()))
         assert_same(networks["unet"], variables["params"]["unet"])
@@ -207,7 +208,7 @@ class TestRuns:
         torch.save({"encoder": {"w": torch.ones(1)}, "ema_latent_denoise_fn": state, "step": 5}, path.with_name("a.pt"))
         run, config = tmp_path / "run", "--config=configs/latent_prior_celeba.py"
         command("--task=import", f"--checkpoint={path.with_name('a.pt')}", config, f"--workdir={run}")
-        section = configs.load_run(run).method
+        section = run_config.load(run).method
         template = averaged(run)
         assert_same(template, latent_prior.table(section).to_variables(tensors("latent"), template, "a.pt"))
         command("--task=export", f"--workdir={run}")
@@ -220,8 +221,12 @@ class TestRuns:
         torch.save({name: torch.from_numpy(x) for name, x in tensors("ddpm").items()}, path)
         shape = [f"--config.method.unet.{name}={value}" for name, value in UNET.items()]
         command(
-            *("--task=import", f"--checkpoint={path}", f"--workdir={tmp_path / 'run'}", FLOAT32, *shape),
             "--config=configs/ddpm_celeba.py",
+            "--task=import",
+            f"--checkpoint={path}",
+            f"--workdir={tmp_path / 'run'}",
+            FLOAT32,
+            *shape,
         )
         assert "unet.heads, unet.head_dim are the config's, no file tells them" in caplog.text
         with opened(tmp_path / "run") as checkpoints:

@@ -16,10 +16,10 @@ def base_yml(tmp_path, **fields):
     return config_yml.read(write(tmp_path / "config.yml", changed(BASE_YML, **fields)))
 
 
-def test_the_base_tells_its_network(tmp_path):
-    told = ddpm.shape(base_yml(tmp_path))
-    assert told == {"image_size": 64, "channels": 3, "unet": UNET}
-    assert {type(x) for x in told["unet"].values()} == {int, float, tuple}  # as in a config
+def test_the_base_determines_its_network(tmp_path):
+    fields = ddpm.shape(base_yml(tmp_path))
+    assert fields == {"image_size": 64, "channels": 3, "unet": UNET}
+    assert {type(x) for x in fields["unet"].values()} == {int, float, tuple}  # as in a config
 
 
 @pytest.mark.parametrize(
@@ -41,23 +41,23 @@ def test_files_of_2022_name_the_data_set_otherwise(tmp_path):
     assert ddpm.shape(base_yml(tmp_path, **old))["image_size"] == 32
 
 
-def test_an_autoencoder_tells_its_shape_and_its_base_the_rest(tmp_path):
-    told = pdae.shape(config_yml.find(official_tree(tmp_path, PDAE_YML)))
-    assert told == {name: SECTIONS["pdae"][name] for name in told}
-    assert set(told) == {"image_size", "channels", "latent_dim", "unet", "encoder"}
+def test_an_autoencoder_determines_its_shape_and_its_base_the_rest(tmp_path):
+    fields = pdae.shape(config_yml.find(official_tree(tmp_path, PDAE_YML)))
+    assert fields == {name: SECTIONS["pdae"][name] for name in fields}
+    assert set(fields) == {"image_size", "channels", "latent_dim", "unet", "encoder"}
 
 
 def test_without_the_base_the_network_stays_and_the_log_says_so(tmp_path, caplog):
-    told = pdae.shape(config_yml.find(official_tree(tmp_path, PDAE_YML, base=None)))
-    assert set(told) == {"image_size", "latent_dim", "encoder"}
+    fields = pdae.shape(config_yml.find(official_tree(tmp_path, PDAE_YML, base=None)))
+    assert set(fields) == {"image_size", "latent_dim", "encoder"}
     assert "../pre-trained-dpms/celeba64/config.yml" in caplog.text and "method.unet is ours" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["FFHQ", "BEDROOM", "HORSE", "CELEBAHQ"])
 def test_encoders_for_128_pixels(tmp_path, name):
     content = changed(PDAE_YML, encoder_config__model=f"{name}Encoder", train_dataset_config__image_size=128)
-    told = pdae.shape(config_yml.find(official_tree(tmp_path, content)))
-    assert told["image_size"] == 128 and told["encoder"]["widths"] == (64, 128, 256, 256, 256)
+    fields = pdae.shape(config_yml.find(official_tree(tmp_path, content)))
+    assert fields["image_size"] == 128 and fields["encoder"]["widths"] == (64, 128, 256, 256, 256)
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def test_encoders_for_128_pixels(tmp_path, name):
         ({"ssl_config__stages": None, "ssl_config__dims_per_stage": None}, "base", np.arange(8, 513, 8)),
     ],
 )
-def test_diti_tells_its_plan(tmp_path, fields, mode, ends):
-    told = diti.shape(config_yml.find(official_tree(tmp_path, changed(DITI_YML, **fields))))
-    method = build(SECTIONS["diti"] | told)
+def test_diti_determines_its_plan(tmp_path, fields, mode, ends):
+    own = diti.shape(config_yml.find(official_tree(tmp_path, changed(DITI_YML, **fields))))
+    method = build(SECTIONS["diti"] | own)
     assert method.mode == mode
     np.testing.assert_array_equal(method.block_ends, ends)
 
 
-def test_a_latent_prior_tells_its_network(tmp_path):
+def test_a_latent_prior_determines_its_network(tmp_path):
     network = {"input_channel": 512, "model_channel": 2048, "num_layers": 10, "time_emb_channel": 64}
     content = {"latent_denoise_fn_config": network | {"use_norm": True, "dropout": 0.0}}
     yml = config_yml.read(write(tmp_path / "config.yml", content))

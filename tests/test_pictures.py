@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from diffrep_jax.pictures import enlarge, labelled_grid, save_gif, save_png
 from PIL import Image, ImageSequence
+
+from diffrep_jax.tasks._pictures import enlarge, labelled_grid, save_gif, save_png
 
 RANDOM = np.random.default_rng(0)
 
@@ -56,7 +57,7 @@ def test_names_stand_left_of_their_rows_and_fit():
     dark = [np.argwhere(label.min(axis=2) < 128) for label in labels]
     for positions in dark:
         assert len(positions) > 10
-        assert abs(positions[:, 0].mean() - 34) < 6  # beside the middle of the row
+        assert abs(positions[:, 0].mean() - 34) < 6  # at the middle of the row
         assert positions[:, 1].min() >= 2 and positions[:, 1].max() <= margin - 2  # not cut
     assert np.ptp(dark[1][:, 1]) > 3 * np.ptp(dark[0][:, 1])
 

@@ -9,10 +9,11 @@ import pytest
 
 import diffrep_jax
 from configs import dbae_celeba, dbae_ffhq
-from diffrep_jax import samplers
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
 from diffrep_jax.port import dbae, files
+from diffrep_jax.runs.layout import Run
+from diffrep_jax.samplers import Sampling
 from diffrep_jax.tasks import base
 from tests import golden
 
@@ -71,12 +72,12 @@ def test_all_names_and_shapes_match(kind, name):
 
 @pytest.mark.parametrize(("kind", "name"), [*CASES.items(), ("large", LARGE)])
 def test_the_shapes_tell_the_config(kind, name):
-    found, config = dbae.infer(golden.manifest(name)), section(kind)
+    inferred, config = dbae.infer(golden.manifest(name)), section(kind)
     for field in ("image_size", "channels", "latent_dim", "stochastic_encoder"):
-        assert found[field] == config[field]
-    assert found["unet"] | {"head_dim": 64, "dropout": 0.0} == dict(config.unet)
-    assert found["encoder"] == dict(config.encoder)
-    assert found["generator"] == dict(config.generator)
+        assert inferred[field] == config[field]
+    assert inferred["unet"] | {"head_dim": 64, "dropout": 0.0} == dict(config.unet)
+    assert inferred["encoder"] == dict(config.encoder)
+    assert inferred["generator"] == dict(config.generator)
     dbae.check(config, golden.manifest(name), name)
 
 
@@ -114,7 +115,7 @@ def test_a_missing_block_is_named():
 
 @pytest.fixture(scope="module", params=CASES)
 def case(request, tmp_path_factory):
-    """(kind, the handle, the official tensors, the golden numbers)."""
+    """(kind, the model, the official tensors, the golden numbers)."""
     kind, folder = request.param, tmp_path_factory.mktemp("golden")
     official = golden.state_dict(golden.manifest(CASES[kind]))
     path = folder / "ema_0.9999_1020000.safetensors"
@@ -122,7 +123,7 @@ def case(request, tmp_path_factory):
     config = configuration(kind)
     with jax.default_matmul_precision("highest"):
         task = base.build("import", config.tasks["import"], {"checkpoint": path})
-        task.run(build(config.method), None, config, folder / "run")
+        task.run(None, Run.at(folder / "run", config))
         path.unlink()
         yield kind, diffrep_jax.load(folder / "run"), official, golden.numbers(CASES[kind])
     shutil.rmtree(folder)
@@ -130,9 +131,8 @@ def case(request, tmp_path_factory):
 
 @pytest.fixture
 def parts(case):
-    """(method, variables) of the handle."""
-    model = case[1]._model
-    return model.method, model.variables
+    """(method, variables) of the model."""
+    return case[1].method, case[1].variables
 
 
 def test_round_trip_is_bitwise(case, parts):
@@ -180,12 +180,12 @@ SAMPLES = [
 @pytest.mark.slow
 def test_samples(case):
     kind, ae, _, expected = case
-    nodes = samplers.grid("karras", ae._model.method.process, 4)
+    nodes = Sampling(steps=4).nodes(ae.method.process)
     np.testing.assert_allclose(nodes, expected["sigmas"], rtol=2e-6)
     for sampler, ratio, tolerance in [rest for case_kind, *rest in SAMPLES if case_kind == kind]:
-        assert samplers.build(sampler, ratio).evaluations(4) == expected[f"nfe_{sampler}_churn{ratio}"]
-        how = {"sampler": sampler, "steps": 4, "churn_step_ratio": ratio, "noise": CHURN_NOISE.swapaxes(0, 1)}
-        out = ae.decode(expected["z"], expected["x_T_full"], **how)
+        how = Sampling(sampler, "karras", 4, ratio)
+        assert how.nfe(ae.method.process) == expected[f"nfe_{sampler}_churn{ratio}"]
+        out = ae.decode(expected["z"], expected["x_T_full"], how, noise=CHURN_NOISE.swapaxes(0, 1))
         assert error(every_fourth(out), expected[f"sample_{sampler}_churn{ratio}"]) < tolerance, (sampler, ratio)
 
 
@@ -195,7 +195,7 @@ def test_samples(case):
 @pytest.fixture(scope="module")
 def trained(case):
     """(|D - x_0|^2 and the weighted one per image, new buffers, gradients) at the golden times."""
-    method, variables = case[1]._model.method, case[1]._model.variables
+    method, variables = case[1].method, case[1].variables
 
     def loss(params, batch_stats, t):
         variables = {"params": params, "batch_stats": batch_stats}

@@ -8,14 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffrep_jax import samplers
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
 from diffrep_jax.models.initialization import initialize
 from diffrep_jax.models.latent_mlp import LatentMLP
 from diffrep_jax.port import ddpm, diti, latent_prior, pdae
+from diffrep_jax.samplers import Sampling, driver, sample
 from diffrep_jax.samplers.drift import Problem
-from diffrep_jax.samplers.driver import sample
 from tests import golden
 
 EXPECTED = golden.numbers("diti_tiny")
@@ -284,16 +283,19 @@ def ddim(request, variables):
     """(prefix of the golden names, nodes up, nodes down, the code, run(x, nodes, z, shift_from))."""
     prefix = request.param
     name, grid, steps = CASES[prefix]
-    method = build(SECTIONS[name])
-    sampler = samplers.build("exponential")
+    method, how = build(SECTIONS[name]), Sampling(grid=grid, steps=steps)
+    stepper = how.stepper()
 
     @jax.jit
-    def run(x, nodes, z=EXPECTED["z"], shift_from=0.0):
+    def solve(x, plan, z, shift_from):
         denoiser = method.mixed_denoiser(variables, [z], [1.0], shift_from)
-        problem = Problem(method.process, lambda x, t: jnp.clip(denoiser(x, t), -1, 1), x)
-        return sample(sampler, problem, x, nodes)
+        problem = Problem(lambda x, t: jnp.clip(denoiser(x, t), -1, 1), x)
+        return sample(stepper, problem, x, plan)
 
-    down, up = (samplers.grid(grid, method.process, steps, encoding) for encoding in (False, True))
+    def run(x, nodes, z=EXPECTED["z"], shift_from=0.0):
+        return solve(x, driver.plan(stepper, method.process, nodes), z, shift_from)
+
+    down, up = (how.nodes(method.process, upward) for upward in (False, True))
     return prefix, up, down, run(X0, up), run
 
 
@@ -327,15 +329,16 @@ def test_decoding_without_the_last_shifts(ddim):
 @pytest.mark.slow
 def test_interpolated_trajectory(variables):
     method = build(SECTIONS["pdae"])
-    problem_of = lambda denoiser: Problem(method.process, lambda x, t: jnp.clip(denoiser(x, t), -1, 1), X0[:1])  # noqa: E731
-    sampler, z = samplers.build("exponential"), EXPECTED["z"]
-    down, up = (samplers.grid("ddim_linspace", method.process, 8, encoding) for encoding in (False, True))
+    problem_of = lambda denoiser: Problem(lambda x, t: jnp.clip(denoiser(x, t), -1, 1), X0[:1])  # noqa: E731
+    how, z = Sampling(grid="ddim_linspace", steps=8), EXPECTED["z"]
+    stepper = how.stepper()
+    down, up = (how.plan(method.process, upward) for upward in (False, True))
 
     @jax.jit
     def run():
-        code = method.invert(variables, X0[:1], z[:1], X0[:1], sampler, up)
+        code = method.invert(variables, X0[:1], z[:1], X0[:1], stepper, up)
         mixed = method.mixed_denoiser(variables, [z[:1], z[1:]], [0.6, 0.4])
-        return sample(sampler, problem_of(mixed), code, down)
+        return sample(stepper, problem_of(mixed), code, down)
 
     assert error(every_second(run()), EXPECTED["traj_interp_a0.4"]) < DECODED
 

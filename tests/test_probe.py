@@ -1,50 +1,42 @@
 """The probe: its heads against least squares and scikit-learn, its numbers against what it saved, its refusals."""
 
 import json
-from importlib import import_module
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from diffrep_jax.train.checkpoint import load_variables
+from PIL import Image
 from scipy.stats import pearsonr
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
-import diffrep_jax
 from diffrep_jax import data
 from diffrep_jax.data.transforms import to_float
 from diffrep_jax.errors import UserError
-from diffrep_jax.methods.base import build
-from diffrep_jax.sharding import make_mesh
-from diffrep_jax.tasks import base, probe
-from diffrep_jax.tasks.probe import fit
-from tests.tiny import tiny_config
+from diffrep_jax.readout.linear import Fit, fit
+from diffrep_jax.tasks import _heads, probe
+from tests.task_runs import run_task
 
 RANDOM = np.random.default_rng(0)
 CODES = RANDOM.normal(size=(300, 6)).astype(np.float32)
 
 
-def last(heads):
-    return {name: np.asarray(values[-1]) for name, values in heads.items()}
-
-
 def test_regression_finds_the_least_squares_solution():
     targets = CODES @ RANDOM.normal(size=(6, 3)) + 0.5 + 0.1 * RANDOM.normal(size=(300, 3))
-    heads = fit(CODES, jnp.asarray(targets), jax.random.key(0), kind="mse", epochs=800, batch_size=300, lr=1e-2)
+    heads = fit(CODES, jnp.asarray(targets), jax.random.key(0), Fit("mse", epochs=800, batch_size=300, lr=1e-2))
     design = np.concatenate([CODES, np.ones((300, 1))], axis=1)
     expected = np.linalg.lstsq(design, targets, rcond=None)[0]
-    np.testing.assert_allclose(last(heads)["kernel"], expected[:-1], atol=1e-3)
-    np.testing.assert_allclose(last(heads)["bias"], expected[-1], atol=1e-3)
+    np.testing.assert_allclose(heads.kernel[-1], expected[:-1], atol=1e-3)
+    np.testing.assert_allclose(heads.bias[-1], expected[-1], atol=1e-3)
 
 
 def test_classification_finds_the_logistic_regression():
     labels = (CODES @ RANDOM.normal(size=(6, 2)) + RANDOM.normal(size=(300, 2)) > 0).astype(np.float32)
-    heads = fit(CODES, jnp.asarray(labels), jax.random.key(0), kind="bce", epochs=1500, batch_size=300, lr=1e-2)
+    heads = fit(CODES, jnp.asarray(labels), jax.random.key(0), Fit("bce", epochs=1500, batch_size=300, lr=1e-2))
     for i in range(2):
         model = LogisticRegression(C=np.inf, max_iter=1000).fit(CODES, labels[:, i])
-        np.testing.assert_allclose(last(heads)["kernel"][:, i], model.coef_[0], atol=2e-2)
+        np.testing.assert_allclose(heads.kernel[-1][:, i], model.coef_[0], atol=2e-2)
 
 
 def test_an_epoch_takes_every_example_once():
@@ -52,26 +44,21 @@ def test_an_epoch_takes_every_example_once():
     targets = jnp.asarray(CODES @ np.ones((6, 1), np.float32))
 
     def steps_of(batch_size):
-        return fit(CODES, targets, jax.random.key(0), kind="mse", epochs=2, batch_size=batch_size, lr=1e-4)
+        return fit(CODES, targets, jax.random.key(0), Fit("mse", epochs=2, batch_size=batch_size, lr=1e-4))
 
-    whole = np.asarray(steps_of(300)["kernel"])
+    whole = np.asarray(steps_of(300).kernel)
     np.testing.assert_allclose(np.abs(whole[1] - whole[0]), 1e-4, rtol=0.05)
     # Far from the optimum all steps go the same way: as many times lr as there are batches, 3 of 128 or less.
-    parts = np.asarray(steps_of(128)["kernel"])
+    parts = np.asarray(steps_of(128).kernel)
     np.testing.assert_allclose(np.abs(parts[1] - parts[0]), 3e-4, rtol=0.05)
 
 
-def run(tiny_run, out, **fields):
-    config = tiny_config()
-    with config.unlocked():
-        config.tasks.probe.update(fields)
-    method = build(config.method)
-    variables = load_variables(tiny_run, method, make_mesh(devices=jax.local_devices()))
-    return base.build("probe", config.tasks.probe, {}).run(method, variables, config, out)
+def run(model, out, **fields):
+    return run_task("probe", model, out, **fields)[0]
 
 
-def test_the_numbers_are_those_of_the_saved_heads(tiny_run, tmp_path):
-    numbers = run(tiny_run, tmp_path, epochs=3)
+def test_the_numbers_are_those_of_the_saved_heads(tiny_model, tmp_path):
+    numbers = run(tiny_model, tmp_path, epochs=3, encode_batch_size=99)
     assert set(numbers) == {"classes_ap", "attributes_r", "attributes_mse"}
     report = json.loads((tmp_path / "probe" / "metrics.json").read_text())
     assert report["images"] == {"train": 1350, "validation": 150, "test": 297}
@@ -79,42 +66,40 @@ def test_the_numbers_are_those_of_the_saved_heads(tiny_run, tmp_path):
     assert report["held_out"] == {"validation": 0.1}
     test = data.open_dataset("digits", split="test", image_size=8, channels=1, attributes=True)
     examples = [test[i] for i in range(len(test))]
-    codes = diffrep_jax.load(tiny_run).encode(to_float(np.stack([example["image"] for example in examples])))
+    codes = tiny_model.encode(to_float(np.stack([example["image"] for example in examples])))
     for part in ("classes", "attributes"):
-        with np.load(tmp_path / "probe" / f"{part}.npz") as head:
-            outputs = codes @ head["kernel"] + head["bias"]
-            names = head["names"].tolist()
-        for i, name in enumerate(names):
+        head = _heads.read(tmp_path / "probe" / f"{part}_digits.npz")
+        outputs = codes @ head.kernel + head.bias
+        assert head.dataset == "digits" and head.trained_by == "probe"
+        assert head.kind == {"classes": "bce", "attributes": "mse"}[part]
+        np.testing.assert_allclose(head.fingerprint, tiny_model.fingerprint(), rtol=1e-4, atol=1e-5)
+        for i, name in enumerate(head.names):
             if part == "classes":
                 expected = average_precision_score([example["label"] == i for example in examples], outputs[:, i])
-                found = report["classes"]["each"]["ap"][name]
+                value = report["classes"]["each"]["ap"][name]
             else:
                 expected = pearsonr(outputs[:, i], [example["attributes"][i] for example in examples])[0]
-                found = report["attributes"]["each"]["r"][name]
-            np.testing.assert_allclose(found, expected, atol=1e-4)
+                value = report["attributes"]["each"]["r"][name]
+            np.testing.assert_allclose(value, expected, atol=1e-4)
     np.testing.assert_allclose(numbers["classes_ap"], np.mean(list(report["classes"]["each"]["ap"].values())))
     assert report["classes"]["official"]["mean"]["ap"] >= numbers["classes_ap"]
 
 
-def test_more_images_than_there_are_is_refused(tiny_run, tmp_path):
+def test_more_images_than_there_are_is_refused(tiny_model, tmp_path):
     with pytest.raises(UserError, match="9999 images were asked for: split 'train' of 'digits' has 1500"):
-        run(tiny_run, tmp_path, num_images=9999)
+        run(tiny_model, tmp_path, num_images=9999)
 
 
-def test_a_data_set_without_labels_is_refused(tiny_run, tmp_path, monkeypatch):
-    from PIL import Image
-
+def test_a_data_set_without_labels_is_refused(tiny_model, tmp_path, monkeypatch):
     for i in range(8):
         Image.new("L", (8, 8), 30 * i).save(tmp_path / f"{i}.png")
     monkeypatch.setenv("DIFFREP_DATA", str(tmp_path))
     with pytest.raises(UserError, match="'folder' has no labels to probe for"):
-        run(tiny_run, tmp_path / "out", dataset="folder")
+        run(tiny_model, tmp_path / "out", dataset="folder")
 
 
-def test_where_there_is_one_split_a_fifth_is_held_out(tiny_run, tmp_path, monkeypatch):
+def test_where_there_is_one_split_a_fifth_is_held_out(tiny_model, tmp_path, monkeypatch):
     """As published, CelebA-HQ has but one; the heads that were saved were not taught what they are judged on."""
-    from PIL import Image
-
     names = [f"a{i}" for i in range(40)]
     rows = [f"{i}.png {' '.join('1' if (i + k) % 2 else '-1' for k in range(40))}" for i in range(30)]
     for i in range(30):
@@ -123,23 +108,22 @@ def test_where_there_is_one_split_a_fifth_is_held_out(tiny_run, tmp_path, monkey
     monkeypatch.setenv("DIFFREP_DATA", str(tmp_path))
     taught = []
     monkeypatch.setattr(probe, "fit", lambda codes, *a, **k: taught.append(np.asarray(codes)) or fit(codes, *a, **k))
-    run(tiny_run, tmp_path / "out", dataset="celebahq", epochs=2)
+    run(tiny_model, tmp_path / "out", dataset="celebahq", epochs=2)
     report = json.loads((tmp_path / "out" / "probe" / "metrics.json").read_text())
     assert report["images"] == {"train": 21, "test": 6, "validation": 3}
     assert report["held_out"] == {"test": 0.2, "validation": 0.1}
     whole = data.open_dataset("celebahq", split="test", image_size=8, channels=1, data_dir=tmp_path)
-    codes = diffrep_jax.load(tiny_run).encode(to_float(np.stack([whole[i]["image"] for i in range(30)])))
+    codes = tiny_model.encode(to_float(np.stack([whole[i]["image"] for i in range(30)])))
     apart = np.abs(codes[:, None] - taught[0][None]).max(-1).min(1)
     assert (apart < 1e-5).sum() == 21
 
 
-def test_an_unknown_data_set_is_refused(tiny_run, tmp_path):
+def test_an_unknown_data_set_is_refused(tiny_model, tmp_path):
     with pytest.raises(UserError, match="'digit' .*tasks.probe.dataset|Did you mean 'digits'"):
-        run(tiny_run, tmp_path, dataset="digit")
+        run(tiny_model, tmp_path, dataset="digit")
 
 
 def test_an_attribute_that_no_test_image_has_is_left_out_of_the_mean():
-    judge = import_module("diffrep_jax.tasks.probe")._judge
     targets = np.array([[0, 1], [0, 0], [0, 1]], np.float32)
-    values = judge("bce", RANDOM.normal(size=(3, 2)), targets)["ap"]
+    values = probe._judge("bce", RANDOM.normal(size=(3, 2)), targets)["ap"]
     assert np.isnan(values[0]) and np.isfinite(values[1])

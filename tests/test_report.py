@@ -11,10 +11,11 @@ from diffrep_jax.report import charts, run_sections, values
 from diffrep_jax.report.collect import collect
 from diffrep_jax.report.html import page
 from diffrep_jax.report.markdown import markdown
+from diffrep_jax.runs.layout import Run
 from diffrep_jax.tasks import base
 from launch import hooks, main
 from tests import made_run
-from tests.report_parts import TASKS, blocks, told
+from tests.report_parts import TASKS, blocks, report_of
 from tests.tiny import tiny_config
 
 
@@ -28,15 +29,15 @@ def ffhq(tmp_path_factory):
 
 def test_an_empty_run_names_the_command_of_each_section(tmp_path):
     run = made_run.digits_run(tmp_path / "my run")
-    commands = [block["command"] for block in blocks(told(run), "missing")]
+    commands = [block["command"] for block in blocks(report_of(run), "missing")]
     assert {command.rpartition("--task=")[2] for command in commands} == set(TASKS) - {"report"}
     assert all(command.startswith(f"python launch/main.py '--workdir={run}'") for command in commands)
-    assert blocks(told(run, tasks=()), "missing")[0]["command"].endswith(
+    assert blocks(report_of(run, tasks=()), "missing")[0]["command"].endswith(
         "--task=probe"
     )  # what this version lacks is not asked
 
 
-def test_numbers_from_before_the_newest_checkpoint_are_told_apart(tmp_path):
+def test_numbers_from_before_the_newest_checkpoint_are_marked(tmp_path):
     run = made_run.celeba_run(tmp_path / "run")
     made_run.write(run / "reconstruct" / "metrics.json", {"mse": 0.1} | made_run.DECODED)
     assert collect(run).earlier == frozenset()
@@ -45,16 +46,16 @@ def test_numbers_from_before_the_newest_checkpoint_are_told_apart(tmp_path):
     os.utime(run / "checkpoints" / "2000", (now + 100, now + 100))
     os.utime(run / "reconstruct" / "metrics.json", (now + 200, now + 200))
     assert collect(run).earlier == {"probe", "probe/lfw"}
-    warnings = [block for block in blocks(told(run), "missing") if "before the newest checkpoint" in block["text"]]
+    warnings = [block for block in blocks(report_of(run), "missing") if "before the newest checkpoint" in block["text"]]
     assert [block["command"].rpartition(" ")[2] for block in warnings] == ["--config.tasks.probe.dataset=lfw"]
 
 
 def test_every_measure_of_evaluate_is_drawn(ffhq):
-    drawn = {block["caption"]: block["lines"] for block in blocks(told(ffhq), "chart")}
+    drawn = {block["caption"]: block["lines"] for block in blocks(report_of(ffhq), "chart")}
     assert {"mse", "psnr", "ssim", "lpips"} <= drawn.keys() and "fid" not in drawn
     assert drawn["mse"].keys() == {"euler", "heun", "exponential, inverted 100"}
     assert drawn["mse"]["heun"][0] == [19, made_run.evaluation()["rows"][4]["mse"]]
-    assert any("fid: not measured. No weights" in block["text"] for block in blocks(told(ffhq), "text"))
+    assert any("fid: not measured. No weights" in block["text"] for block in blocks(report_of(ffhq), "text"))
 
 
 def test_long_curves_are_thinned_to_means():
@@ -69,7 +70,11 @@ def test_long_curves_are_thinned_to_means():
 def test_charts_put_points_where_their_values_are():
     """The ends of a line lie at the ends of the axes; ten times as much is half of the way to a hundred times."""
     chart = {
-        **{"caption": "c", "x": "x", "log_x": True, "log_y": False, "dots": True},
+        "caption": "c",
+        "x": "x",
+        "log_x": True,
+        "log_y": False,
+        "dots": True,
         "lines": {"a": [[1, 5], [10, 6], [100, 9]]},
     }
     circles = re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', charts.line_chart(chart))
@@ -95,9 +100,9 @@ def test_wall_time_is_that_of_the_lines_after_each_start(tmp_path):
         made_run.START | {"began": t, "from_step": s} for t, s in ((began, 0), (began + 85, 400), (began + 900, 800))
     ]
     made_run.write(run / "run.json", {"starts": starts})
-    found = collect(run)
-    assert [start["seconds"] for start in found.starts] == [80, 75, None]  # lines come each 10 s, until 160
-    assert found.seconds == 155
+    collected = collect(run)
+    assert [start["seconds"] for start in collected.starts] == [80, 75, None]  # lines come each 10 s, until 160
+    assert collected.seconds == 155
 
 
 @pytest.mark.parametrize(
@@ -113,7 +118,7 @@ def test_a_preview_is_reported_with_the_run_that_it_is_of(tmp_path):
     preview = run / "previews" / "step_00000500"
     made_run.write(preview / "reconstruct" / "metrics.json", {"mse": 0.5} | made_run.DECODED)
     made_run.write(run / "reconstruct" / "metrics.json", {"mse": 0.1} | made_run.DECODED)
-    document = told(preview)
+    document = report_of(preview)
     assert document["title"].startswith("run, step_00000500: ") and "at step 500." in document["summary"]
     assert document["tiles"][0]["value"] == "0.5"
     assert any(block["lines"].get("loss") for block in blocks(document, "chart"))
@@ -140,7 +145,8 @@ def test_the_command_writes_the_three_of_them(tmp_path, caplog):
     [
         ("probe/metrics.json", '{"classes": ', "probe/metrics.json cannot be read .*--task=probe again"),
         ("probe/metrics.json", "[1]", "probe/metrics.json holds no object"),
-        ("run.json", "{}", "run.json cannot be read"),
+        ("run.json", "{}", "run.json has no list of starts; restore it or delete it"),
+        ("run.json", '{"starts": ', "run.json cannot be read .*restore it or delete it"),
     ],
 )
 def test_what_cannot_be_read_is_refused_and_the_old_report_stays(name, content, message, tmp_path, capsys):
@@ -172,8 +178,8 @@ def test_inside_training_it_comes_last_and_on_the_first_process_alone(tmp_path, 
     with config.unlocked():
         for name in ("probe", "reconstruct", "report"):
             config.tasks[name].every_steps = 5
-    found = hooks.task_hooks(None, config, tmp_path, None)
-    assert [hook.name for hook in found] == ["probe", "reconstruct", "report"] and found[-1].due(10)
+    due = hooks.task_hooks(None, Run.at(tmp_path, config), None)
+    assert [hook.name for hook in due] == ["probe", "reconstruct", "report"] and due[-1].due(10)
 
     run = made_run.digits_run(tmp_path / "run")
     made_run.write(run / "previews" / "step_00000005" / "reconstruct" / "metrics.json", {"mse": 0.5})
@@ -186,7 +192,7 @@ def test_inside_training_it_comes_last_and_on_the_first_process_alone(tmp_path, 
     class State:
         averaged = None
 
-    hook = hooks.TaskHook("report", base.build("report", {"every_steps": 5}, {}), None, config, run)
+    hook = hooks.TaskHook("report", base.build("report", {"every_steps": 5}, {}), None, Run.at(run, config))
     monkeypatch.setattr(hooks, "is_first", lambda: False)
     hook(5, State(), Board())
     assert not written

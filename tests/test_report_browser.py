@@ -19,7 +19,7 @@ WIDTHS = {"phone": 390, "desk": 1280}
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")
 
-# What a reader gets, told by the browser itself once everything has been drawn
+# What a reader gets, as the browser itself sees it once everything has been drawn
 LOOK = """<script>addEventListener("load", () => {
   document.querySelectorAll("details").forEach(d => { d.open = true; });
   const box = e => e.getBoundingClientRect();

@@ -15,7 +15,7 @@ from diffrep_jax.report import values
 from diffrep_jax.report.html import page
 from diffrep_jax.report.markdown import markdown
 from tests import made_run
-from tests.report_parts import Page, blocks, told
+from tests.report_parts import Page, blocks, report_of
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +28,12 @@ def ffhq(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ffhq_page(ffhq):
-    return page(told(ffhq), ffhq)
+    return page(report_of(ffhq), ffhq)
 
 
 def test_the_page_nests_and_holds_everything_that_it_shows(ffhq_page):
-    found = Page(ffhq_page)
-    images = found.all("img")
+    read = Page(ffhq_page)
+    images = read.all("img")
     assert len(images) == 6 and all(image["alt"] for image in images)
     for image in images:
         kind, _, data = image["src"].partition(";base64,")
@@ -42,21 +42,21 @@ def test_the_page_nests_and_holds_everything_that_it_shows(ffhq_page):
             assert picture.size == (int(image["width"]), int(image["height"]))
             assert f"data:image/{picture.format.lower()}" == kind
     loading = {"src", "href", "srcset", "data", "poster", "action", "xlink:href"}
-    loads = [v for _, attributes in found.elements for k, v in attributes.items() if k in loading]
+    loads = [v for _, attributes in read.elements for k, v in attributes.items() if k in loading]
     assert all(value.startswith(("data:image/", "#")) for value in loads)
     assert not re.search(r"url\(|@import|https?://|<script|<link|<iframe", ffhq_page)
-    ids = [attributes["id"] for _, attributes in found.elements if "id" in attributes]
+    ids = [attributes["id"] for _, attributes in read.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
-    assert {a["href"][1:] for a in found.all("a")} == set(ids)  # each section has its link
+    assert {a["href"][1:] for a in read.all("a")} == set(ids)  # each section has its link
 
 
 def test_the_page_is_for_all_readers(ffhq_page):
-    found = Page(ffhq_page)
-    assert found.all("html")[0]["lang"] == "en" and "width=device-width" in ffhq_page
-    assert [tag for tag, _ in found.headings].count("h1") == 1
-    assert {tag for tag, _ in found.headings} == {"h1", "h2"}
-    assert len(found.all("table")) >= 10 and len(found.all("main")) == 1
-    for svg in found.all("svg"):
+    read = Page(ffhq_page)
+    assert read.all("html")[0]["lang"] == "en" and "width=device-width" in ffhq_page
+    assert [tag for tag, _ in read.headings].count("h1") == 1
+    assert {tag for tag, _ in read.headings} == {"h1", "h2"}
+    assert len(read.all("table")) >= 10 and len(read.all("main")) == 1
+    for svg in read.all("svg"):
         assert svg["role"] == "img" and svg["aria-label"].startswith("Chart: ")
     assert "prefers-color-scheme: dark" in ffhq_page
 
@@ -68,7 +68,7 @@ def test_a_page_stays_below_three_megabytes_and_says_what_was_reduced(tmp_path, 
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(run / "reconstruct" / "small.png")
     large, small = 2.5e6, 1e3
     assert (run / "reconstruct" / "grid.png").stat().st_size > large
-    text = page(told(run), run)
+    text = page(report_of(run), run)
     assert len(text) < 3e6
     images = Page(text).all("img")
     assert [image["src"][:15] for image in images] == ["data:image/jpeg", "data:image/png;"]
@@ -83,7 +83,7 @@ def test_a_damaged_picture_is_an_error_that_names_it(tmp_path):
     whole = (run / "reconstruct" / "grid.png").read_bytes()
     (run / "reconstruct" / "grid.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"grid\.png cannot be read .*--task=reconstruct again"):
-        page(told(run), run)
+        page(report_of(run), run)
 
 
 def test_names_are_shown_and_never_markup(tmp_path):
@@ -94,11 +94,11 @@ def test_names_are_shown_and_never_markup(tmp_path):
     made_run.write(run / "probe" / "metrics.json", report)
     made_run.write(run / "evaluate" / "metrics.json", {"rows": [], "missing": {"fid": evil}})
     made_run.write(run / "interpolate" / "metrics.json", {"first": evil})
-    found = Page(page(told(run), run))
-    assert all(attributes == {} for attributes in found.all("b"))
-    shown = "".join(found.words)
+    read = Page(page(report_of(run), run))
+    assert all(attributes == {} for attributes in read.all("b"))
+    shown = "".join(read.words)
     assert shown.count(evil) >= 4
-    text = markdown(told(run), run, run / "report")
+    text = markdown(report_of(run), run, run / "report")
     assert "<b>" not in re.sub(r"```.*?```", "", text, flags=re.S)
     assert r'&lt;b&gt;&amp;"\|\*x\*' in text
 
@@ -112,7 +112,7 @@ def shown_numbers(text):
 
 
 def test_markdown_tells_the_words_and_numbers_of_the_page(ffhq):
-    document = told(ffhq)
+    document = report_of(ffhq)
     for section in document["sections"]:
         section["blocks"] = [block for block in section["blocks"] if block["kind"] not in ("chart", "picture")]
     words = " ".join(Page(page(document, ffhq)).words)
@@ -124,7 +124,7 @@ def test_markdown_tells_the_words_and_numbers_of_the_page(ffhq):
 
 
 def test_markdown_tables_have_cells_for_all_columns_and_pictures_their_files(ffhq):
-    text = markdown(told(ffhq), ffhq, ffhq / "report")
+    text = markdown(report_of(ffhq), ffhq, ffhq / "report")
     tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.M)
     assert len(tables) > 10
     for table in tables:
@@ -135,7 +135,7 @@ def test_markdown_tables_have_cells_for_all_columns_and_pictures_their_files(ffh
 
 
 def test_json_holds_the_values_and_is_valid(ffhq):
-    document = json.loads(json.dumps(told(ffhq), allow_nan=False))
+    document = json.loads(json.dumps(report_of(ffhq), allow_nan=False))
     table = next(block for block in blocks(document, "table") if "Table 2: Reconstruction of" in block["caption"])
     values = {row[0]: row[1:] for row in table["rows"]}
     assert [cell["value"] for cell in values["DBAE (stochastic encoder)"]] == [512, 0.920, 0.094, 4.81e-3]
@@ -150,7 +150,7 @@ def test_what_is_not_a_number_is_a_dash(ffhq, ffhq_page):
     assert re.search(r"<span>Attribute_3</span>.*?<b>–</b>", ffhq_page)
     assert re.search(r"<dt>informativeness</dt><dd>–</dd>", ffhq_page)
     assert not re.search(r"\bNaN\b|\bnan\b|\bNone\b|\binf\b", " ".join(Page(ffhq_page).words))
-    assert "| Attribute\\_3 | – |" in markdown(told(ffhq), ffhq, ffhq)
+    assert "| Attribute\\_3 | – |" in markdown(report_of(ffhq), ffhq, ffhq)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_values_are_written_for_readers(value, shown):
 
 
 def test_json_is_also_for_programs(ffhq):
-    document = json.loads(json.dumps(told(ffhq)))
+    document = json.loads(json.dumps(report_of(ffhq)))
     mse = [one for one in document["measured"] if one["measure"] == "reconstruction_mse"]
     assert [one["settings"]["evaluations"] for one in mse] == [10, 20, 50, 100, 19, 39, 99, 199, 100, 100]
     assert document["run"]["config"]["method"]["name"] == "dbae" and len(document["run"]["starts"]) == 2

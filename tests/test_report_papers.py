@@ -8,7 +8,7 @@ from diffrep_jax.report.collect import collect
 from diffrep_jax.report.markdown import markdown
 from diffrep_jax.report.measured import AS_PUBLISHED, INFERRED, THIS, WAYS, measured
 from tests import made_run
-from tests.report_parts import blocks, told
+from tests.report_parts import blocks, report_of
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +26,13 @@ def protocol(comparison, measure, which=THIS):
 
 
 def test_the_published_protocol_is_recognised(ffhq):
-    found = comparisons(ffhq)
-    probes = protocol(found["Linear probes of models of FFHQ 128 x 128"], "AP on CelebA")
+    compared = comparisons(ffhq)
+    probes = protocol(compared["Linear probes of models of FFHQ 128 x 128"], "AP on CelebA")
     assert probes["same"] and probes["differences"] == []
     assert probes["value"] == pytest.approx(
         np.nanmean(list(made_run.celeba_probe()["attributes"]["each"]["ap"].values()))
     )
-    faces = found["Reconstruction of CelebA-HQ by models of FFHQ 128 x 128"]
+    faces = compared["Reconstruction of CelebA-HQ by models of FFHQ 128 x 128"]
     assert protocol(faces, "MSE")["same"]
     assert protocol(faces, "MSE")["settings"]["evaluations"] == 100  # of eight rows the one with the paper's settings
     assert protocol(faces, "SSIM")["differences"] == [
@@ -65,18 +65,18 @@ def test_an_inferred_endpoint_is_a_row_of_its_own_and_files_are_nobodys(ffhq):
     assert (protocol(samples, "FID")["value"], protocol(samples, "FID")["same"]) == (12.5, True)
 
 
-def test_each_difference_is_told(tmp_path, ffhq):
+def test_each_difference_is_named(tmp_path, ffhq):
     run = made_run.celeba_run(tmp_path / "run", "encoder=stochastic")
-    found = comparisons(run)["Linear probes of models of CelebA 64 x 64"]
-    assert protocol(found, "r on LFW")["differences"] == [
+    compared = comparisons(run)["Linear probes of models of CelebA 64 x 64"]
+    assert protocol(compared, "r on LFW")["differences"] == [
         "split that picks the epoch: validation here, test in the paper",
         "training images: 256,000 here, 261,000,000 for the paper's own models",
     ]
-    official = protocol(found, "r on LFW", AS_PUBLISHED)
-    assert official["value"] == pytest.approx(protocol(found, "r on LFW")["value"] + 0.001)
+    official = protocol(compared, "r on LFW", AS_PUBLISHED)
+    assert official["value"] == pytest.approx(protocol(compared, "r on LFW")["value"] + 0.001)
     assert len(official["differences"]) == 1
-    assert [column.name for column in found["missing"]] == ["AP on CelebA"]
-    assert found["table"]["rows"][found["table"]["marked"][0]][0] == "DBAE (stochastic encoder)"
+    assert [column.name for column in compared["missing"]] == ["AP on CelebA"]
+    assert compared["table"]["rows"][compared["table"]["marked"][0]][0] == "DBAE (stochastic encoder)"
 
     other = made_run.probed("celebahq", "attributes", {"ap": np.full(40, 0.5)}, [str(i) for i in range(40)], epochs=3)
     made_run.write(run / "probe" / "metrics.json", other | {"images": {"test": 300}})
@@ -100,20 +100,20 @@ def test_a_setting_that_was_not_recorded_is_a_difference(tmp_path):
 
 def test_digits_have_no_published_numbers(tmp_path):
     run = made_run.digits_run(tmp_path / "run")
-    text = markdown(told(run), run, run)
+    text = markdown(report_of(run), run, run)
     assert "There are no published numbers for models of digits at 16 x 16." in text
     assert compare.fitting(collect(run)) == []
     assert text.count("DBAE-d") == 3  # the papers' tables are at the end
 
 
-def test_probes_of_several_data_sets_are_beside_the_papers_together(tmp_path):
+def test_probes_of_several_data_sets_stand_next_to_the_papers_together(tmp_path):
     run = made_run.celeba_run(tmp_path / "run")
     for name, report in (("celeba", made_run.celeba_probe()), ("lfw", made_run.lfw_probe())):
         made_run.write(run / "probe" / "metrics.json", report)
         made_run.write(run / "probe" / f"metrics_{name}.json", report)
-    found = comparisons(run)["Linear probes of models of CelebA 64 x 64"]
-    rows = {row[0]: row[1:] for row in found["table"]["rows"]}
+    compared = comparisons(run)["Linear probes of models of CelebA 64 x 64"]
+    rows = {row[0]: row[1:] for row in compared["table"]["rows"]}
     ap, r = made_run.celeba_probe()["attributes_ap"], made_run.lfw_probe()["attributes_r"]
-    assert rows[THIS][:2] == pytest.approx([ap, r]) and not found["missing"]
-    assert len(blocks(told(run), "bars")) == 3
-    assert [tile["note"] for tile in told(run)["tiles"]][:2] == ["probe of celeba", "probe of lfw"]
+    assert rows[THIS][:2] == pytest.approx([ap, r]) and not compared["missing"]
+    assert len(blocks(report_of(run), "bars")) == 3
+    assert [tile["note"] for tile in report_of(run)["tiles"]][:2] == ["probe of celeba", "probe of lfw"]

@@ -98,9 +98,9 @@ def test_what_holds_no_images_is_refused(tmp_path):
     (tmp_path / "text" / "x.txt").touch()
     for path, message in (
         ("two", "There is only a.zip, b.zip in .*: give the zip that is meant with --data_dir"),
-        ("empty.zip", "holds no images"),
+        ("empty.zip", "holds no images, but 1 .txt:"),
         ("broken.zip", "does not open as a zip"),
-        ("text", "no LMDB, zip, TFDS data set or image at all in"),
+        ("text", "no LMDB, zip, tar, npz, TFDS data set or image at all in .*, which holds 1 .txt:"),
     ):
         with pytest.raises(UserError, match=message) as caught:
             open_source(tmp_path / path)

@@ -9,10 +9,12 @@ import optax
 import pytest
 
 from diffrep_jax import config as configs
+from diffrep_jax import sharding
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods import base as methods
-from diffrep_jax.methods import optimizer, sharding
 from diffrep_jax.methods import parameters as frozen
+from diffrep_jax.methods.ssl import self_supervised
+from diffrep_jax.train import optimizer
 from diffrep_jax.train.state import create_state
 from diffrep_jax.train.step import make_train_step
 from tests.ssl_toy import SIMCLR, SIMSIAM, Toy, normal
@@ -48,7 +50,7 @@ def test_the_whole_batch_of_views_counts_once_whatever_the_microbatches(section)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), parts.params, whole.params)
 
 
-def test_the_weight_scales_what_is_added_and_the_loss_is_told_without_it():
+def test_the_weight_scales_what_is_added_and_the_loss_is_logged_without_it():
     _, plain, plain_metrics = step_of(SIMCLR, views=False)
     _, one, metrics = step_of(SIMCLR)
     _, two, _ = step_of(SIMCLR | {"weight": 1.0})
@@ -110,18 +112,18 @@ def test_the_heads_optimizer_is_the_configs():
 
 def test_views_that_devices_cannot_share_are_refused():
     mesh = jax.sharding.AbstractMesh((4, 1), ("data", "fsdp"))
-    sharding.check_views(8, mesh)
-    with pytest.raises(
-        UserError, match="batch of 6 views does not divide by the mesh of 4.*config.method.ssl.batch_size"
-    ):
-        sharding.check_views(6, mesh)
+    views = self_supervised(SIMCLR | {"batch_size": 6}).views
+    field = views.place.removeprefix("config.")
+    with pytest.raises(UserError, match="config.method.ssl.batch_size=6 does not divide by the mesh of 4"):
+        sharding.check_divides(views.batch_size, mesh, field)
 
 
 DEVICES = """
 import jax, numpy as np
 from diffrep_jax import config as configs
 from diffrep_jax.methods.base import freeze
-from diffrep_jax.train import optimizer, sharding
+from diffrep_jax import sharding
+from diffrep_jax.train import optimizer
 from diffrep_jax.train.state import create_state
 from diffrep_jax.train.step import compile_step, make_train_step
 from tests.ssl_toy import SIMCLR, SIMSIAM, Toy
@@ -138,7 +140,7 @@ for section in (SIMCLR, SIMSIAM):
     for _ in range(3):
         state, metrics = compiled(state, batch)
         norms = [float(np.linalg.norm(leaf)) for leaf in jax.tree.leaves(state.params)]
-        print("told", float(metrics["loss"]), float(metrics["loss_ssl"]), float(metrics["grad_norm"]), sum(norms))
+        print("values", float(metrics["loss"]), float(metrics["loss_ssl"]), float(metrics["grad_norm"]), sum(norms))
 """
 
 
@@ -147,8 +149,8 @@ def test_eight_devices_compare_as_one():
     outputs = {}
     for devices, fsdp in ((1, 1), (8, 2)):
         output = run_python(DEVICES.replace("FSDP", str(fsdp)), devices=devices)
-        told = [line.split()[1:] for line in output.splitlines() if line.startswith("told")]
-        outputs[devices] = np.array(told, float)
+        printed = [line.split()[1:] for line in output.splitlines() if line.startswith("values")]
+        outputs[devices] = np.array(printed, float)
     assert outputs[1].shape == (6, 4)
     np.testing.assert_allclose(outputs[8], outputs[1], rtol=1e-5)
     assert np.ptp(outputs[1][:3, 1]) > 1e-4  # three different steps

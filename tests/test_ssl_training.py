@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 
 from configs import pdae_digits
-from diffrep_jax import config as configs
-from diffrep_jax import data
+from diffrep_jax import data, sharding
+from diffrep_jax.inference.open import open_run
 from diffrep_jax.methods.base import build
+from diffrep_jax.runs import config as run_config
+from diffrep_jax.runs.layout import Run
+from diffrep_jax.runs.weights import load_variables
 from diffrep_jax.tasks import base as tasks
-from diffrep_jax.train import checkpoint, init_from, optimizer, sharding
-from diffrep_jax.train.loop import train
+from diffrep_jax.train import init_from, optimizer
 from diffrep_jax.train.state import abstract_state
 from diffrep_jax.train.step import example_keys
 from tests.ssl_toy import normal
+from tests.tiny import start
 
 
 def tiny(module, variant="", **train_settings):
@@ -40,7 +43,7 @@ def run(config, folder, **train_settings):
     config = config.copy_and_resolve_references().unlock()
     config.train.update(train_settings)
     with mock.patch.object(init_from, "networks_of", lambda *_: {}):
-        return train(build(config.method), config.lock(), folder, None)
+        return start(config.lock(), folder)
 
 
 def lines(folder):
@@ -55,8 +58,8 @@ def whole(tmp_path_factory):
 
 
 def test_the_loss_begins_at_its_step_and_falls_into_the_log(whole):
-    told = [("loss_ssl" in line, line["step"]) for line in lines(whole[0])]
-    assert told == [(False, 1), (False, 2), (True, 3), (True, 4), (True, 5)]
+    logged = [("loss_ssl" in line, line["step"]) for line in lines(whole[0])]
+    assert logged == [(False, 1), (False, 2), (True, 3), (True, 4), (True, 5)]
     assert all(np.isfinite(list(line.values())).all() for line in lines(whole[0]))
 
 
@@ -86,7 +89,7 @@ def test_before_the_start_nothing_is_different(tmp_path):
 
 def test_afterwards_encoder_and_heads_have_moved_and_the_base_has_not(whole):
     folder, state = whole
-    method = build(configs.load_run(folder).method)
+    method = build(run_config.load(folder).method)
     start = method.init(jax.random.key(0), {"image": jnp.zeros((1, 8, 8, 1))})["params"]
     jax.tree.map(np.testing.assert_array_equal, state.params["unet"], start["unet"])
     for name in ("encoder", "ssl"):
@@ -106,7 +109,7 @@ def test_without_weight_there_are_no_heads_and_no_second_loader(tmp_path, monkey
     assert "loss_ssl" not in lines(tmp_path)[0]
 
 
-def test_without_main_weight_the_own_loss_is_told_and_counts_nothing():
+def test_without_main_weight_the_own_loss_is_logged_and_counts_nothing():
     config = tiny(pdae_digits, "ssl=simclr").unlock()
     values, images = {}, np.tanh(normal(4, 8, 8, 1))
     for main_weight in (1.0, 0.5, 0.0):
@@ -125,12 +128,12 @@ def test_an_exported_run_comes_back_with_its_heads_and_the_official_file_is_with
 
     written = {}
     monkeypatch.setattr(files, "write_torch", lambda path, content: written.update(content))
-    config = configs.load_run(whole[0])
+    config = run_config.load(whole[0])
     method, mesh = build(config.method), sharding.make_mesh()
-    variables = checkpoint.load_variables(whole[0], method, mesh)
-    tasks.build("export", config.tasks.export, {}).run(method, variables, config, whole[0])
+    variables = load_variables(whole[0], method, mesh)
+    tasks.build("export", config.tasks.export, {}).run(open_run(whole[0]), Run.at(whole[0], config))
     assert written and not any("projector" in name for name in written)
     (exported,) = (whole[0] / "export").glob("*.safetensors")
     task = tasks.build("import", config.tasks["import"], {"checkpoint": exported})
-    task.run(method, None, configs.load_run(whole[0]), tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, checkpoint.load_variables(tmp_path, method, mesh), variables)
+    task.run(None, Run.at(tmp_path, run_config.load(whole[0])))
+    jax.tree.map(np.testing.assert_array_equal, load_variables(tmp_path, method, mesh), variables)

@@ -3,34 +3,25 @@
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
-from diffrep_jax.train.checkpoint import load_variables
 from PIL import Image
 
 import diffrep_jax
-from diffrep_jax import config as configs
 from diffrep_jax import data
 from diffrep_jax.errors import UserError
-from diffrep_jax.inference import Inference
+from diffrep_jax.inference.model import Model
 from diffrep_jax.methods.base import build
+from diffrep_jax.samplers import Sampling
 from diffrep_jax.sharding import make_mesh
 from diffrep_jax.tasks import base
+from tests.task_runs import run_task
 from tests.tiny import tiny_config
 
 
-def run_task(name, workdir, out, **settings):
-    """Run a task on the run in `workdir`; (its numbers, its output folder)."""
-    config = configs.load_run(workdir)
-    with config.unlocked():
-        config.tasks[name].update(settings)
-    method = build(config.method)
-    variables = load_variables(workdir, method, make_mesh())
-    return base.build(name, config.tasks[name], {}).run(method, variables, config, out), out / name
-
-
-def test_reconstruct_reports_the_errors_of_the_arrays_it_writes(tiny_run, tmp_path):
-    numbers, folder = run_task("reconstruct", tiny_run, tmp_path, num_images=10, batch_size=4)
+def test_reconstruct_reports_the_errors_of_the_arrays_it_writes(tiny_model, tmp_path):
+    numbers, folder = run_task("reconstruct", tiny_model, tmp_path, num_images=10)
     arrays = np.load(folder / "arrays.npz")
     dataset = data.open_dataset("digits", split="test", image_size=8, channels=1)
     np.testing.assert_array_equal(arrays["images"], np.stack([dataset[i]["image"] for i in range(10)]))
@@ -45,42 +36,46 @@ def test_reconstruct_reports_the_errors_of_the_arrays_it_writes(tiny_run, tmp_pa
     assert picture.std() > 20  # not a grey square
 
 
-def test_reconstructions_do_not_depend_on_the_batch_size(tiny_run, tmp_path):
-    """Also with churn, whose noise goes by image; the last batch is padded."""
-    churn = {"churn_step_ratio": 0.33, "num_images": 7}
-    _, one = run_task("reconstruct", tiny_run, tmp_path / "a", batch_size=7, **churn)
-    _, two = run_task("reconstruct", tiny_run, tmp_path / "b", batch_size=3, **churn)
+def test_reconstructions_do_not_depend_on_the_batch_size(tiny_model, tmp_path):
+    """Also with churn, whose noise goes by image; the last batch is short."""
+    churn = {"num_images": 6, "sampling": {"churn_step_ratio": 0.33}}
+    _, one = run_task("reconstruct", tiny_model, tmp_path / "a", batch_size=4, **churn)
+    _, two = run_task("reconstruct", tiny_model, tmp_path / "b", batch_size=2, **churn)
     a, b = np.load(one / "arrays.npz"), np.load(two / "arrays.npz")
     np.testing.assert_allclose(a["codes"], b["codes"], rtol=1e-4, atol=1e-5)
     assert np.abs(a["reconstructions"].astype(int) - b["reconstructions"]).max() <= 1
-    _, other = run_task("reconstruct", tiny_run, tmp_path / "c", batch_size=7, seed=1, **churn)
+    _, other = run_task(
+        "reconstruct", tiny_model, tmp_path / "c", batch_size=4, **churn | {"sampling": churn["sampling"] | {"seed": 1}}
+    )
     assert np.abs(a["reconstructions"].astype(int) - np.load(other / "arrays.npz")["reconstructions"]).max() > 1
 
 
-def test_interpolation_runs_from_one_reconstruction_to_the_other(tiny_run, tmp_path):
-    _, reconstructed = run_task("reconstruct", tiny_run, tmp_path, num_images=6)
-    _, folder = run_task("interpolate", tiny_run, tmp_path, first="1", second="5", points=5, gif=True)
+def test_interpolation_runs_from_one_reconstruction_to_the_other(tiny_model, tmp_path):
+    _, reconstructed = run_task("reconstruct", tiny_model, tmp_path, num_images=6)
+    _, folder = run_task("interpolate", tiny_model, tmp_path, first="1", second="5", points=4, gif=True)
     whole, strip = np.load(reconstructed / "arrays.npz"), np.load(folder / "arrays.npz")
     for point, index in ((0, 1), (-1, 5)):
         assert np.abs(strip["images"][point].astype(int) - whole["reconstructions"][index]).max() <= 1
     np.testing.assert_allclose(np.diff(strip["codes"], axis=0).std(0), 0, atol=1e-5)  # equal steps
     distinct = len({image.tobytes() for image in strip["images"]})  # Pillow joins frames that are equal
     assert Image.open(folder / "interpolation.gif").n_frames >= distinct
-    assert Image.open(folder / "strip.png").width > 7 * 64
+    assert Image.open(folder / "strip.png").width > 6 * 64
 
 
-def test_interpolate_takes_image_files(tiny_run, tmp_path):
+def test_interpolate_takes_image_files(tiny_model, tmp_path):
     dataset = data.open_dataset("digits", split="test", image_size=8, channels=1)
     path = tmp_path / "with space é.png"
     Image.fromarray(dataset[3]["image"][:, :, 0]).save(path)
-    _, by_file = run_task("interpolate", tiny_run, tmp_path / "file", first=str(path), second="5")
-    _, by_index = run_task("interpolate", tiny_run, tmp_path / "index", first="3", second="5")
+    _, by_file = run_task("interpolate", tiny_model, tmp_path / "file", first=str(path), second="5", points=4)
+    _, by_index = run_task("interpolate", tiny_model, tmp_path / "index", first="3", second="5", points=4)
     a, b = np.load(by_file / "arrays.npz"), np.load(by_index / "arrays.npz")
     np.testing.assert_array_equal(a["images"], b["images"])
 
 
-def test_more_images_than_there_are_means_all_of_them(tiny_run, tmp_path, caplog):
-    numbers, folder = run_task("reconstruct", tiny_run, tmp_path, num_images=1000, batch_size=100, sampler="euler")
+def test_more_images_than_there_are_means_all_of_them(tiny_model, tmp_path, caplog):
+    numbers, folder = run_task(
+        "reconstruct", tiny_model, tmp_path, num_images=1000, batch_size=99, sampling={"sampler": "euler"}
+    )
     assert json.loads((folder / "metrics.json").read_text())["images"] == 297
     assert "has only 297 images" in caplog.text
 
@@ -90,19 +85,19 @@ def test_more_images_than_there_are_means_all_of_them(tiny_run, tmp_path, caplog
     [
         ("reconstruct", {"num_images": 0}, "num_images 0"),
         ("reconstruct", {"split": "tset"}, "tset"),
-        ("reconstruct", {"sampler": "huen"}, "Did you mean 'heun'"),
-        ("reconstruct", {"grid": "karas"}, "Did you mean 'karras'"),
-        ("reconstruct", {"churn_step_ratio": 1.0}, "1.0 is outside"),
-        ("reconstruct", {"steps": 0}, "steps 0"),
-        ("reconstruct", {"batch_size": 0}, "batch_size 0"),
+        ("reconstruct", {"sampling": {"sampler": "huen"}}, "Did you mean 'heun'"),
+        ("reconstruct", {"sampling": {"grid": "karas"}}, "Did you mean 'karras'"),
+        ("reconstruct", {"sampling": {"churn_step_ratio": 1.0}}, "1.0 is outside"),
+        ("reconstruct", {"sampling": {"steps": 0}}, "steps 0"),
+        ("reconstruct", {"batch_size": 0}, "tasks.reconstruct.batch_size is 0"),
         ("interpolate", {"points": 1}, "points 1"),
         ("interpolate", {"first": "nowhere.png"}, "nowhere.png"),
         ("interpolate", {"first": "297"}, "297"),
     ],
 )
-def test_bad_settings_are_refused_before_anything_is_written(task, settings, message, tiny_run, tmp_path):
+def test_bad_settings_are_refused_before_anything_is_written(task, settings, message, tiny_model, tmp_path):
     with pytest.raises(UserError, match=message):
-        run_task(task, tiny_run, tmp_path, **settings)
+        run_task(task, tiny_model, tmp_path, **settings)
     assert not list(tmp_path.rglob("*.png"))
 
 
@@ -129,23 +124,23 @@ def test_every_task_file_has_the_protocol():
 class TestLoad:
     """The Python interface: `diffrep_jax.load(run)`."""
 
-    @pytest.fixture(scope="class")
-    def ae(self, tiny_run):
-        return diffrep_jax.load(tiny_run)
+    @pytest.fixture
+    def ae(self, tiny_model):
+        return tiny_model
 
     @pytest.fixture(scope="class")
     def pixels(self):
         dataset = data.open_dataset("digits", split="test", image_size=8, channels=1)
-        return np.stack([dataset[i]["image"] for i in range(3)])
+        return np.stack([dataset[i]["image"] for i in range(4)])
 
     def test_uint8_and_float_images_give_one_code(self, ae, pixels):
         z = ae.encode(pixels)
-        assert (z.shape, z.dtype, ae.latent_dim, ae.image_size) == ((3, 8), np.float32, 8, 8)
+        assert (z.shape, z.dtype, ae.latent_dim, ae.image_size) == ((4, 8), np.float32, 8, 8)
         np.testing.assert_array_equal(ae.encode(pixels / np.float32(127.5) - 1), z)
         assert np.abs(z[0] - z[1]).max() > 1e-4
 
-    def test_decode_is_the_reconstruct_task(self, ae, pixels, tiny_run, tmp_path):
-        _, folder = run_task("reconstruct", tiny_run, tmp_path, num_images=3)
+    def test_decode_is_the_reconstruct_task(self, ae, pixels, tmp_path):
+        _, folder = run_task("reconstruct", ae, tmp_path, num_images=4)
         out = ae.decode(ae.encode(pixels), sampler="heun", steps=2)
         assert out.dtype == np.float32 and out.min() >= -1 and out.max() <= 1
         expected = np.load(folder / "arrays.npz")["reconstructions"]
@@ -159,13 +154,13 @@ class TestLoad:
 
     def test_noise_may_be_given(self, ae, pixels):
         z = ae.encode(pixels)
-        noise = np.zeros((3, 2, 8, 8, 1), np.float32)
-        quiet = ae.decode(z, steps=2, churn_step_ratio=0.3, noise=noise)
-        assert np.abs(quiet - ae.decode(z, steps=2, churn_step_ratio=0.3)).max() > 1e-4
+        noise = np.zeros((4, 2, 8, 8, 1), np.float32)
+        quiet = ae.decode(z, steps=2, churn_step_ratio=0.33, noise=noise)
+        assert np.abs(quiet - ae.decode(z, steps=2, churn_step_ratio=0.33)).max() > 1e-4
         loud = noise.copy()
         loud[1] = 3 * np.random.default_rng(0).standard_normal(noise.shape[1:])
-        moved = np.abs(ae.decode(z, steps=2, churn_step_ratio=0.3, noise=loud) - quiet).max((1, 2, 3))
-        assert moved[1] > 1e-3 and moved[0] == moved[2] == 0  # noise belongs to its image
+        moved = np.abs(ae.decode(z, steps=2, churn_step_ratio=0.33, noise=loud) - quiet).max((1, 2, 3))
+        assert moved[1] > 1e-3 and moved[0] == moved[2] == moved[3] == 0  # noise belongs to its image
 
     def test_denoise_is_unclipped_and_ends_at_the_image(self, ae, pixels):
         """At t_min the denoiser is close to its input, whatever the weights: c_skip is near 1 there."""
@@ -174,9 +169,10 @@ class TestLoad:
         out = ae.denoise(3 * x, 1e-4, z, ae.endpoint(z))
         np.testing.assert_allclose(out, 3 * x, atol=0.05)
 
-    def test_live_and_averaged_weights_differ(self, tiny_run, pixels):
-        live = diffrep_jax.load(tiny_run, params="live").encode(pixels)
-        assert np.abs(live - diffrep_jax.load(tiny_run).encode(pixels)).max() > 1e-5
+    def test_live_and_averaged_weights_differ(self, ae, tiny_run, pixels):
+        live = diffrep_jax.load(tiny_run, weights="live").encode(pixels)
+        assert np.abs(live - ae.encode(pixels)).max() > 1e-5
+        np.testing.assert_array_equal(diffrep_jax.load(tiny_run, weights="ema").encode(pixels), ae.encode(pixels))
 
     def test_what_does_not_fit_is_refused_by_name(self, ae, pixels, tiny_run, tmp_path):
         z = np.zeros((2, 8), np.float32)
@@ -192,22 +188,21 @@ class TestLoad:
             (lambda: ae.decode(z, x[:1]), r"x_T has the shape \(1, 8, 8, 1\)"),
             (lambda: ae.decode(z, steps=3, noise=np.zeros((2, 2, 8, 8, 1))), "noise has the shape"),
             (lambda: ae.decode(z, sampler="hun"), "Did you mean 'heun'"),
+            (lambda: ae.decode(z, step=3), "'step'. Did you mean 'steps'"),
             (lambda: ae.denoise(x, 1.5, z, x), "1.5 .*outside"),
             (lambda: diffrep_jax.load(tmp_path), "No config.json"),
-            (lambda: diffrep_jax.load(tiny_run, params="best"), "'best'"),
+            (lambda: diffrep_jax.load(tiny_run, weights="best"), "'best'"),
         ]:
             with pytest.raises(UserError, match=message):
                 call()
 
     def test_a_stochastic_encoder_answers_its_mean_or_a_draw(self):
-        import jax
-
         config = tiny_config()
         with config.unlocked():
             config.method.stochastic_encoder = True
         method = build(config.method)
         variables = jax.device_put(method.init(jax.random.key(0), {"image": np.zeros((1, 8, 8, 1))}))
-        model = Inference(method, variables, make_mesh())
+        model = Model(method, variables, make_mesh(), Sampling())
         x = np.zeros((4, 8, 8, 1), np.float32)
         noise = np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)
         mean, up, down = model.encode(x), model.encode(x, noise), model.encode(x, -noise)

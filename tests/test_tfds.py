@@ -1,6 +1,7 @@
 """TFDS data sets, prepared here as array_record without TensorFlow: images, splits, labels; one trains end to end."""
 
 import io
+import json
 import pickle
 import shutil
 import sys
@@ -154,6 +155,51 @@ def test_what_is_no_image_data_set_or_not_array_record_is_refused(data_dir, tmp_
     assert tfds.builder_from_directory(copy).info.file_format.value == "tfrecord"
     with pytest.raises(UserError, match="has the format tfrecord: prepare it again with file_format='array_record'"):
         request("celeba", tmp_path / "x", "train")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("tensorflow_datasets.core.features.image_feature.Image", "hostile.Image", "names the Python class 'hostile"),
+        ("tensorflow_datasets.core.features.image_feature", "tensorflow_datasets.core.hostile", "which is not one of"),
+        ('"pythonClassName"', '"python_class_name"', None),
+        ("{", "[" * 100_000, "is no list of features"),
+        ("{", "", "is no list of features"),
+        ('"pythonClassName"', '"className"', "does not open"),
+    ],
+)
+def test_features_of_other_modules_are_not_imported(data_dir, tmp_path, monkeypatch, old, new, message):
+    (tmp_path / "hostile.py").write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    version = shutil.copytree(data_dir / "celeb_a" / "2.0.0", tmp_path / "celeb_a" / "2.0.0")
+    text = (version / "features.json").read_text()
+    assert old in text
+    (version / "features.json").write_text(text.replace(old, new, 1))
+    if message is None:
+        assert len(open_source(tmp_path)) == sum(SIZES.values())
+    else:
+        with pytest.raises(UserError, match=message) as caught:
+            open_source(tmp_path)
+        assert "\n" not in str(caught.value)
+    (version / "features.json").write_text(json.dumps({"type": "hostile.Image", "content": {}}))  # the old form
+    with pytest.raises(UserError, match="names the Python class 'hostile.Image'"):
+        open_source(tmp_path)
+    assert not (tmp_path / "it-ran").exists()
+
+
+def test_a_damaged_data_set_is_one_line(data_dir, tmp_path):
+    version = shutil.copytree(data_dir / "celeb_a" / "2.0.0", tmp_path / "celeb_a" / "2.0.0")
+    whole = (version / "dataset_info.json").read_text()
+    for text in ("", "{", "[]", whole.replace("2.0.0", "two"), whole.replace('"shardLengths"', '"lengths"')):
+        (version / "dataset_info.json").write_text(text)
+        with pytest.raises(UserError, match="celeb_a/2.0.0' does not open") as caught:
+            open_source(tmp_path)
+        assert "\n" not in str(caught.value)
+    (version / "dataset_info.json").write_text(whole)
+    for file in version.glob("*train*array_record*"):
+        file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(UserError):
+        request("celeba", tmp_path, "train")[0]
 
 
 def test_it_trains_end_to_end(data_dir, tmp_path, tiny_run):  # whose compiled step is used again

@@ -15,21 +15,23 @@ import optax
 import pytest
 
 from diffrep_jax import config as configs
+from diffrep_jax import sharding
 from diffrep_jax.errors import UserError
-from diffrep_jax.methods.base import build
+from diffrep_jax.methods.base import Base, build
 from diffrep_jax.models import layers
-from diffrep_jax.train import checkpoint, optimizer, provenance, sharding
-from diffrep_jax.train.loop import train
+from diffrep_jax.runs import checkpoint, layout, provenance
+from diffrep_jax.train import optimizer
+from diffrep_jax.train.settings import Settings
 from diffrep_jax.train.state import TrainState, abstract_state, create_state
 from diffrep_jax.train.step import ema_decay_at, example_keys, make_train_step
 from diffrep_jax.train.writer import Writer
-from tests.tiny import run_python, tiny_config
+from tests.tiny import run_python, start, tiny_config
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
 @dataclasses.dataclass(frozen=True)
-class Linear:
+class Linear(Base):
     """A method without batch norm: mean |dropout(x) W - x|^2 plus noise drawn per example."""
 
     image_size: int = 4
@@ -127,11 +129,9 @@ def test_keys_differ_by_seed_step_and_example():
 @pytest.mark.slow
 def test_resumed_training_is_bitwise_the_uninterrupted_one(tmp_path):
     """5 steps against 2 + resume + 3, with dropout, flips and an epoch boundary inside."""
-    whole = train(build(tiny_config().method), tiny_config(total_steps=5), tmp_path / "whole", None)
-    first = tiny_config(total_steps=2)
-    train(build(first.method), first, tmp_path / "parts", None)
-    second = tiny_config(total_steps=5)
-    resumed = train(build(second.method), second, tmp_path / "parts", None)
+    whole = start(tiny_config(total_steps=5), tmp_path / "whole")
+    start(tiny_config(total_steps=2), tmp_path / "parts")
+    resumed = start(tiny_config(total_steps=5), tmp_path / "parts")
     for path, leaf in jax.tree.leaves_with_path(whole):
         twin = resumed
         for key in path:
@@ -149,7 +149,8 @@ def test_resumed_training_is_bitwise_the_uninterrupted_one(tmp_path):
 DEVICES = """
 import jax, numpy as np
 from diffrep_jax.methods.base import build
-from diffrep_jax.train import optimizer, sharding
+from diffrep_jax import sharding
+from diffrep_jax.train import optimizer
 from diffrep_jax.train.state import create_state
 from diffrep_jax.train.step import compile_step, make_train_step
 from tests.tiny import tiny_config
@@ -200,7 +201,7 @@ def test_fsdp_rule_splits_the_largest_axis_that_divides():
 def test_nan_loss_stops_with_a_message_and_keeps_the_last_good_checkpoint(tmp_path):
     config = tiny_config(total_steps=2, checkpoint_every=1)
     method = build(config.method)
-    train(method, config, tmp_path, None)
+    start(config, tmp_path)
 
     @dataclasses.dataclass(frozen=True)
     class Broken:
@@ -216,7 +217,7 @@ def test_nan_loss_stops_with_a_message_and_keeps_the_last_good_checkpoint(tmp_pa
             return loss * jnp.nan, metrics | {"loss": loss * jnp.nan}, stats
 
     with pytest.raises(UserError, match="loss is nan at step 3.*Lower config.optim.lr"):
-        train(Broken(), tiny_config(total_steps=6, checkpoint_every=1), tmp_path, None)
+        start(tiny_config(total_steps=6, checkpoint_every=1), tmp_path, method=Broken())
     with checkpoint.opened(tmp_path) as checkpoints:
         assert checkpoints.latest_step() == 2
 
@@ -232,7 +233,7 @@ def test_sigterm_saves_and_leaves(tmp_path):
     config = tiny_config(total_steps=50)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as stop:
-        train(build(config.method), config, tmp_path, None, [Terminate()])
+        start(config, tmp_path, [Terminate()])
     assert stop.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is before
     with checkpoint.opened(tmp_path) as checkpoints:
@@ -241,7 +242,7 @@ def test_sigterm_saves_and_leaves(tmp_path):
 
 def test_max_minutes_ends_a_run_early(tmp_path):
     config = tiny_config(total_steps=1000, max_minutes=1e-6)
-    state = train(build(config.method), config, tmp_path, None)
+    state = start(config, tmp_path)
     assert int(state.step) == 1
     with checkpoint.opened(tmp_path) as checkpoints:
         assert checkpoints.latest_step() == 1
@@ -253,39 +254,40 @@ def small_state(step=0, value=1.0):
 
 
 def test_checkpoints_keep_the_last_and_every_mth(tmp_path):
-    with checkpoint.opened(tmp_path, keep_last=2, keep_every=4) as checkpoints:
+    with checkpoint.opened(tmp_path, 2, 4, writer=True) as checkpoints:
         for step in range(1, 8):
-            checkpoints.save(step, small_state(step, value=float(step)))
+            checkpoints.save(step, small_state(step, value=float(step)).parts())
     kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit())
     assert kept == [4, 6, 7]
     with checkpoint.opened(tmp_path) as checkpoints:
-        restored = checkpoints.restore(small_state())
+        restored = TrainState(**checkpoints.restore(small_state().parts()))
     assert int(restored.step) == 7
     np.testing.assert_array_equal(restored.opt_state[0]["a"]["kernel"], np.full((2, 3), 7.0))
 
 
 def test_a_checkpoint_that_does_not_fit_names_the_leaf(tmp_path):
-    with checkpoint.opened(tmp_path) as checkpoints:
-        checkpoints.save(1, small_state(1))
+    with checkpoint.opened(tmp_path, writer=True) as checkpoints:
+        checkpoints.save(1, small_state(1).parts())
     other = small_state().replace(params={"a": {"kernel": jnp.ones((2, 4))}})
     with checkpoint.opened(tmp_path) as checkpoints, pytest.raises(UserError) as error:
-        checkpoints.restore(other)
+        checkpoints.restore(other.parts())
     assert "params.a.kernel" in str(error.value) and "(2, 3)" in str(error.value) and "(2, 4)" in str(error.value)
 
 
 def test_an_unfinished_save_is_ignored(tmp_path):
-    with checkpoint.opened(tmp_path, keep_last=2) as checkpoints:
-        checkpoints.save(1, small_state(1))
+    with checkpoint.opened(tmp_path, 2, writer=True) as checkpoints:
+        checkpoints.save(1, small_state(1).parts())
     left = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
     (left / "params").mkdir(parents=True)
-    with checkpoint.opened(tmp_path, keep_last=2) as checkpoints:
+    with checkpoint.opened(tmp_path) as checkpoints:
         assert checkpoints.latest_step() == 1
-        assert int(checkpoints.restore(small_state()).step) == 1
+        assert int(checkpoints.restore(small_state().parts())["step"]) == 1
+    assert left.exists()  # a reader deletes nothing
 
 
 def test_no_checkpoint_is_an_error_that_says_so(tmp_path):
     with checkpoint.opened(tmp_path) as checkpoints, pytest.raises(UserError, match="No checkpoint in .*train first"):
-        checkpoints.restore(small_state())
+        checkpoints.restore(small_state().parts())
 
 
 def test_abstract_state_is_the_real_ones_shape():
@@ -300,11 +302,31 @@ def test_abstract_state_is_the_real_ones_shape():
 
 @pytest.mark.parametrize(
     ("batch", "microbatch", "message"),
-    [(10, 4, "batch_size 10 does not divide by train.microbatch_size 4"), (0, 1, "must be >= 1")],
+    [
+        (10, 4, "batch_size 10 does not divide by train.microbatch_size 4"),
+        (0, 1, "config.train.batch_size is 0; use 1 or more"),
+        (4, 0, "config.train.microbatch_size is 0; use 1 or more"),
+    ],
 )
 def test_batches_that_do_not_divide_are_refused(batch, microbatch, message):
     with pytest.raises(UserError, match=message):
-        sharding.check_batch(batch, microbatch, sharding.make_mesh())
+        Settings(batch_size=batch, microbatch_size=microbatch)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("keep_last", 0), ("keep_last", -1), ("log_every", 0), ("checkpoint_every", -5), ("max_minutes", float("nan"))],
+)
+def test_training_settings_that_make_no_sense_are_refused(field, value):
+    with pytest.raises(UserError, match=f"config.train.{field} is {value}"):
+        Settings(**{field: value})
+
+
+def test_a_batch_that_devices_cannot_share_is_refused():
+    mesh = jax.sharding.AbstractMesh((4, 1), ("data", "fsdp"))
+    sharding.check_divides(8, mesh, "train.batch_size")
+    with pytest.raises(UserError, match="config.train.batch_size=6 does not divide by the mesh of 4"):
+        sharding.check_divides(6, mesh, "train.batch_size")
 
 
 def test_a_mesh_that_does_not_fit_is_refused():
@@ -341,14 +363,14 @@ def test_what_made_a_run_is_recorded(tmp_path):
     """Each start is an entry; those whose steps are all done again go, as their lines do."""
     mesh = sharding.make_mesh()
     for step in (0, 3, 5, 3):
-        provenance.record_start(tmp_path, step, mesh)
+        provenance.record_start(tmp_path, step, mesh, data={}, changed={})
     starts = provenance.starts(tmp_path)
     assert [start["from_step"] for start in starts] == [0, 3]
-    told = starts[-1]
-    assert (told["platform"], told["devices"], told["processes"]) == (jax.default_backend(), jax.device_count(), 1)
-    assert told["device"] == jax.devices()[0].device_kind and told["versions"]["jax"] == jax.__version__
-    assert abs(told["began"] - time.time()) < 600
-    assert [path.name for path in tmp_path.iterdir()] == [provenance.FILE_NAME]
+    start = starts[-1]
+    assert (start["platform"], start["devices"], start["processes"]) == (jax.default_backend(), jax.device_count(), 1)
+    assert start["device"] == jax.devices()[0].device_kind and start["versions"]["jax"] == jax.__version__
+    assert abs(start["began"] - time.time()) < 600
+    assert [path.name for path in tmp_path.iterdir()] == [layout.STARTS]
 
 
 def git(folder, *arguments):
@@ -368,9 +390,18 @@ def test_the_commit_is_that_of_the_checkout_and_of_nothing_around_it(tmp_path, m
     assert provenance.software()["commit"] is None  # a repository that surrounds it
     git(package.parent, "add", ".")
     git(package.parent, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "first")
-    told = provenance.software()
-    assert told["commit"] == git(package.parent, "rev-parse", "HEAD") and told["modified"] is False
+    software = provenance.software()
+    assert software["commit"] == git(package.parent, "rev-parse", "HEAD") and software["modified"] is False
     (package / "__init__.py").write_text("1")
     assert provenance.software()["modified"] is True
     monkeypatch.setenv("PATH", "")
     assert provenance.software()["commit"] is None  # no git at all
+
+
+def test_pixels_and_their_floats_train_alike(images):
+    """Bit for bit, in the batch and in its micro-batches."""
+    pixels = np.random.default_rng(5).integers(0, 256, images.shape, np.uint8)
+    floats = pixels / np.float32(127.5) - np.float32(1)
+    for microbatches in (1, 4):
+        (_, bytes_, _), (_, floats_, _) = (linear_step(microbatches, batch) for batch in (pixels, floats))
+        jax.tree.map(np.testing.assert_array_equal, bytes_, floats_)

@@ -7,9 +7,9 @@ import threading
 import numpy as np
 import pytest
 
-from diffrep_jax import weights
 from diffrep_jax.errors import UserError
 from diffrep_jax.port import files
+from diffrep_jax.tasks import _weights as weights
 from tests import perceptual
 
 TENSORS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "more": np.zeros(2, np.float32)}

@@ -43,7 +43,7 @@ def open_dataset(
     """The data set `name`, read at [image_size, image_size, channels].
 
     data_dir: what `sources.open_source` opens, or the files of `datasets/<name>.py`; when None, the environment
-    variable DIFFREP_DATA.
+    variable DIFFREP_DATA. "~" and environment variables in it are replaced.
     attributes: whether examples also have "attributes"; without it, files of attributes are not looked at.
     Raises UserError on an unknown name or split, and when there are no data where they should be; NoAttributes, which
     is one too, when there are no attributes.
@@ -51,7 +51,7 @@ def open_dataset(
     if name not in dataset_names():
         raise unknown("data set", name, dataset_names())
     data_dir = data_dir or os.environ.get("DIFFREP_DATA")
-    directory = Path(data_dir).expanduser() if data_dir else None
+    directory = Path(os.path.expanduser(os.path.expandvars(data_dir))) if data_dir else None
     dataset = discovery.load(datasets.__name__, name, "Dataset")(directory, split, image_size, channels, attributes)
     if attributes and not dataset.attribute_names:
         raise NoAttributes(f"The data set '{name}' has no attributes in '{directory}': {dataset.attributes_from}")

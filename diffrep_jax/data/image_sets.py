@@ -1,21 +1,22 @@
 """Finished images to be measured, as they are: a folder, zip or LMDB of image files, or an array of an .npz file."""
 
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from diffrep_jax.data.decoding import decode
+from diffrep_jax.data.npz import ImageArray, open_array
 from diffrep_jax.data.sources import Source, open_source
-from diffrep_jax.data.transforms import decode
 from diffrep_jax.errors import UserError
 
 
 class ImageSet(Protocol):
     """uint8 [h, w, c], one after the other, none kept in memory."""
 
-    path: Path
+    @property
+    def path(self) -> Path: ...
 
     def __len__(self) -> int: ...
 
@@ -25,14 +26,15 @@ class ImageSet(Protocol):
 
 
 def open_images(path: Path, arrays: Sequence[str]) -> ImageSet:
-    """What `path` holds. arrays: the names that its images may have in an .npz, the first that is there.
+    """What `path` holds. arrays: the names that its images may have in an .npz, the first that is there, or
+    arr_0 as guided-diffusion has it.
 
     Raises UserError where there are no images, or arrays of other types or shapes.
     """
     if not path.exists():
         raise UserError(f"{path} does not exist; give a folder, zip or LMDB of images, or an .npz.")
-    if path.suffix == ".npz":
-        return NpzImages(path, arrays)
+    if path.suffix in (".npz", ".npy"):
+        return NpzImages(open_array(path, arrays))
     return FileImages(path, open_source(path))
 
 
@@ -73,38 +75,12 @@ class FileImages:
 class NpzImages:
     """An array uint8 [n, h, w, c] of an .npz, read image by image."""
 
-    def __init__(self, path: Path, arrays: Sequence[str]):
-        self.path = path
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = [name.removesuffix(".npy") for name in archive.namelist()]
-                found = next((name for name in arrays if name in names), None)
-                if found is None:
-                    raise UserError(f"{path} holds {', '.join(names)}, none of {', '.join(arrays)}; rename its images.")
-                self._member = f"{found}.npy"
-                with archive.open(self._member) as member:
-                    self._shape, in_columns, dtype = _header(member)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path} is no .npz file that can be read ({error}); write it again.") from None
-        if dtype != np.uint8 or len(self._shape) != 4 or self._shape[-1] not in (1, 3) or in_columns:
-            raise UserError(f"'{found}' of {path} is {dtype} {self._shape}; images are uint8 [n, h, w, 1 or 3].")
+    def __init__(self, array: ImageArray):
+        self.path, self._array = array.path, array
 
     def __len__(self) -> int:
-        return self._shape[0]
+        return self._array.shape[0]
 
     def images(self) -> Iterator[tuple[str, np.ndarray]]:
-        size = int(np.prod(self._shape[1:]))
-        with zipfile.ZipFile(self.path) as archive, archive.open(self._member) as member:
-            _header(member)
-            for number in range(len(self)):
-                data = member.read(size)
-                if len(data) != size:
-                    raise UserError(f"{self.path} ends in image {number}; copy it again.")
-                yield str(number), np.frombuffer(data, np.uint8).reshape(self._shape[1:])
-
-
-def _header(member) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """(shape, whether columns come first, type) of an .npy file, which is read up to its data."""
-    if np.lib.format.read_magic(member) == (1, 0):
-        return np.lib.format.read_array_header_1_0(member)
-    return np.lib.format.read_array_header_2_0(member)
+        for number, image in enumerate(self._array.images()):
+            yield str(number), image

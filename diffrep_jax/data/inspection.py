@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from diffrep_jax.data import transforms
 from diffrep_jax.data.bad_entries import BadEntry
+from diffrep_jax.data.decoding import decode, describe
 from diffrep_jax.data.parallel import in_order
 from diffrep_jax.data.sources import Source
 
@@ -30,11 +30,11 @@ def inspect(
 ) -> Report:
     """Decode these entries of the source, in `workers` threads."""
     report = Report()
-    for entry, found in progress(in_order(lambda i: (i, _look(source, i)), entries, workers), len(entries), "inspect"):
-        if isinstance(found, BadEntry):
-            report.bad.append((source.key(entry), str(found)))
+    for entry, seen in progress(in_order(lambda i: (i, _look(source, i)), entries, workers), len(entries), "inspect"):
+        if isinstance(seen, BadEntry):
+            report.bad.append((source.key(entry), str(seen)))
         else:
-            size, kind = found
+            size, kind = seen
             report.sizes[size] += 1
             report.kinds[kind] += 1
     return report
@@ -45,7 +45,7 @@ def _look(source: Source, entry: int) -> tuple[str, str] | BadEntry:
         data = source[entry]
         if isinstance(data, np.ndarray):
             return f"{data.shape[1]} x {data.shape[0]}", f"array of {data.shape[2]} channels"
-        height, width = transforms.decode(data, place=f"Entry '{source.key(entry)}' of '{source.path}'").shape[:2]
-        return f"{width} x {height}", " ".join(transforms.describe(data))
+        height, width = decode(data, place=f"Entry '{source.key(entry)}' of '{source.path}'").shape[:2]
+        return f"{width} x {height}", " ".join(describe(data))
     except BadEntry as error:
         return error

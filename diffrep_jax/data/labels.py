@@ -1,11 +1,12 @@
 """What is known of images besides their pixels: a class, and attributes by name."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from diffrep_jax.data import names
 from diffrep_jax.data.sources import Source
 from diffrep_jax.data.sources.tfds import TfdsSource
 from diffrep_jax.errors import UserError
@@ -32,12 +33,12 @@ class Labels:
 
     def __getitem__(self, entry: int) -> dict[str, Any]:
         """{"label": int, "attributes": float32 [k]}, those that there are."""
-        found: dict[str, Any] = {}
+        known: dict[str, Any] = {}
         if self.classes is not None:
-            found["label"] = int(self.classes[entry])
+            known["label"] = int(self.classes[entry])
         if self.attributes is not None:
-            found["attributes"] = self.attributes[entry]
-        return found
+            known["attributes"] = self.attributes[entry]
+        return known
 
 
 class TfdsLabels:
@@ -53,31 +54,40 @@ class TfdsLabels:
         if not self.class_names and not self.attribute_names:
             return {}
         label, attributes = self._source.labels(entry)
-        found: dict[str, Any] = {} if label is None else {"label": label}
+        known: dict[str, Any] = {} if label is None else {"label": label}
         if self.attribute_names:
-            found["attributes"] = np.array(attributes, np.float32)
-        return found
+            known["attributes"] = np.array(attributes, np.float32)
+        return known
+
+
+def has_or_lacks(column: np.ndarray) -> np.ndarray:
+    """A column of -1 and 1 as 0 and 1, since it says what an image has or lacks; others are measures, as they are."""
+    return np.maximum(column, 0) if np.isin(column, (-1, 1)).all() else column
+
+
+def numbered(class_of_each: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
+    """(class names in natural order, the number of each entry's class)."""
+    class_names = sorted(set(class_of_each), key=names.natural_order)
+    number = {name: i for i, name in enumerate(class_names)}
+    return tuple(class_names), np.array([number[name] for name in class_of_each])
 
 
 def rows_by_name(source: Source, rows: Mapping[str, int], file: Any) -> np.ndarray:
-    """For each entry of `source` the row of a table that has its key, its file name or that without suffix; int [n].
+    """For each entry of `source` the row of a table that has its name, see `names.match`; int [n].
 
     rows: {name in the table: number of the row}. file: the table's, for the error.
-    Raises UserError, with the number of rows and of images, where an image has none.
+    Raises UserError, with the number of rows and of images, where an image has none or it is not clear which.
     """
-    stems = {_stem(name): row for name, row in rows.items()}
-    found, missing = [], []
-    for key in (source.key(i) for i in range(len(source))):
-        row = rows.get(key, stems.get(_stem(key)))
-        found.append(row)
-        if row is None:
-            missing.append(key)
+    keys = [source.key(i) for i in range(len(source))]
+    own = names.match(keys, rows, file)
+    missing = [key for key, row in zip(keys, own, strict=True) if row is None]
     if missing:
         raise UserError(
             f"'{file}' has {len(rows):,} rows, '{source.path}' {len(source):,} images, of which {len(missing):,} have "
-            f"no row, such as '{missing[0]}': give the file that belongs to these images."
+            f"no row, such as '{missing[0]}':{names.likely_cause(missing[0], rows)} Give the file that belongs to "
+            "these images, with a row for each."
         )
-    return np.array(found)
+    return np.array(own, int)
 
 
 def rows_by_position(source: Source, count: int, file: Any) -> np.ndarray:
@@ -88,7 +98,3 @@ def rows_by_position(source: Source, count: int, file: Any) -> np.ndarray:
             "give the file that belongs to these images."
         )
     return np.arange(count)
-
-
-def _stem(name: str) -> str:
-    return name.rpartition("/")[2].rpartition(".")[0] or name

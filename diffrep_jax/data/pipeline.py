@@ -15,7 +15,6 @@ import numpy as np
 from diffrep_jax.data.bad_entries import BadEntries, BadEntry, Replacing
 from diffrep_jax.data.datasets import ImageDataset
 from diffrep_jax.data.transforms import flip as flip_image
-from diffrep_jax.data.transforms import to_float
 from diffrep_jax.data.views import twice, two_views
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.fields import check_numbers
@@ -95,7 +94,8 @@ class Settings:
 def train_batches(dataset: ImageDataset, loading: Loading, *, flip: bool) -> Iterator[Batch]:
     """Batches `start_step`, `start_step` + 1, ... without end.
 
-    "image" is float32 [b, h, w, c], in [-1, 1] where the data set has uint8; other entries are arrays [b] or [b, k].
+    "image" is [b, h, w, c], uint8 where the data set has images (`pixels.to_float` makes them [-1, 1] where they are
+    used) and float32 where it has codes; other entries are arrays [b] or [b, k].
     Each epoch is a fresh permutation; what is left over at its end begins the next batch.
 
     flip: mirror each image left-right with probability 1/2.
@@ -180,7 +180,6 @@ def _batches(examples: Any, loading: Loading) -> Iterator[Batch]:
     _tell_absl_that_flags_are_parsed()
     in_caller = parts.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
-    # Bytes go from process to process through shared memory: a quarter of floats, which are made here.
     return _until_closed(in_caller.mp_prefetch(processes, _end_with_the_program).map(_finish))
 
 
@@ -197,7 +196,8 @@ def _end_with_the_program(worker: int, workers: int) -> None:
     """Called in each worker process: so that none is left where the program was killed."""
 
     def wait() -> None:
-        multiprocessing.parent_process().join()
+        if parent := multiprocessing.parent_process():
+            parent.join()
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
@@ -230,5 +230,5 @@ def _collate(examples: Sequence[Example]) -> Batch:
 
 
 def _finish(batch: Batch) -> Batch:
-    """Images, uint8 [b, h, w, c], as floats; all in memory of this process."""
-    return {key: to_float(values) if values.dtype == np.uint8 else np.array(values) for key, values in batch.items()}
+    """The batch in memory of this process alone: a worker process hands over its own, which it will use again."""
+    return {key: np.array(values) for key, values in batch.items()}

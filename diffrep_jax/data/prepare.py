@@ -19,6 +19,7 @@ import numpy as np
 
 from diffrep_jax.data import transforms
 from diffrep_jax.data.bad_entries import BadEntries, BadEntry
+from diffrep_jax.data.decoding import decode, describe
 from diffrep_jax.data.parallel import in_order
 from diffrep_jax.data.sources import Source
 from diffrep_jax.errors import UserError
@@ -92,7 +93,7 @@ def prepare(
     if held and held["complete"] and path.exists():
         log.info("'%s' is complete already: %d images.", path, held["count"])
         return held
-    bad = set(held["bad"] if held else ())
+    bad: set[str] = set(held["bad"] if held else ())
     limit = BadEntries(len(keys), max_bad_fraction)
 
     def note(index: int, error: BadEntry) -> None:
@@ -184,15 +185,18 @@ def _encode(dataset: Preparable, index: int, settings: Settings) -> tuple[bytes,
     place = f"Entry '{dataset.source.key(index)}' of '{dataset.source.path}'"
     try:
         data = dataset.source[index]
-        image = transforms.decode(data, place=place)
-        if not settings.size and not settings.crop and transforms.describe(data)[0] in KEPT_FORMATS:
+        if isinstance(data, np.ndarray):
+            image = transforms.to_channels(data, 3)
+        else:
+            image = decode(data, place=place)
+        if isinstance(data, bytes) and not settings.size and not settings.crop and describe(data)[0] in KEPT_FORMATS:
             return data, None
         if settings.crop:
             image = dataset.to_square(image, place)
         if settings.size:
             image = transforms.resize(image, settings.size)
     except BadEntry as error:
-        return data, error
+        return data if isinstance(data, bytes) else b"", error
     return encode(image, settings.quality, settings.lossless), None
 
 
@@ -281,6 +285,8 @@ def checksum(path: Path, keys: list[str], progress: Progress = lambda items, tot
     with lmdb.open(str(path), readonly=True, lock=False) as environment, environment.begin(buffers=True) as txn:
         for key in progress(map(str.encode, keys), len(keys), "checksum"):
             value = txn.get(key)
+            if value is None:
+                raise UserError(f"'{path}' has lost '{key.decode()}': delete the folder and prepare it again.")
             digest.update(key + len(value).to_bytes(8, "little"))
             digest.update(value)
     return digest.hexdigest()

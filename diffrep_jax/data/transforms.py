@@ -1,86 +1,27 @@
-"""Images as uint8 [h, w, c] arrays: decode, crop, resize, flip; and uint8 0..255 <-> float32 in [-1, 1]."""
+"""Images as uint8 [h, w, c] arrays: crop, resize, flip; and uint8 0..255 <-> float32 in [-1, 1]."""
 
-import functools
-import io
 import pathlib
-from typing import Any
 
 import numpy as np
 
 from diffrep_jax.data.bad_entries import BadEntry
+from diffrep_jax.data.decoding import decode
 from diffrep_jax.errors import UserError
 
+__all__ = ["centre_crop", "crop", "decode", "flip", "load_image", "resize", "to_channels", "to_float", "to_uint8"]
 
-def decode(data: bytes, channels: int = 3, place: str = "The image") -> np.ndarray:
-    """An encoded image (JPEG, PNG, WebP, ...) as uint8 [h, w, channels], upright as its EXIF rotation says.
-
-    Transparency is laid on white. channels: 1 (luma) or 3 (grey is repeated). place: what the error names.
-    Raises BadEntry when the bytes do not decode, also when they are cut short.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        pixels = _decode_jpeg(data)
-        if pixels is not None and channels == 3:
-            return pixels
-        image = _decode_pillow(data) if pixels is None else Image.fromarray(pixels)
-    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ...
-        why = "it is no image" if isinstance(error, UnidentifiedImageError) else error
-        raise BadEntry(f"{place} does not decode ({why}): write it again as JPEG, PNG or WebP.") from error
-    if channels == 1:
-        return np.asarray(image.convert("L"))[:, :, None]
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+STRETCHED = 8  # long side / short side from which on only the centre is resized
 
 
-def _decode_jpeg(data: bytes) -> np.ndarray | None:
-    """RGB pixels by simplejpeg, equal to Pillow's and twice as fast; None where it is not up to the file."""
-    # simplejpeg knows nothing of EXIF; the marker stands before the image data.
-    simplejpeg = _simplejpeg()
-    if simplejpeg is None or not data.startswith(b"\xff\xd8") or b"Exif\0\0" in data[:65536]:
-        return None
-    try:
-        # CMYK is inverted in Adobe's files: Pillow knows.
-        if simplejpeg.decode_jpeg_header(data)[2] not in ("YCbCr", "Gray", "RGB"):
-            return None
-        return simplejpeg.decode_jpeg(data, colorspace="RGB")
-    except ValueError:
-        return None  # Pillow has the last word, and the better message
-
-
-@functools.cache
-def _simplejpeg() -> Any:
-    """The module, or None where it is not installed: looking for it in vain takes longer than many a decoding."""
-    try:
-        import simplejpeg
-    except ImportError:
-        return None
-    return simplejpeg
-
-
-def _decode_pillow(data: bytes):
-    """A Pillow image of 8 bits a channel, opaque and upright."""
-    from PIL import Image, ImageOps
-
-    image = Image.open(io.BytesIO(data))
-    ImageOps.exif_transpose(image, in_place=True)
-    if image.mode == "F":
-        raise ValueError("it holds floats, whose range is unknown")
-    if image.mode.startswith("I"):
-        # 16-bit grey: Pillow's own conversion clips at 255. White is 65535 = 257 * 255.
-        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return Image.fromarray(((grey + 128) // 257).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image
-
-
-def describe(data: bytes) -> tuple[str, str]:
-    """The format and the mode of an image that decodes, as Pillow calls them: ("JPEG", "RGB")."""
+def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """uint8 [h, w, 1 or 3] with 1 channel, the luma, or 3, in which grey is repeated; as `decode` has it."""
     from PIL import Image
 
-    image = Image.open(io.BytesIO(data))
-    return str(image.format), image.mode
+    if image.shape[-1] == channels:
+        return image
+    if channels == 3:
+        return np.repeat(image, 3, axis=-1)
+    return np.asarray(Image.fromarray(image).convert("L"))[:, :, None]
 
 
 def crop(image: np.ndarray, top: int, left: int, height: int, width: int, place: str = "The image") -> np.ndarray:
@@ -94,24 +35,35 @@ def crop(image: np.ndarray, top: int, left: int, height: int, width: int, place:
     return image[top : top + height, left : left + width]
 
 
-def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """uint8 [h, w, c] -> [size, size, c]: the short side to `size`, then the centre."""
-    return centre_crop(resize_short_side(image, size), size)
+def resize(image: np.ndarray, size: int, short_side: int | None = None) -> np.ndarray:
+    """uint8 [h, w, c] -> [size, size, c]: the short side to `short_side`, which is `size` by default, then the centre.
 
-
-def resize_short_side(image: np.ndarray, size: int) -> np.ndarray:
-    """uint8 [h, w, c] -> the same picture with a short side of `size` (Pillow's bilinear, antialiased).
-
-    The long side is rounded down as torchvision's Resize does, which published numbers rest on.
+    Pillow's bilinear, antialiased. The long side is rounded down as torchvision's Resize does, which published numbers
+    rest on. Of strips only the centre is resized, so that memory and time are set by `size`; some pixels are then one
+    level off.
     """
     from PIL import Image
 
     h, w, channels = image.shape
-    if min(h, w) == size:
-        return image
-    new_h, new_w = size * h // min(h, w), size * w // min(h, w)
-    picture = Image.fromarray(image[:, :, 0] if channels == 1 else image)
-    return np.asarray(picture.resize((new_w, new_h), Image.Resampling.BILINEAR)).reshape(new_h, new_w, channels)
+    short = short_side or size
+    if min(h, w) == short:
+        return centre_crop(image, size)
+    new_h, new_w = short * h // min(h, w), short * w // min(h, w)
+    if max(h, w) < STRETCHED * min(h, w):
+        picture = Image.fromarray(image[:, :, 0] if channels == 1 else image)
+        resized = np.asarray(picture.resize((new_w, new_h), Image.Resampling.BILINEAR))
+        return centre_crop(resized.reshape(new_h, new_w, channels), size)
+    # (in pixels of the image) what becomes the centre, and what lies around it as far as the filter reaches
+    scales = np.array([h / new_h, w / new_w])
+    first = np.array([round((new_h - size) / 2), round((new_w - size) / 2)]) * scales
+    reach = np.ceil(np.maximum(scales, 1)) + 1
+    low = np.maximum(np.floor(first - reach), 0).astype(int)
+    high = np.minimum(np.ceil(first + size * scales + reach), (h, w)).astype(int)
+    part = image[low[0] : high[0], low[1] : high[1]]
+    picture = Image.fromarray(part[:, :, 0] if channels == 1 else part)
+    top, left = first - low
+    box = (left, top, min(left + size * scales[1], part.shape[1]), min(top + size * scales[0], part.shape[0]))
+    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box)).reshape(size, size, channels)
 
 
 def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
@@ -143,6 +95,10 @@ def load_image(path: pathlib.Path, size: int, channels: int) -> np.ndarray:
 
     Raises UserError where the file is missing or does not decode.
     """
-    if not path.is_file():
-        raise UserError(f"No image file {path}; give a path to one, or an index into the split.")
-    return resize(decode(path.read_bytes(), channels, f"The image {path}"), size)
+    try:
+        if not path.is_file():
+            raise UserError(f"No image file {path}; give a path to one, or an index into the split.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"The image {path} cannot be read ({error.strerror}); give a path to another one.") from error
+    return resize(decode(data, channels, f"The image {path}"), size)

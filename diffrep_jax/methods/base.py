@@ -16,8 +16,8 @@ from flax.core import FrozenDict
 from diffrep_jax import discovery
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.fields import construct
-from diffrep_jax.processes.base import per_image
 from diffrep_jax.processes.gaussian import DiscreteVP
+from diffrep_jax.processes.noise_prediction import denoised_of, normal_endpoint
 from diffrep_jax.samplers.drift import Denoiser, Problem
 from diffrep_jax.samplers.driver import Noise, Stepper, invert, sample
 from diffrep_jax.types import Array, Code, Image, Keys, Process, PyTree, Scalar, Time
@@ -250,15 +250,13 @@ class Unconditional(DiscreteTraining):
 
         def denoise(x: Image, t: Array) -> Image:
             times = jnp.broadcast_to(t, x.shape[:1])
-            _, b, c = (per_image(k, x) for k in self.process.coefficients(times))
-            return (x - c * self.predict(variables, x, times)) / b
+            return denoised_of(self.process, self.predict(variables, x, times), x, times)
 
         return denoise
 
     def endpoint(self, keys: Keys) -> Image:
         """x_T ~ N(0, I), one for each key."""
-        shape = (self.image_size, self.image_size, self.channels)
-        return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+        return normal_endpoint(keys, (self.image_size, self.image_size, self.channels))
 
     def generate(
         self, variables: PyTree, xT: Image, stepper: Stepper, plan: PyTree, noise: Noise | None = None

@@ -42,6 +42,7 @@ from diffrep_jax.models.initialization import initialize
 from diffrep_jax.models.unet import UNet
 from diffrep_jax.processes.base import diffuse, per_image
 from diffrep_jax.processes.gaussian import DiscreteVP
+from diffrep_jax.processes.noise_prediction import denoised_of, normal_endpoint
 from diffrep_jax.samplers.drift import Denoiser
 from diffrep_jax.types import Array, Code, Image, Keys, PyTree, Scalar, Time
 
@@ -116,8 +117,7 @@ class PDAE(DiscreteTraining, AutoEncoder):
         return apply(self._encoder, variables["params"]["encoder"], x0)
 
     def endpoint(self, variables: PyTree, z: Code, keys: Keys) -> Image:
-        shape = (self.image_size, self.image_size, self.channels)
-        return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+        return normal_endpoint(keys, (self.image_size, self.image_size, self.channels))
 
     def denoiser(self, variables: PyTree, z: Code, xT: Image) -> Denoiser:
         return self.mixed_denoiser(variables, [z], [1.0])
@@ -139,8 +139,9 @@ class PDAE(DiscreteTraining, AutoEncoder):
             eps, emb, skips = self._frozen(variables, x, times)
             shifts = [self._estimate(variables, emb, skips, self.code_at(z, times)) for z in codes]
             shift = sum(weight * shift for weight, shift in zip(weights, shifts, strict=True))
-            _, b, c = (per_image(k, x) for k in self.process.coefficients(times))
-            return (x - c * (eps - jnp.where(per_image(times, x) >= shift_from, c * shift, 0))) / b
+            c = per_image(self.process.coefficients(times)[2], x)
+            guided = eps - jnp.where(per_image(times, x) >= shift_from, c * shift, 0)
+            return denoised_of(self.process, guided, x, times)
 
         return denoise
 

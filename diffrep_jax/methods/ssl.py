@@ -1,4 +1,4 @@
-"""Self-supervised losses on an encoder, beside a method's own: SimCLR and SimSiam, as DiTi's baselines have them.
+"""Self-supervised losses on an encoder, added to a method's own: SimCLR and SimSiam, as DiTi's baselines have them.
 
 Two views of each of n images are encoded to z_1 and z_2, [n, d]. A projector f, and for SimSiam a predictor h, stand
 between the codes and the loss; both are of no use afterwards. With s(a, b) = a.b / (|a| |b|):

@@ -10,7 +10,7 @@ import numpy as np
 
 FOLDS = 5
 LEAST_AUROC = 0.75  # of an attribute's best number, to be captured
-MOST_SHARED = 0.2  # of an attribute's entropy that another one tells
+MOST_SHARED = 0.2  # of an attribute's entropy that another one determines
 
 
 def folds(count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -36,7 +36,7 @@ def auroc(codes: np.ndarray, attributes: np.ndarray) -> np.ndarray:
 
 
 def shared_entropy(attributes: np.ndarray) -> np.ndarray:
-    """The part of each attribute's entropy that the most telling other one takes away: 0 or 1 [n, k] -> [k].
+    """The part of each attribute's entropy that the most informative other one removes: 0 or 1 [n, k] -> [k].
 
     NaN for an attribute that all images have, or none.
     """
@@ -58,9 +58,9 @@ def shared_entropy(attributes: np.ndarray) -> np.ndarray:
 def tad(codes: np.ndarray, attributes: np.ndarray) -> tuple[float, np.ndarray]:
     """(total AUROC difference, which attributes are captured bool [k]): [n, d] and 0 or 1 [n, k].
 
-    An attribute is captured if one number tells it with LEAST_AUROC and no other attribute shares more than MOST_SHARED
-    of its entropy. TAD is the sum over these of the best number's AUROC less that of the second best (0.5 where the
-    code is a single number). ATTRS is how many they are.
+    An attribute is captured if one number predicts it with LEAST_AUROC and no other attribute shares more than
+    MOST_SHARED of its entropy. TAD is the sum over these of the best number's AUROC less that of the second best (0.5
+    where the code is a single number). ATTRS is how many they are.
     """
     areas = np.sort(auroc(codes, attributes), axis=1)
     best = areas[:, -1]
@@ -74,8 +74,8 @@ def tad_over_folds(codes: np.ndarray, attributes: np.ndarray) -> dict[str, float
 
     It standardises the codes, which changes no AUROC.
     """
-    found = [tad(codes[rows], attributes[rows]) for rows, _ in folds(len(codes))]
-    totals, counts = np.array([total for total, _ in found]), np.array([kept.sum() for _, kept in found])
+    results = [tad(codes[rows], attributes[rows]) for rows, _ in folds(len(codes))]
+    totals, counts = np.array([total for total, _ in results]), np.array([kept.sum() for _, kept in results])
     return {
         "tad": float(totals.mean()),
         "tad_std": float(totals.std()),
@@ -89,26 +89,26 @@ def importances(
 ) -> tuple[np.ndarray, np.ndarray]:
     """How much boosted trees use each number to predict each factor, [d, k], and how well they predict the test [k].
 
-    codes [n, d], factors [n, k]. discrete: classes, told by their accuracy; else measures, by R^2. A factor that is
+    codes [n, d], factors [n, k]. discrete: classes, scored by accuracy; else measures, by R^2. A factor that is
     constant among the training images is used by none and NaN.
     """
     from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
 
-    used, told = np.zeros((codes.shape[1], factors.shape[1])), np.full(factors.shape[1], np.nan)
+    used, scores = np.zeros((codes.shape[1], factors.shape[1])), np.full(factors.shape[1], np.nan)
     for i in range(factors.shape[1]):
         if np.ptp(factors[:, i]) == 0:
             continue
         trees = (GradientBoostingClassifier if discrete else GradientBoostingRegressor)(random_state=0)
         trees.fit(codes, factors[:, i])
-        used[:, i], told[i] = trees.feature_importances_, trees.score(test_codes, test_factors[:, i])
-    return used, told
+        used[:, i], scores[i] = trees.feature_importances_, trees.score(test_codes, test_factors[:, i])
+    return used, scores
 
 
 def dci(importance: np.ndarray) -> tuple[float, float]:
     """(disentanglement, completeness) in [0, 1] of importances [d, k], at least 0.
 
     Disentanglement: one less the entropy of what a number is used for, over numbers by how much they are used.
-    Completeness: one less the entropy of what tells a factor, over factors likewise. NaN where nothing is used, or
+    Completeness: one less the entropy of what predicts a factor, over factors likewise. NaN where nothing is used, or
     for a single factor or number, which has no entropy to lose.
     """
     return _concentration(importance), _concentration(importance.T)

@@ -31,7 +31,7 @@ class Conv(NamedTuple):
 
 
 class Mixed(NamedTuple):
-    """Branches side by side, their outputs joined as channels. A tuple in a branch forks it, alike."""
+    """Parallel branches whose outputs are concatenated as channels. A tuple in a branch forks it in the same way."""
 
     name: str
     branches: tuple

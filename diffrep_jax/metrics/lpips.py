@@ -52,8 +52,8 @@ def weights(alexnet: Mapping[str, np.ndarray], heads: Mapping[str, np.ndarray]) 
 def distance(params: PyTree, x: Array, y: Array) -> Array:
     """LPIPS of each pair: [n, h, w, 1 or 3] x 2 in [-1, 1] -> [n], at least 0. h and w: SMALLEST or more."""
     total = jnp.zeros(x.shape[0])
-    for layer, found in zip(params, _features(params, jnp.concatenate([x, y])), strict=True):
-        one, other = jnp.split(_unit(found), 2)
+    for layer, both in zip(params, _features(params, jnp.concatenate([x, y])), strict=True):
+        one, other = jnp.split(_unit(both), 2)
         total += ((one - other) ** 2 @ layer["head"]).mean((1, 2))
     return total
 
@@ -61,7 +61,7 @@ def distance(params: PyTree, x: Array, y: Array) -> Array:
 def _features(params: PyTree, x: Array) -> list[Array]:
     """The outputs of the five ReLUs; grey images are repeated."""
     x = (jnp.broadcast_to(x, (*x.shape[:3], 3)).astype(jnp.float32) - _SHIFT) / _SCALE
-    found = []
+    outputs = []
     for layer, (_, _, _, stride, padding, pooled) in zip(params, _LAYERS, strict=True):
         if pooled:
             x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
@@ -74,8 +74,8 @@ def _features(params: PyTree, x: Array) -> list[Array]:
             precision=jax.lax.Precision.HIGHEST,
         )
         x = jax.nn.relu(x + layer["bias"])
-        found.append(x)
-    return found
+        outputs.append(x)
+    return outputs
 
 
 def _unit(x: Array) -> Array:

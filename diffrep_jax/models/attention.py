@@ -1,14 +1,23 @@
-"""Softmax attention whose gradient recomputes the weights: no [t, t] array is kept, none is transposed."""
+"""Softmax attention: on a CPU with a gradient that recomputes the weights, elsewhere as JAX has it.
+
+The recomputing form keeps no [t, t] array and transposes none, and has no forward-mode derivative.
+"""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from diffrep_jax.forms import by_platform
 from diffrep_jax.types import Array
 
 
 def attention(q: Array, k: Array, v: Array) -> Array:
     """softmax(q k^T / sqrt(dim)) v for [b, t, heads, dim]; products accumulate and softmax runs in float32."""
+    return by_platform(q, k, v, cpu=recomputing, elsewhere=jax.nn.dot_product_attention)
+
+
+def recomputing(q: Array, k: Array, v: Array) -> Array:
+    """The form for a CPU."""
     b, t, heads, dim = q.shape
     q, k, v = (x.swapaxes(1, 2).reshape(b * heads, t, dim) for x in (q * dim**-0.5, k, v))
     return _attend(q, k, v).reshape(b, heads, t, dim).swapaxes(1, 2)

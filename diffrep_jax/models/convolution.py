@@ -1,14 +1,19 @@
-"""Convolutions, with gradients in the form that each backend runs fastest.
+"""Convolutions, with gradients in the form that each platform runs fastest.
 
 XLA's CPU backend runs some gradients of a convolution far below the speed of a matmul (benchmarks/RESULTS.md). There,
-1 x 1 kernels, small maps and convolutions of an upsampled image are written as matmuls. The choice is made at trace
-time from the default backend and the shapes; every form is right on every backend, a wrong guess costs speed only.
+1 x 1 kernels, small maps and convolutions of an upsampled image are written as matmuls. The choice is made
+by the platform that a program is compiled for and by the shapes. The forms for a CPU have no forward-mode derivative.
 """
+
+import functools
+import operator
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from diffrep_jax.forms import by_platform
 from diffrep_jax.types import Array, Image
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -17,12 +22,15 @@ _SMALL_MAP = 64  # pixels; at 8 x 8 and below a matmul over patches beats the gr
 
 def conv(x: Image, kernel: Array, stride: int = 1) -> Image:
     """[b, h, w, in] with a kernel [k, k, in, out] of odd k, zero padding (k - 1) / 2 -> [b, h / stride, .., out]."""
-    if jax.default_backend() == "cpu" and stride == 1:
-        if kernel.shape[0] == 1:
-            return _conv1(x, kernel)
-        if kernel.shape[0] == 3 and x.shape[1] * x.shape[2] <= _SMALL_MAP:
-            return _conv3_small(x, kernel)
-    return _conv(x, kernel, (kernel.shape[0] - 1) // 2, stride)
+
+    def plain(x: Image, kernel: Array) -> Image:
+        return _conv(x, kernel, (kernel.shape[0] - 1) // 2, stride)
+
+    if stride == 1 and kernel.shape[0] == 1:
+        return by_platform(x, kernel, cpu=_conv1, elsewhere=plain)
+    if stride == 1 and kernel.shape[0] == 3 and x.shape[1] * x.shape[2] <= _SMALL_MAP:
+        return by_platform(x, kernel, cpu=_conv3_small, elsewhere=plain)
+    return plain(x, kernel)
 
 
 def upsample(x: Image) -> Image:
@@ -37,9 +45,16 @@ def upsample_conv(x: Image, kernel: Array) -> Image:
     Two of the three taps along an axis read the same source pixel, so each of the four output parities is a 2 x 2
     convolution of x. For small sources the border costs more than that saves.
     """
-    if jax.default_backend() == "cpu" and kernel.shape[0] == 3 and min(x.shape[1:3]) >= 8:
+
+    def plain(x: Image, kernel: Array) -> Image:
+        return conv(upsample(x), kernel)
+
+    def by_parity(x: Image, kernel: Array) -> Image:
         return _parity_conv(x, _parity_kernels(kernel))
-    return conv(upsample(x), kernel)
+
+    if kernel.shape[0] == 3 and min(x.shape[1:3]) >= 8:
+        return by_platform(x, kernel, cpu=by_parity, elsewhere=plain)
+    return plain(x, kernel)
 
 
 def _conv(x: Image, kernel: Array, padding: int, stride: int = 1) -> Image:
@@ -48,6 +63,10 @@ def _conv(x: Image, kernel: Array, padding: int, stride: int = 1) -> Image:
 
 def _rows(x: Array) -> Array:
     return x.reshape(-1, x.shape[-1])
+
+
+def _total(parts: Iterable[Array]) -> Array:
+    return functools.reduce(operator.add, parts)
 
 
 def _contract_rows(a: Array, b: Array) -> Array:
@@ -90,7 +109,7 @@ def _conv3_small_backward(saved: tuple[Image, Array], dy: Image) -> tuple[Image,
     # Input: one matmul makes the nine contributions of every pixel, nine shifted sums place them.
     parts = _rows(dy) @ kernel.reshape(9 * channels, -1).T
     parts = jnp.pad(parts.reshape(b, h, w, 9 * channels), pad)
-    dx = sum(
+    dx = _total(
         parts[:, 2 - i : 2 - i + h, 2 - j : 2 - j + w, (3 * i + j) * channels : (3 * i + j + 1) * channels]
         for i, j in taps
     )
@@ -139,7 +158,7 @@ def _parity_conv_backward(saved: tuple[Image, Array], dy: Image) -> tuple[Image,
     split = [jnp.pad(dy[:, i::2, j::2], ((0, 0), (i, 1 - i), (j, 1 - j), (0, 0))) for i, j in _PARITIES]
     dz = jnp.concatenate(split, axis=-1)
     parts = (_rows(dz) @ kernels.reshape(4 * c, -1).T).reshape(b, h + 1, w + 1, 4 * c)
-    dx = sum(
+    dx = _total(
         parts[:, 1 - i : 1 - i + h, 1 - j : 1 - j + w, (2 * i + j) * c : (2 * i + j + 1) * c] for i, j in _PARITIES
     )
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))

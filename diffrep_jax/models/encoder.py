@@ -1,4 +1,4 @@
-"""The encoder x_0 -> z: DiffAE's half U-Net without time (Preechakul et al. 2022), as DBAE uses it."""
+"""The encoder x_0 -> z: DiffAE's half U-Net without time (Preechakul et al. 2022), as DBAE uses it too."""
 
 from typing import Any
 

@@ -8,6 +8,7 @@ it draws other values of the same laws, by jax.random.
 
 import contextlib
 import contextvars
+import dataclasses
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -36,7 +37,7 @@ class Declared(nn.meta.AxisMetadata):
         return self.value
 
     def replace_boxed(self, val: Any) -> "Declared":
-        return self.replace(value=val)
+        return dataclasses.replace(self, value=val)
 
     def add_axis(self, index: int, params: dict[Any, Any]) -> "Declared":
         return self
@@ -49,6 +50,12 @@ def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
     """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): PyTorch's default for weights and biases alike."""
     bound = fan_in**-0.5
     return _initializer("uniform", bound, lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -bound, bound))
+
+
+def normal_fan_in(fan_in: int) -> nn.initializers.Initializer:
+    """N(0, 2/fan_in): Kaiming's law for rectified layers."""
+    std = (2 / fan_in) ** 0.5
+    return _initializer("normal", std, lambda key, shape: std * jax.random.normal(key, shape))
 
 
 def constant(value: float) -> nn.initializers.Initializer:
@@ -112,5 +119,7 @@ def _draw(key: np.ndarray, path: str, laws: dict[str, tuple[str, float]], shape:
         values *= 2 * number
         values -= number
         return values
+    if law == "normal":
+        return number * random.standard_normal(shape, np.float32)
     direction = random.standard_normal(shape, np.float32)
     return direction / np.linalg.norm(direction)

@@ -31,7 +31,7 @@ class LatentMLP(nn.Module):
       width: of the hidden layers; layers: how many there are with the last, plain one.
       time_width: of the sinusoids of the time.
     Each hidden layer is linear, times 1 + a linear function of the time's embedding, layer norm, SiLU; the input joins
-    that of every layer but the first.
+    that of every layer but the first. Hidden layers start with Kaiming's normal kernels, as the official ones.
     """
 
     width: int
@@ -45,8 +45,8 @@ class LatentMLP(nn.Module):
         emb = Dense(z.shape[-1], dtype=self.dtype, name="time_out")(jax.nn.silu(emb))
         h = z
         for i in range(self.layers - 1):
-            h = Dense(self.width, dtype=self.dtype, name=f"layer{i}")(h)
-            h = h * (1 + Dense(self.width, dtype=self.dtype, name=f"scale{i}")(jax.nn.silu(emb)))
+            h = Dense(self.width, kaiming=True, dtype=self.dtype, name=f"layer{i}")(h)
+            h = h * (1 + Dense(self.width, kaiming=True, dtype=self.dtype, name=f"scale{i}")(jax.nn.silu(emb)))
             h = jax.nn.silu(LayerNorm(name=f"norm{i}")(h))
             h = jnp.concatenate([h, z.astype(h.dtype)], axis=-1)
         return Dense(z.shape[-1], name="out")(h)

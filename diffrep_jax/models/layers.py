@@ -14,7 +14,7 @@ from flax import linen as nn
 
 from diffrep_jax.models.attention import attention
 from diffrep_jax.models.convolution import conv, upsample_conv
-from diffrep_jax.models.initialization import constant, uniform_fan_in
+from diffrep_jax.models.initialization import constant, normal_fan_in, uniform_fan_in
 from diffrep_jax.models.normalization import group_norm
 from diffrep_jax.types import Array, Image, Keys, Time
 
@@ -40,16 +40,17 @@ class Conv(nn.Module):
 
 
 class Dense(nn.Module):
-    """A linear layer with bias on the last axis."""
+    """A linear layer with bias on the last axis; `kaiming`: its kernel starts at N(0, 2/fan_in)."""
 
     features: int
+    kaiming: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        init = uniform_fan_in(x.shape[-1])
-        kernel = self.param("kernel", init, (x.shape[-1], self.features))
-        bias = self.param("bias", init, (self.features,))
+        init = normal_fan_in if self.kaiming else uniform_fan_in
+        kernel = self.param("kernel", init(x.shape[-1]), (x.shape[-1], self.features))
+        bias = self.param("bias", uniform_fan_in(x.shape[-1]), (self.features,))
         return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
 
 

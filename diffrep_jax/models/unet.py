@@ -1,7 +1,8 @@
-"""The U-Net of ADM (Dhariwal & Nichol 2021): eps(x_t, t) for DDPM, or F(c_in x_t, c_noise; x_T, z) for DBAE.
+"""The U-Net of ADM (Dhariwal & Nichol 2021): eps(x_t, t) for DDPM, eps(x_t, t, z) for DiffAE, or
+F(c_in x_t, c_noise; x_T, z) for DBAE.
 
 The time's embedding scales and shifts every residual block. DBAE's condition: x_T joins the input on the channels, the
-code joins the embedding.
+code joins the embedding. DiffAE's: the code scales every residual block after the time.
 """
 
 from collections.abc import Callable
@@ -23,12 +24,13 @@ Attend = Callable[[Image, str], Image]
 class ResBlock(nn.Module):
     """GN, SiLU, [resample], conv; GN scaled and shifted by `emb`, SiLU, dropout, conv (zero init); plus the skip.
 
-    With `code`, that scales and shifts the normalised values once more (PDAE).
+    With `code`, that scales and shifts the normalised values once more (PDAE), or only scales them (DiffAE).
     """
 
     features: int
     resample: str = "none"  # "up", "down" or "none": by 2, on h after the first SiLU and on the skip
     dropout: float = 0.0
+    code_shifts: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -41,7 +43,9 @@ class ResBlock(nn.Module):
             x = upsample(x)
         scale_shifts = [Dense(2 * self.features, dtype=self.dtype, name="emb")(jax.nn.silu(emb))]
         if code is not None:
-            scale_shifts.append(Dense(2 * self.features, dtype=self.dtype, name="code")(jax.nn.silu(code)))
+            widths = (self.features, self.features if self.code_shifts else 0)
+            scale_shift = Dense(sum(widths), dtype=self.dtype, name="code")(jax.nn.silu(code))
+            scale_shifts.append(jnp.pad(scale_shift, ((0, 0), (0, self.features - widths[1]))))
         h = GroupNorm(silu=True, name="norm_out")(h, *scale_shifts)
         h = layers.dropout(h, self.dropout, keys)
         h = Conv(self.features, zero_init=True, dtype=self.dtype, name="conv_out")(h)
@@ -57,6 +61,7 @@ class Levels(nn.Module):
       width: channels of the first level; mult: their multiples by level, each level at half the size of the last.
       blocks: residual blocks a level on the way down (one more on the way up).
       attention: the image sizes that have attention; head_dim: channels a head, or -1: `heads` heads.
+      emb_width: of the time's embedding; -1: 4 width.
       remat: recompute each residual block in the backward pass instead of storing its activations.
     """
 
@@ -68,10 +73,13 @@ class Levels(nn.Module):
     head_dim: int
     dropout: float
     heads: int = 1
+    emb_width: int = -1
     remat: bool = False
     dtype: Any = jnp.float32
 
-    def block_and_attend(self, emb: Array, keys: Keys | None, code: Array | None = None) -> tuple[Block, Attend]:
+    def block_and_attend(
+        self, emb: Array, keys: Keys | None, code: Array | None = None, code_shifts: bool = True
+    ) -> tuple[Block, Attend]:
         """(block(h, features, name, resample), attend(h, name)), which make the layers; each block has its dropout."""
         residual = nn.remat(ResBlock) if self.remat else ResBlock
         count = 0
@@ -79,7 +87,7 @@ class Levels(nn.Module):
         def block(h: Image, features: int, name: str, resample: str = "none") -> Image:
             nonlocal count
             count += 1
-            module = residual(features, resample, self.dropout, self.dtype, name=name)
+            module = residual(features, resample, self.dropout, code_shifts, self.dtype, name=name)
             return module(h, emb, layers.fold_in(keys, count), code)
 
         def attend(h: Image, name: str) -> Image:
@@ -122,18 +130,25 @@ class Levels(nn.Module):
 
 
 class UNet(Levels):
-    """Noisy image and time, for DBAE also endpoint and code -> an image of `channels`, float32."""
+    """Noisy image and time, for DBAE also endpoint and code, for DiffAE the code -> an image of `channels`, float32.
+
+    Attributes:
+      code_scales: the code scales every residual block; else it joins the embedding.
+    """
+
+    code_scales: bool = False
 
     @nn.compact
     def with_features(
         self, x: Image, t: Time, xT: Image | None = None, z: Code | None = None, keys: Keys | None = None
     ) -> tuple[Image, Array, list[Image]]:
         """(the output, the embedding of t, the features that the way up reads)."""
-        emb = Dense(4 * self.width, dtype=self.dtype, name="time_in")(layers.time_embedding(t, self.width))
-        emb = Dense(4 * self.width, dtype=self.dtype, name="time_out")(jax.nn.silu(emb))
-        if z is not None:
-            emb = emb + Dense(4 * self.width, dtype=self.dtype, name="code")(z)
-        block, attend = self.block_and_attend(emb, keys)
+        width = 4 * self.width if self.emb_width == -1 else self.emb_width
+        emb = Dense(width, dtype=self.dtype, name="time_in")(layers.time_embedding(t, self.width))
+        emb = Dense(width, dtype=self.dtype, name="time_out")(jax.nn.silu(emb))
+        if z is not None and not self.code_scales:
+            emb = emb + Dense(width, dtype=self.dtype, name="code")(z)
+        block, attend = self.block_and_attend(emb, keys, z if self.code_scales else None, code_shifts=False)
         x = x if xT is None else jnp.concatenate([x, xT], -1)
         h = Conv(self.width * self.mult[0], dtype=self.dtype, name="conv_in")(x)
         skips = self.down(h, block, attend)

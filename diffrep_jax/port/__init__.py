@@ -4,7 +4,7 @@ import importlib
 import pathlib
 from types import ModuleType
 
-_SHARED = {"__init__", "config_yml", "engine", "files", "own", "parts", "unet"}
+_SHARED = {"__init__", "config_yml", "engine", "files", "own", "parts", "torch_file", "unet"}
 
 
 def names() -> list[str]:
@@ -18,6 +18,6 @@ def source(method: str) -> ModuleType:
     table(method), check(method, shapes, source), unused(method, tensors): the rules, for a config's `method` section;
     PARTS: the state dicts that a checkpoint holds, {official part: what its names start with}; {}: it is a plain one.
     Where there are parts there is a config.yml, and also
-    shape(yml), UNTOLD: the fields of the section that it tells, and the names of those that nothing else tells.
+    shape(yml): the fields of the section that it determines; UNDETERMINED: those that without it no file determines.
     """
     return importlib.import_module(f"diffrep_jax.port.{method}")

@@ -62,7 +62,7 @@ class ConfigYml:
             raise UserError(f"{self.path} has {name}={value}; only {name}={supported} is supported here.")
 
     def base(self) -> "ConfigYml | None":
-        """The config.yml of the frozen DDPM, where `trained_ddpm_config` names one that is found.
+        """The config.yml of the frozen DDPM, where `trained_ddpm_config` names one that exists.
 
         That path starts in the official code's folder, so it is looked for below each folder above this file.
         """
@@ -90,11 +90,11 @@ class ConfigYml:
         return value
 
     def _wrong(self, name: str, value: Any, expected: str) -> UserError:
-        return UserError(f"{self.path} has {name}={value!r}, which is not {expected}; mend it there.")
+        return UserError(f"{self.path} has {name}={value!r}, which is not {expected}; correct it there.")
 
 
 def find(checkpoint: str | os.PathLike[str]) -> ConfigYml | None:
-    """The config.yml beside a checkpoint, or beside its folder `checkpoints`, as the official trainers write it."""
+    """The config.yml next to a checkpoint, or next to its folder `checkpoints`, as the official trainers write it."""
     folder = pathlib.Path(checkpoint).absolute().parent
     for place in (folder, folder.parent) if folder.name == "checkpoints" else (folder,):
         if (place / FILE_NAME).is_file():
@@ -110,7 +110,7 @@ def read(path: pathlib.Path) -> ConfigYml:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = getattr(error, "problem", None) or error
-        raise UserError(f"{path} cannot be read as plain YAML: {reason}; mend it or move it away.") from None
+        raise UserError(f"{path} cannot be read as plain YAML: {reason}; correct it or move it away.") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds {type(content).__name__}, not the sections of an official config; move it away.")
     return ConfigYml(path, content)

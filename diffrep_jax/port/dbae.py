@@ -13,15 +13,12 @@ from diffrep_jax.port.engine import (
     BATCH_NORM,
     CONV,
     DENSE,
-    NORM,
-    POINTWISE_1D,
-    POINTWISE_DENSE,
     SPECTRAL_TRANSPOSED_CONV,
     Rule,
     Table,
     spectral_conv,
 )
-from diffrep_jax.port.unet import ends, rules, way_down, way_up
+from diffrep_jax.port.unet import HALF_UNET, count, ends, half_unet_fields, rules, unet_fields
 
 PARTS: dict[str, str] = {}
 _SIZES = (8, 16, 32, 64, 128, 256)  # of images, and of the generator's features on the way there
@@ -30,15 +27,7 @@ RULES = (
     *ends("", "unet"),
     *rules("", "unet", CONV),
     Rule("label_emb", "unet/code", DENSE),
-    Rule("encoder.input_blocks.0.0", "encoder/conv_in", CONV),
-    Rule("encoder.{encoder_block}.in_layers.0", "encoder/{encoder_block}/norm", NORM),
-    Rule("encoder.{encoder_block}.in_layers.2", "encoder/{encoder_block}/conv", CONV),
-    Rule("encoder.{encoder_block}.skip_connection", "encoder/{encoder_block}/skip", CONV),
-    Rule("encoder.{encoder_attention}.norm", "encoder/{encoder_attention}/norm", NORM),
-    Rule("encoder.{encoder_attention}.qkv", "encoder/{encoder_attention}/qkv", POINTWISE_1D),
-    Rule("encoder.{encoder_attention}.proj_out", "encoder/{encoder_attention}/proj", POINTWISE_1D),
-    Rule("encoder.out.0", "encoder/norm_out", NORM),
-    Rule("encoder.out.3", "encoder/out", POINTWISE_DENSE),
+    *HALF_UNET,
     Rule("decoder.init.init.0", "generator/init_conv", SPECTRAL_TRANSPOSED_CONV),
     Rule("decoder.init.init.1", "generator/init_norm", BATCH_NORM),
     Rule("decoder.feat_{up}.1", "generator/up{up}/conv", spectral_conv(3)),
@@ -60,24 +49,21 @@ def table(method: Mapping[str, Any]) -> Table:
     size, unet, encoder = method["image_size"], method["unet"], method["encoder"]
     if size not in _SIZES:
         raise UserError(f"No official DBAE checkpoint has images of {size} px; sizes: {', '.join(map(str, _SIZES))}.")
-    blocks, attention = way_down(size, unet["mult"], unet["blocks"], unet["attention"])
-    up_blocks, up_attention = way_up(size, unet["mult"], unet["blocks"], unet["attention"])
-    encoder_blocks, encoder_attention = way_down(size, encoder["mult"], encoder["blocks"], encoder["attention"])
-    fields = {
-        "block": blocks | up_blocks,
-        "attention": attention | up_attention,
-        "encoder_block": encoder_blocks,
-        "encoder_attention": encoder_attention,
-        "up": {str(up): str(up) for up in _SIZES if up <= size},
-        "image": {str(size): "to_image"},
-    }
+    fields = (
+        unet_fields(size, unet)
+        | half_unet_fields(size, encoder)
+        | {
+            "up": {str(up): str(up) for up in _SIZES if up <= size},
+            "image": {str(size): "to_image"},
+        }
+    )
     return Table(RULES, fields)
 
 
 def infer(shapes: Mapping[str, Shape]) -> dict[str, Any]:
-    """The fields of a config's `method` section that the shapes of a state dict tell.
+    """The fields of a config's `method` section that the shapes of a state dict determine.
 
-    They do not tell the bridge, sigma_data_end, dropout and the channels of an attention head. The two widths are
+    They do not determine the bridge, sigma_data_end, dropout and the channels of an attention head. The two widths are
     those of the first level, whose multiple is taken as 1 in the encoder. UserError where it is no DBAE state dict.
     """
     try:
@@ -101,7 +87,7 @@ def infer(shapes: Mapping[str, Shape]) -> dict[str, Any]:
 
 def _infer_unet(shapes: Mapping[str, Shape], size: int) -> dict[str, Any]:
     width = shapes["time_embed.0.weight"][1]
-    ups = _count(shapes, "output_blocks")
+    ups = count(shapes, "output_blocks")
     # The last block of a level on the way up also holds a resampling block, at .1 or, behind attention, at .2.
     resampled = [n for n in range(ups) if any(f"output_blocks.{n}.{k}.in_layers.2.weight" in shapes for k in (1, 2))]
     period = resampled[0] + 1 if resampled else ups
@@ -110,19 +96,19 @@ def _infer_unet(shapes: Mapping[str, Shape], size: int) -> dict[str, Any]:
 
 def _infer_encoder(shapes: Mapping[str, Shape], size: int) -> dict[str, Any]:
     # Channels change only in the first block of a level, one block behind the resampling.
-    total = _count(shapes, "encoder.input_blocks")
+    total = count(shapes, "encoder.input_blocks")
     changes = [n - 1 for n in range(1, total) if f"encoder.input_blocks.{n}.0.skip_connection.weight" in shapes]
     width = shapes["encoder.input_blocks.0.0.weight"][0]
     period = math.gcd(total, *changes)
     unet_period = _infer_unet(shapes, size)["blocks"] + 1
-    if period % unet_period == 0:  # without a change of channels in between, shapes cannot tell; the official are equal
+    if period % unet_period == 0:  # no change of channels in between, so shapes leave it open; official ones are equal
         period = unet_period
     return {"width": width} | _infer_levels(shapes, size, "encoder.", width, period)
 
 
 def _infer_levels(shapes: Mapping[str, Shape], size: int, prefix: str, width: int, period: int) -> dict[str, Any]:
     """mult, blocks and attention of a way down on which a level starts at every `period`-th block."""
-    levels = range(_count(shapes, f"{prefix}input_blocks") // period)
+    levels = range(count(shapes, f"{prefix}input_blocks") // period)
     first = [f"{prefix}input_blocks.{level * period + 1}" for level in levels]
     return {
         "mult": tuple(shapes[f"{name}.0.in_layers.2.weight"][0] // width for name in first),
@@ -131,16 +117,10 @@ def _infer_levels(shapes: Mapping[str, Shape], size: int, prefix: str, width: in
     }
 
 
-def _count(shapes: Mapping[str, Shape], module: str) -> int:
-    """The number of entries of a numbered module."""
-    depth = module.count(".") + 1
-    return len({name.split(".")[depth] for name in shapes if name.startswith(f"{module}.")})
-
-
 def check(method: Mapping[str, Any], shapes: Mapping[str, Shape], source: str) -> None:
     """Raise a UserError that names both values where `source` has another model than a config's `method` section."""
-    found, ours = _flat(infer(shapes)), _flat(method)
-    for field, value in found.items():
+    theirs, ours = _flat(infer(shapes)), _flat(method)
+    for field, value in theirs.items():
         mine = ours[field]
         if field.endswith("attention"):  # sizes that no level has make no difference
             mine = tuple(size for size in value if size in mine)

@@ -8,25 +8,16 @@ import numpy as np
 from diffrep_jax.errors import UserError
 from diffrep_jax.port.config_yml import ConfigYml
 from diffrep_jax.port.engine import POINTWISE_1D, Table
-from diffrep_jax.port.unet import ends, rules, way_down, way_up
+from diffrep_jax.port.unet import ends, rules, unet_fields
 
 PARTS = {"denoise_fn": ""}
-UNTOLD = ("unet.heads", "unet.head_dim")
+UNDETERMINED = ("unet.heads", "unet.head_dim")
 RULES = (*ends("", "unet"), *rules("", "unet", POINTWISE_1D))
 
 
 def table(method: Mapping[str, Any]) -> Table:
     """The rules for a config's `method` section."""
-    blocks, attention = block_names(method)
-    return Table(RULES, {"block": blocks, "attention": attention})
-
-
-def block_names(method: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
-    """{official: ours} of all residual blocks and of the attention of the section's U-Net."""
-    unet = method["unet"]
-    levels = method["image_size"], unet["mult"], unet["blocks"], unet["attention"]
-    (down, down_attention), (up, up_attention) = way_down(*levels), way_up(*levels)
-    return down | up, down_attention | up_attention
+    return Table(RULES, unet_fields(method["image_size"], method["unet"]))
 
 
 def check(method: Mapping[str, Any], shapes: Mapping[str, Sequence[int]], source: str) -> None:
@@ -41,7 +32,7 @@ def unused(method: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> dict
 
 
 def shape(yml: ConfigYml) -> dict[str, Any]:
-    """The fields of a config's `method` section that the base's config.yml tells."""
+    """The fields of a config's `method` section that the base's config.yml determines."""
     size = image_size(yml)
     return {"image_size": size, **network(yml, size)}
 

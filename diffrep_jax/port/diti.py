@@ -1,6 +1,6 @@
 """The official state dicts of DiTi (github.com/yue-zhongqi/diti): those of PDAE, on whose networks it trains.
 
-Its config.yml also tells the plan of the code, which no weight does.
+Its config.yml also gives the plan of the code, which no weight determines.
 """
 
 from typing import Any
@@ -10,17 +10,17 @@ from diffrep_jax.port import pdae
 from diffrep_jax.port.config_yml import ConfigYml
 from diffrep_jax.port.pdae import PARTS, check, table, unused
 
-__all__ = ["PARTS", "UNTOLD", "check", "shape", "table", "unused"]
+__all__ = ["PARTS", "UNDETERMINED", "check", "shape", "table", "unused"]
 
-UNTOLD = (*pdae.UNTOLD, "mode", "k", "stages", "dims_per_stage")
+UNDETERMINED = (*pdae.UNDETERMINED, "mode", "k", "stages", "dims_per_stage")
 
 
 def shape(yml: ConfigYml) -> dict[str, Any]:
-    """The fields of a config's `method` section that DiTi's config.yml tells."""
+    """The fields of a config's `method` section that DiTi's config.yml determines."""
     if not yml.has("ssl_config"):
         raise UserError(f"{yml.path} has no ssl_config, so it is not of DiTi; use a config of pdae.")
-    found = pdae.networks(yml)
-    return found | plan(yml, found["latent_dim"])
+    fields = pdae.networks(yml)
+    return fields | plan(yml, fields["latent_dim"])
 
 
 def plan(yml: ConfigYml, latent_dim: int) -> dict[str, Any]:

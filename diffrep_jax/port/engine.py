@@ -12,6 +12,7 @@ reads in both directions. Matching is strict: a name or a leaf without a partner
 import dataclasses
 import functools
 import re
+import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -150,41 +151,50 @@ class Matching:
 
 
 class Table:
-    """The ordered rules of one source for one model configuration; `fields`: {field: {official: ours}}."""
+    """The ordered rules of one source for one model configuration; `fields`: {field: {official: ours}}.
 
-    def __init__(self, rules: Sequence[Rule], fields: Mapping[str, Mapping[str, str]]):
+    absent: {our leaf, as in "batch_stats/codes/mean": the value that it gets}, for leaves that no official file has.
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        fields: Mapping[str, Mapping[str, str]],
+        absent: Mapping[str, float] = types.MappingProxyType({}),
+    ):
         self._rules = rules
         self._fields = fields
+        self._absent = {tuple(path.split("/")): value for path, value in absent.items()}
         self._backward = {field: _inverse(field, entries) for field, entries in fields.items()}
 
     def target(self, name: str) -> Target | None:
         """Where an official name goes, None where it has no use here; KeyError where no rule knows it."""
         module, _, leaf = name.rpartition(".")
         for rule in self._rules:
-            found = _match(rule.official, module, self._fields)
-            if found is None or leaf not in rule.kind:
+            fields = _match(rule.official, module, self._fields)
+            if fields is None or leaf not in rule.kind:
                 continue
             target = rule.kind[leaf]
             if rule.path is None or not target.collection:
                 return None
-            return Target((target.collection, *rule.path.format(**found).split("/"), target.name), target.layout)
+            return Target((target.collection, *rule.path.format(**fields).split("/"), target.name), target.layout)
         raise KeyError(name)
 
     def name(self, path: Path) -> tuple[str, Layout]:
         """The official name of one of our leaves and its layout; KeyError where no rule makes this leaf."""
         collection, *modules, leaf = path
         for rule in self._rules:
-            found = None if rule.path is None else _match(rule.path, "/".join(modules), self._backward)
-            if found is None:
+            fields = None if rule.path is None else _match(rule.path, "/".join(modules), self._backward)
+            if fields is None:
                 continue
             for official, target in rule.kind.items():
                 if (target.collection, target.name) == (collection, leaf):
-                    return f"{rule.official.format(**found)}.{official}", target.layout
+                    return f"{rule.official.format(**fields)}.{official}", target.layout
         raise KeyError("/".join(path))
 
     def match(self, names: Iterable[str], template: PyTree) -> Matching:
         """Pair official names with the leaves of `template`, which may be shapes only."""
-        waiting = {path: "/".join(path) for path, _ in _leaves(template)}
+        waiting = {path: "/".join(path) for path, _ in _leaves(template) if path not in self._absent}
         targets, ignored, unmatched = {}, [], []
         for name in names:
             try:
@@ -226,6 +236,8 @@ class Table:
         origin = {target.path: (tensors[name], target.layout) for name, target in matching.targets.items()}
 
         def convert(path: Path, leaf: Any) -> np.ndarray:
+            if path in self._absent:
+                return np.full(leaf.shape, self._absent[path], leaf.dtype)
             value, layout = origin[path]
             return np.array(layout.to_ours(value), leaf.dtype, order="C")
 
@@ -239,6 +251,8 @@ class Table:
         """
         out = {}
         for path, leaf in _leaves(variables):
+            if path in self._absent:
+                continue
             name, layout = self.name(path)
             out[name] = np.ascontiguousarray(layout.to_official(np.asarray(leaf)))
         return out
@@ -246,11 +260,13 @@ class Table:
 
 def _match(template: str, text: str, fields: Mapping[str, Mapping[str, str]]) -> dict[str, str] | None:
     """The translated fields where `text` is an instance of `template`, else None."""
-    found = _pattern(template).fullmatch(text)
-    if found is None:
+    matched = _pattern(template).fullmatch(text)
+    if matched is None:
         return None
-    values = {field: fields[field].get(value) for field, value in found.groupdict().items()}
-    return None if None in values.values() else values  # type: ignore[return-value]
+    values = matched.groupdict()
+    if any(value not in fields[field] for field, value in values.items()):
+        return None
+    return {field: fields[field][value] for field, value in values.items()}
 
 
 @functools.cache

@@ -1,20 +1,40 @@
-"""State dicts in files: .pt (by PyTorch, imported only here, weights only) and .safetensors.
+"""State dicts in files: those of PyTorch (.pt, .ckpt, .pkl) and .safetensors.
 
-What a file is, its first bytes say, not its name. No file is ever given the chance to run code.
+What a file is, its first bytes say, not its name. No file is ever given the chance to run code. Only writing a .pt file
+needs PyTorch.
 """
 
 import dataclasses
+import json
+import logging
 import os
 import pathlib
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from diffrep_jax.errors import UserError
+from diffrep_jax.port import torch_file
+
+log = logging.getLogger(__name__)
 
 Tensors = Mapping[str, np.ndarray]
+_NOT_RUN = "which was not run"
+_STEPS = ("step", "global_step")  # where trainers keep the number of updates; the second is Lightning's
+_TYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
 _WRAPPERS = ("module", "_orig_mod")  # parts of a name that DataParallel and torch.compile put in
 
 
@@ -42,9 +62,9 @@ def read(path: str | os.PathLike[str]) -> Tensors:
 def read_parts(path: str | os.PathLike[str]) -> Contents:
     """The state dicts of a file, without `module.` and `_orig_mod.` in their names; bfloat16 becomes float32.
 
-    What else is in a .pt file (optimizers, settings) is passed over. Its arrays map the file where its format allows
-    that: they cost no memory until they are used, and are not to be written to. Raises UserError where the file is
-    missing, damaged, without a state dict, or could only be read by code.
+    What else is in a .pt file (optimizers, settings) is passed over; a warning says what of it only code could make.
+    Arrays map the file: they cost no memory until they are used, and are not to be written to. Raises UserError where
+    the file is missing, damaged, or without a state dict that holds tensors alone.
     """
     path = pathlib.Path(path)
     try:
@@ -58,7 +78,7 @@ def read_parts(path: str | os.PathLike[str]) -> Contents:
     if start[8:9] == b"{":
         contents = Contents({"": _read_safetensors(path)})
     elif start.startswith((b"PK\x03\x04", b"\x80")):
-        contents = _read_torch(path, mapped=start.startswith(b"PK"))
+        contents = _read_torch(path)
     else:
         raise UserError(f"{path} is neither a PyTorch file nor a .safetensors file.")
     return Contents({part: _unwrapped(tensors, path) for part, tensors in contents.parts.items()}, contents.step)
@@ -76,66 +96,86 @@ def _unwrapped(tensors: Tensors, path: pathlib.Path) -> Tensors:
     return {short: tensors[name] for short, name in names.items()}
 
 
-def _read_torch(path: pathlib.Path, mapped: bool) -> Contents:
-    torch = _torch(f"Reading {path}")
+def _read_torch(path: pathlib.Path) -> Contents:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # a damaged file fails in many ways: RuntimeError, KeyError, struct.error, ...
-        raise UserError(_reason(path, str(error))) from None
-    if not isinstance(content, dict) or not content:
-        raise UserError(f"{path} holds {type(content).__name__}, not a state dict {{name: tensor}}.")
-
-    def is_tensor(name: Any, value: Any) -> bool:
-        return isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided
-
-    def is_state_dict(value: Any) -> bool:
-        return isinstance(value, dict) and bool(value) and all(is_tensor(*item) for item in value.items())
-
-    def array(value: Any) -> np.ndarray:
-        value = value.detach()
-        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
-
-    found = {"": content} if is_state_dict(content) else {n: x for n, x in content.items() if is_state_dict(x)}
-    if not found:
-        name, value = next(item for item in content.items() if not is_tensor(*item))
+        file = torch_file.read(path)
+    except Exception as error:  # a damaged or a crafted file fails in many ways
         raise UserError(
-            f"{path} is no plain state dict, nor does it hold one: {name!r} is a {type(value).__name__}; "
+            f"{path} is damaged, cut short or no PyTorch checkpoint ({error}); copy or download it again."
+        ) from None
+    content = file.content
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"{path} holds {_described(content)}, not a state dict {{name: tensor}}.")
+    found = {"": content} if _is_state_dict(content) else {n: x for n, x in content.items() if _is_state_dict(x)}
+    if not found:
+        odd = {n: _described(x) for n, x in content.items() if not isinstance(x, torch_file.Tensor)}
+        name = next((n for n, described in odd.items() if _NOT_RUN in described), next(iter(odd)))
+        raise UserError(
+            f"{path} is no plain state dict, nor does it hold one: {name!r} is {odd[name]}; "
             "save the dict of tensors alone."
         )
-    parts = {str(part): {name: array(x) for name, x in tensors.items()} for part, tensors in found.items()}
-    step = content.get("step")
-    return Contents(parts, step if type(step) is int and step >= 0 else None)
+    if file.names:
+        log.warning("%s also has what only code could make, and nothing was run: %s.", path, ", ".join(file.names))
+    parts = {str(part): {name: file.array(x) for name, x in tensors.items()} for part, tensors in found.items()}
+    step = next((content[name] for name in _STEPS if name in content), None)
+    return Contents({part: _wide(tensors) for part, tensors in parts.items()}, step if _is_step(step) else None)
+
+
+def _is_state_dict(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(n, str) and isinstance(x, torch_file.Tensor) for n, x in value.items())
+    )
+
+
+def _described(value: Any) -> str:
+    """What a value in a file is, for an error."""
+    if isinstance(value, torch_file.Placeholder):
+        return f"something that {value.path} makes, {_NOT_RUN}"
+    if isinstance(value, dict):
+        odd = next((x for x in value.values() if isinstance(x, torch_file.Placeholder)), None)
+        return "a dict" if odd is None else f"a dict with {_described(odd)}"
+    return f"a {type(value).__name__}"
+
+
+def _is_step(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _torch(purpose: str) -> Any:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(f"{purpose} needs PyTorch: pip install 'diffrep_jax[torch]'") from None
     return torch
-
-
-def _reason(path: pathlib.Path, message: str) -> str:
-    """Why torch.load refused a file, in one line."""
-    needed = re.search(r"GLOBAL (\S+)", message)
-    if needed or "TorchScript" in message:
-        what = f"calls {needed[1]}" if needed else "is a TorchScript program"
-        return f"{path} would have to run code to be read (it {what}) and was not loaded; save its plain state dict."
-    return f"{path} is damaged, cut short or no PyTorch checkpoint; copy or download it again."
 
 
 def _read_safetensors(path: pathlib.Path) -> Tensors:
     import safetensors
 
     try:
-        with safetensors.safe_open(path, "numpy") as file:
-            tensors = {name: np.asarray(file.get_tensor(name)) for name in file.keys()}
-    except Exception as error:  # the library's own, and TypeError for types that NumPy lacks
+        with safetensors.safe_open(path, "numpy") as file:  # checks names, shapes and sizes
+            names = list(file.keys())
+        mapped = np.memmap(path, np.uint8, "r")
+        length = int.from_bytes(mapped[:8].tobytes(), "little")
+        entries = json.loads(mapped[8 : 8 + length].tobytes())
+        tensors = {name: _tensor(mapped[8 + length :], entries[name]) for name in names}
+    except Exception as error:  # the library's own, and KeyError for types that NumPy lacks
         raise UserError(f"{path} is damaged, cut short or of an unknown type ({error}); copy it again.") from None
     if not tensors:
         raise UserError(f"{path} holds no tensors.")
-    wide = {name: value.astype(np.float32) for name, value in tensors.items() if value.dtype.name == "bfloat16"}
-    return tensors | wide
+    return _wide(tensors)
+
+
+def _tensor(data: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:
+    first, last = entry["data_offsets"]
+    return np.asarray(data[first:last]).view(_TYPES[entry["dtype"]]).reshape(entry["shape"])
+
+
+def _wide(tensors: Tensors) -> dict[str, np.ndarray]:
+    """The same, those in bfloat16 as float32."""
+    return {name: x.astype(np.float32) if x.dtype == ml_dtypes.bfloat16 else x for name, x in tensors.items()}
 
 
 def write_safetensors(path: pathlib.Path, tensors: Tensors) -> None:

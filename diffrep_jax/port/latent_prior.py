@@ -10,7 +10,9 @@ from diffrep_jax.port.config_yml import ConfigYml
 from diffrep_jax.port.engine import DENSE, NORM, Rule, Table
 
 PARTS = {"latent_denoise_fn": ""}
-UNTOLD = ("mlp.time_width",)
+UNDETERMINED = ("mlp.time_width",)
+# What is known of the codes is in another file there; unknown, as here, it is that of codes that are normalised.
+BUFFERS = {"batch_stats/codes/mean": 0.0, "batch_stats/codes/std": 1.0, "batch_stats/codes/fingerprint": 0.0}
 
 
 def table(method: Mapping[str, Any]) -> Table:
@@ -25,7 +27,7 @@ def table(method: Mapping[str, Any]) -> Table:
         Rule("layers.{i}.linear_emb", None, DENSE),  # cond_layers.1 by another name
         Rule("layers.{i}.norm", "mlp/norm{i}", NORM),
     )
-    return Table(rules, {"i": {str(i): str(i) for i in range(last)}})
+    return Table(rules, {"i": {str(i): str(i) for i in range(last)}}, BUFFERS)
 
 
 def check(method: Mapping[str, Any], shapes: Mapping[str, Sequence[int]], source: str) -> None:
@@ -47,7 +49,7 @@ def unused(method: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> dict
 
 
 def shape(yml: ConfigYml) -> dict[str, Any]:
-    """The fields of a config's `method` section that the prior's config.yml tells."""
+    """The fields of a config's `method` section that the prior's config.yml determines."""
     place = "latent_denoise_fn_config"
     yml.require(f"{place}.use_norm", True)
     yml.require(f"{place}.dropout", 0.0)

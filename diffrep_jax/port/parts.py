@@ -1,7 +1,8 @@
-"""The state dicts that an official checkpoint holds side by side, such as `ema_encoder` and `ema_decoder`.
+"""The state dicts that an official checkpoint holds together, such as `ema_encoder` and `ema_decoder`.
 
 A file of rules names its parts in PARTS, {official part: what its names start with in the rules}. Each is there twice:
-averaged as `ema_<part>`, and as training left it as `<part>`.
+averaged as `ema_<part>`, and as training left it as `<part>`. A part that ends in a dot is no dict of its own, but the
+names of `state_dict` that start so, as Lightning keeps them.
 """
 
 import logging
@@ -19,10 +20,13 @@ WEIGHTS = ("ema", "live")
 def choose(contents: Contents, parts: Mapping[str, str], weights: str, source: str) -> tuple[Tensors, list[str]]:
     """(the tensors by the names of the rules, the parts that they come from: none for a plain state dict).
 
+    A plain one whose names start with a part that ends in a dot is what Lightning keeps as `state_dict`.
+
     `weights`: "ema" takes the averaged ones, and where there are none the others, which the log says; "live" takes
     the others. Raises UserError, naming `source`, where a part is missing.
     """
-    if "" in contents.parts:
+    held = contents.parts | _dotted(contents, parts)
+    if "" in held and len(held) == 1:
         if weights != "ema":
             raise UserError(
                 f"{source} is one plain state dict: config.tasks.import.weights={weights} is of no use, leave it out."
@@ -35,18 +39,31 @@ def choose(contents: Contents, parts: Mapping[str, str], weights: str, source: s
         )
     live, averaged = list(parts), [AVERAGE + part for part in parts]
     chosen = averaged if weights == "ema" else live
-    if weights == "ema" and not set(averaged) & contents.parts.keys() and set(live) <= contents.parts.keys():
+    if weights == "ema" and not set(averaged) & held.keys() and set(live) <= held.keys():
         log.warning("%s has no averaged weights: %s are used.", source, ", ".join(live))
         chosen = live
-    if missing := [part for part in chosen if part not in contents.parts]:
-        raise UserError(
-            f"{source} lacks {', '.join(missing)}; it holds {', '.join(contents.parts)}. Is the config the file's?"
-        )
+    if missing := [part for part in chosen if part not in held]:
+        raise UserError(f"{source} lacks {', '.join(missing)}; it holds {', '.join(held)}. Is the config the file's?")
     log.info("%s: the weights are those of %s.", source, ", ".join(chosen))
     tensors = {}
     for part, prefix in zip(chosen, parts.values(), strict=True):
-        tensors |= {prefix + name: value for name, value in contents.parts[part].items()}
+        tensors |= {prefix + name: value for name, value in held[part].items()}
     return tensors, chosen
+
+
+def flat(contents: Contents) -> Tensors:
+    """All names of a checkpoint of Lightning, or of its state dict alone; {} where it is neither."""
+    return contents.parts.get("state_dict", contents.parts.get("", {}))
+
+
+def _dotted(contents: Contents, parts: Mapping[str, str]) -> dict[str, Tensors]:
+    """{part: its tensors} for the parts that end in a dot and are there."""
+    names = [start + part for part in parts if part.endswith(".") for start in ("", AVERAGE)]
+    found = {
+        part: {name.removeprefix(part): x for name, x in flat(contents).items() if name.startswith(part)}
+        for part in names
+    }
+    return {part: tensors for part, tensors in found.items() if tensors}
 
 
 def nest(tensors: Tensors, parts: Mapping[str, str], step: int) -> dict[str, object]:
@@ -56,8 +73,12 @@ def nest(tensors: Tensors, parts: Mapping[str, str], step: int) -> dict[str, obj
     """
     if not parts:
         return dict(tensors)
-    nested: dict[str, object] = {"step": step}
-    for part, prefix in parts.items():
-        state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        nested |= {part: state, AVERAGE + part: state}
-    return nested
+    states = {
+        part: {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        for part, prefix in parts.items()
+    }
+    both = {start + part: state for part, state in states.items() for start in ("", AVERAGE)}
+    if all(part.endswith(".") for part in parts):
+        state_dict = {part + name: value for part, state in both.items() for name, value in state.items()}
+        return {"epoch": 0, "global_step": step, "state_dict": state_dict}
+    return {"step": step, **both}

@@ -1,4 +1,4 @@
-"""The official state dicts of PDAE (github.com/ckczzj/PDAE) and of DiTi: the encoder's and the decoder's, side by side.
+"""The official state dicts of PDAE (github.com/ckczzj/PDAE) and of DiTi: the encoder's and the decoder's in one.
 
 The names start with `encoder.` and `decoder.`; the decoder is the frozen DDPM and, with `shift_`, the second way up.
 """
@@ -13,12 +13,12 @@ from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.port import ddpm
 from diffrep_jax.port.config_yml import ConfigYml
 from diffrep_jax.port.engine import CONV, DENSE, NORM, POINTWISE_1D, Rule, Table, dense_of_image
-from diffrep_jax.port.unet import ends, rules
+from diffrep_jax.port.unet import ends, rules, unet_fields
 
 log = logging.getLogger(__name__)
 
 PARTS = {"encoder": "encoder.", "decoder": "decoder."}
-UNTOLD = ("unet.heads", "unet.head_dim", "encoder.heads")
+UNDETERMINED = ("unet.heads", "unet.head_dim", "encoder.heads")
 
 # The encoders by the name of their class there: channels of the convolutions
 _FOR_64, _FOR_128 = (64, 128, 128, 128), (64, 128, 256, 256, 256)
@@ -39,8 +39,7 @@ DECODER_RULES = (
 
 def table(method: Mapping[str, Any]) -> Table:
     """The rules for a config's `method` section."""
-    blocks, attention = ddpm.block_names(method)
-    fields = {"block": blocks, "attention": attention}
+    fields = unet_fields(method["image_size"], method["unet"])
     for field, names in list(fields.items()):
         fields[f"shift_{field}"] = {f"shift_{n}": ours for n, ours in names.items() if not n.startswith("input_blocks")}
     return Table((*DECODER_RULES, *encoder_rules(method)), fields)
@@ -87,7 +86,7 @@ def unused(method: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> dict
 
 
 def shape(yml: ConfigYml) -> dict[str, Any]:
-    """The fields of a config's `method` section that PDAE's config.yml tells; UserError where it is DiTi's."""
+    """The fields of a config's `method` section that PDAE's config.yml determines; UserError where it is DiTi's."""
     if yml.has("ssl_config.k") and yml.number("ssl_config.k") > 1 and not _without_pdae(yml):
         raise UserError(
             f"{yml.path} is of DiTi (ssl_config.k={yml.number('ssl_config.k')}), whose decoder sees a part of the code "
@@ -102,18 +101,18 @@ def _without_pdae(yml: ConfigYml) -> bool:
 
 
 def networks(yml: ConfigYml) -> dict[str, Any]:
-    """The size of images and codes, the encoder and, where the base's own config.yml is found, the U-Net."""
+    """The size of images and codes, the encoder and, where the base's own config.yml exists, the U-Net."""
     size, encoder = ddpm.image_size(yml), yml.text("encoder_config.model")
     if encoder not in ENCODERS:
         raise unknown("encoder", encoder, ENCODERS, f"{yml.path}: encoder_config.model")
-    found = {
+    fields = {
         "image_size": size,
         "latent_dim": yml.number("encoder_config.latent_dim"),
         "encoder": {"widths": ENCODERS[encoder], "attention": (16,), "heads": 4},
     }
     base = yml.base()
     if base is not None:
-        return found | ddpm.network(base, size)
+        return fields | ddpm.network(base, size)
     named = yml.text("trained_ddpm_config") if yml.has("trained_ddpm_config") else "not named"
     log.warning("%s: the config of its base (%s) is in no folder above it: method.unet is ours.", yml.path, named)
-    return found
+    return fields

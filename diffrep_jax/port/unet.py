@@ -1,11 +1,25 @@
-"""The names of ADM's U-Net (github.com/openai/guided-diffusion), which the official codes of all methods start from.
+"""The names of ADM's U-Net (github.com/openai/guided-diffusion), which the official codes of all methods start from,
+and those of DiffAE's encoder, its half.
 
 Residual blocks are numbered there in the order of the forward pass; level and block follow from the configuration.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from diffrep_jax.port.engine import CONV, DENSE, NORM, Kind, Rule
+from diffrep_jax.port.engine import CONV, DENSE, NORM, POINTWISE_1D, POINTWISE_DENSE, Kind, Rule
+
+HALF_UNET = (
+    Rule("encoder.input_blocks.0.0", "encoder/conv_in", CONV),
+    Rule("encoder.{encoder_block}.in_layers.0", "encoder/{encoder_block}/norm", NORM),
+    Rule("encoder.{encoder_block}.in_layers.2", "encoder/{encoder_block}/conv", CONV),
+    Rule("encoder.{encoder_block}.skip_connection", "encoder/{encoder_block}/skip", CONV),
+    Rule("encoder.{encoder_attention}.norm", "encoder/{encoder_attention}/norm", NORM),
+    Rule("encoder.{encoder_attention}.qkv", "encoder/{encoder_attention}/qkv", POINTWISE_1D),
+    Rule("encoder.{encoder_attention}.proj_out", "encoder/{encoder_attention}/proj", POINTWISE_1D),
+    Rule("encoder.out.0", "encoder/norm_out", NORM),
+    Rule("encoder.out.3", "encoder/out", POINTWISE_DENSE),
+)
 
 
 def rules(official: str, ours: str, pointwise: Kind, field: str = "") -> tuple[Rule, ...]:
@@ -27,15 +41,28 @@ def rules(official: str, ours: str, pointwise: Kind, field: str = "") -> tuple[R
     )
 
 
-def ends(official: str, ours: str) -> tuple[Rule, ...]:
+def ends(official: str, ours: str, time: str = "time_embed") -> tuple[Rule, ...]:
     """The rules of what is at the two ends: the embedding of the time, the first convolution, the output."""
     return (
-        Rule(f"{official}time_embed.0", f"{ours}/time_in", DENSE),
-        Rule(f"{official}time_embed.2", f"{ours}/time_out", DENSE),
+        Rule(f"{official}{time}.0", f"{ours}/time_in", DENSE),
+        Rule(f"{official}{time}.2", f"{ours}/time_out", DENSE),
         Rule(f"{official}input_blocks.0.0", f"{ours}/conv_in", CONV),
         Rule(f"{official}out.0", f"{ours}/norm_out", NORM),
         Rule(f"{official}out.2", f"{ours}/conv_out", CONV),
     )
+
+
+def unet_fields(size: int, unet: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The fields `block` and `attention` of all of a U-Net, from its section of the config."""
+    levels = size, unet["mult"], unet["blocks"], unet["attention"]
+    (down, down_attention), (up, up_attention) = way_down(*levels), way_up(*levels)
+    return {"block": down | up, "attention": down_attention | up_attention}
+
+
+def half_unet_fields(size: int, encoder: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The fields of HALF_UNET, from the encoder's section of the config."""
+    blocks, attention = way_down(size, encoder["mult"], encoder["blocks"], encoder["attention"])
+    return {"encoder_block": blocks, "encoder_attention": attention}
 
 
 def way_down(size: int, mult: Sequence[int], blocks: int, attention: Sequence[int]) -> tuple[dict, dict]:
@@ -66,3 +93,9 @@ def way_up(size: int, mult: Sequence[int], blocks: int, attention: Sequence[int]
             if level > 0 and i == blocks:
                 residual[f"output_blocks.{number}.{2 if attends else 1}"] = f"up{level}_resample"
     return residual, attend
+
+
+def count(shapes: Mapping[str, Sequence[int]], module: str) -> int:
+    """The number of entries of a numbered module."""
+    depth = module.count(".") + 1
+    return len({name.split(".")[depth] for name in shapes if name.startswith(f"{module}.")})

@@ -1,1 +1,1 @@
-"""A run's folder -> one document of plain values -> a web page and Markdown that tell the same."""
+"""A run's folder -> one document of plain values -> a web page and Markdown with the same content."""

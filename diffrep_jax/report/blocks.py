@@ -46,10 +46,8 @@ def chart(
     caption: str, x: str, y: str, lines: Mapping[str, Any], log_x: bool = False, log_y: bool = False, dots: bool = False
 ) -> Block:
     """lines: {name: [[x, y], ...]}; dots: mark the points."""
-    return {
-        **{"kind": "chart", "caption": caption, "x": x, "y": y, "lines": dict(lines)},
-        **{"log_x": log_x, "log_y": log_y, "dots": dots},
-    }
+    axes = {"x": x, "y": y, "log_x": log_x, "log_y": log_y}
+    return {"kind": "chart", "caption": caption, "lines": dict(lines), "dots": dots} | axes
 
 
 def picture(path: str, alt: str) -> Block:

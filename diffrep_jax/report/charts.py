@@ -1,4 +1,4 @@
-"""Line charts as SVG text. Colours and letters are the page's: classes c0, c1, ... and its dark or light scheme."""
+"""Line charts as SVG text. Colours and fonts are the page's: classes c0, c1, ... and its dark or light scheme."""
 
 import math
 from collections.abc import Mapping
@@ -32,9 +32,9 @@ class Axis:
         if self._log:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             for digits in ((1,), (1, 2, 5)):
-                found = [d * 10.0**n for n in decades for d in digits if self.low <= d * 10.0**n <= self.high]
-                if len(found) > 2:
-                    return found[:: -(-len(found) // (TICKS + 2))]
+                ticks = [d * 10.0**n for n in decades for d in digits if self.low <= d * 10.0**n <= self.high]
+                if len(ticks) > 2:
+                    return ticks[:: -(-len(ticks) // (TICKS + 2))]
         step = _round_up((self.high - self.low) / TICKS)
         first = math.ceil(self.low / step - 1e-9)
         return [step * n for n in range(first, math.floor(self.high / step + 1e-9) + 1)]
@@ -85,8 +85,6 @@ def _line(name: str, line: list[list[float]], colour: str, x_axis: Axis, y_axis:
     path = " ".join(f"{x_axis(x):.1f},{y_axis(y):.1f}" for x, y in line)
     parts = [f'<polyline class="{colour}" points="{path}"/>']
     for x, y in line if dots else ():
-        told = f"{escape(name)}: {number(y)} at {number(x)}"
-        parts.append(
-            f'<circle class="{colour}" cx="{x_axis(x):.1f}" cy="{y_axis(y):.1f}" r="3.5"><title>{told}</title></circle>'
-        )
+        title = f"<title>{escape(name)}: {number(y)} at {number(x)}</title>"
+        parts.append(f'<circle class="{colour}" cx="{x_axis(x):.1f}" cy="{y_axis(y):.1f}" r="3.5">{title}</circle>')
     return parts

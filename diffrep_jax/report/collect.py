@@ -98,12 +98,12 @@ def _step(root: pathlib.Path, folder: pathlib.Path) -> int:
 def _read(path: pathlib.Path, task: str) -> dict[str, Any]:
     """The object in a JSON file that a task has written."""
     try:
-        found = clean(json.loads(path.read_text(encoding="utf-8")))
+        content = clean(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise UserError(f"{path} cannot be read ({error}); delete it and run --task={task} again.") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise UserError(f"{path} holds no object; delete it and run --task={task} again.")
-    return found
+    return content
 
 
 def _pictures(folder: pathlib.Path, task: str) -> list[str]:

@@ -37,15 +37,15 @@ def comparison(table: Table, run: Run, measured: Iterable[Measured]) -> dict[str
     marked = [i for i, method in enumerate(table.rows) if _is_same_method(table, method, run)]
     taken: list[tuple[Column, Measured | None]] = []
     for way in WAYS:
-        found = [(column, _closest(column, [m for m in candidates if m.way == way])) for column in table.columns]
-        if way == AS_PUBLISHED:  # where it is nearer to the paper than what we stand for
-            found = [
-                (column, _nearer(column, one, ours)) for (column, one), (_, ours) in zip(found, taken, strict=True)
+        chosen = [(column, _closest(column, [m for m in candidates if m.way == way])) for column in table.columns]
+        if way == AS_PUBLISHED:  # only where its protocol is nearer to the paper's than our own is
+            chosen = [
+                (column, _nearer(column, one, ours)) for (column, one), (_, ours) in zip(chosen, taken, strict=True)
             ]
-        if way == THIS or any(one for column, one in found if column.better):
+        if way == THIS or any(one for column, one in chosen if column.better):
             marked.append(len(rows))
-            rows.append([way, *(one and one.value for _, one in found)])
-            taken += found
+            rows.append([way, *(one and one.value for _, one in chosen)])
+            taken += chosen
     return {
         "table": block(table, rows, marked),
         "protocols": _protocols(table, run, taken),
@@ -87,12 +87,12 @@ def _nearer(column: Column, one: Measured | None, ours: Measured | None) -> Meas
 
 def differences(column: Column, ours: Measured) -> list[str]:
     """Where our settings differ from those that are published, in words."""
-    found = []
+    sentences = []
     for name, theirs in column.settings.items():
         here = text(ours.settings[name]) if name in ours.settings else "not recorded"
         if name not in ours.settings or not _equal(ours.settings[name], theirs):
-            found.append(f"{WORDS.get(name, name)}: {here} here, {text(theirs)} in the paper")
-    return found
+            sentences.append(f"{WORDS.get(name, name)}: {here} here, {text(theirs)} in the paper")
+    return sentences
 
 
 def _equal(ours: Any, theirs: Any) -> bool:
@@ -109,19 +109,19 @@ def _protocols(table: Table, run: Run, taken: Iterable[tuple[Column, Measured | 
 
 def _protocol(table: Table, column: Column, ours: Measured, run: Run) -> dict[str, Any]:
     """`same` is None where nothing is known to compare with."""
-    found = differences(column, ours)
+    differing = differences(column, ours)
     seen = run.training_images
     if table.training_images and not math.isclose(seen, table.training_images, rel_tol=ALMOST):
-        found.append(f"training images: {seen:,} here, {table.training_images:,.0f} for the paper's own models")
+        differing.append(f"training images: {seen:,} here, {table.training_images:,.0f} for the paper's own models")
     return {
         "measure": column.name,
         "which": ours.way,
         "value": ours.value,
         "task": ours.task,
         "settings": ours.settings,
-        "same": not found if column.settings else None,
+        "same": not differing if column.settings else None,
         "compared": [WORDS.get(name, name) for name in column.settings],
-        "differences": found,
+        "differences": differing,
     }
 
 

@@ -38,8 +38,12 @@ def document(run: Run, method: str, tasks: Collection[str], software: dict[str, 
             "sections": sections,
             "measured": [dataclasses.asdict(one) for one in measured(run)],
             "run": {
-                **{"folder": str(run.folder), "step": run.step, "seconds": run.seconds},
-                **{"training_images": run.training_images, "starts": run.starts, "config": config},
+                "folder": str(run.folder),
+                "step": run.step,
+                "seconds": run.seconds,
+                "training_images": run.training_images,
+                "starts": run.starts,
+                "config": config,
                 "report_made_with": software,
             },
         }
@@ -52,17 +56,11 @@ def _tiles(run: Run) -> list[dict[str, str]]:
     tiles = [
         ("reconstruction MSE", reconstructed.get("mse"), _images(reconstructed)),
         ("reconstruction SSIM", reconstructed.get("ssim"), _images(reconstructed)),
-        *(
-            (
-                f"{part}, {task_sections.WORDS[measure]}",
-                probed[f"{part}_{measure}"],
-                f"probe of {dataset}",
-            )
-            for dataset, probed in run.probes.items()
-            for part, measure in (("classes", "ap"), ("attributes", "ap"), ("attributes", "r"))
-            if f"{part}_{measure}" in probed
-        ),
     ]
+    for dataset, probed in run.probes.items():
+        for part, measure in (("classes", "ap"), ("attributes", "ap"), ("attributes", "r")):
+            value = probed.get(f"{part}_{measure}")
+            tiles.append((f"{part}, {task_sections.WORDS[measure]}", value, f"probe of {dataset}"))
     device = " + ".join(dict.fromkeys(f"{start['devices']} x {start['device']}" for start in run.starts))
     shown = [{"name": name, "value": text(value), "note": note} for name, value, note in tiles if value is not None]
     seen = {"name": "training steps", "value": text(run.step), "note": f"{run.training_images:,} images"}

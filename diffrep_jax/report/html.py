@@ -48,7 +48,7 @@ def _section(section: Mapping[str, Any], folder: pathlib.Path, pictures: Picture
 
 
 def _joined(blocks: list[dict[str, Any]], folder: pathlib.Path, pictures: Pictures) -> Iterator[str]:
-    """The blocks as HTML; charts and bars that follow each other stand side by side where there is room."""
+    """The blocks as HTML; charts and bars that follow each other stand in one row where there is room."""
     open_row = False
     for block in blocks:
         small = block["kind"] in ("chart", "bars")
@@ -133,11 +133,11 @@ def _protocols(block: Mapping[str, Any]) -> str:
 
 
 def _protocol(item: Mapping[str, Any]) -> str:
-    said, why = verdict(item)
+    words, why = verdict(item)
     sign = {True: "yes", False: "no", None: "unknown"}[item["same"]]
     which = f"<b>{escape(item['measure'])}</b> of {escape(item['which'])} ({escape(item['task'])})"
-    listed = "".join(f"<li>{escape(words)}</li>" for words in why)
-    return f'<li>{which}: {text(item["value"])}, <em class="{sign}">{said}</em><ul>{listed}</ul></li>'
+    listed = "".join(f"<li>{escape(reason)}</li>" for reason in why)
+    return f'<li>{which}: {text(item["value"])}, <em class="{sign}">{words}</em><ul>{listed}</ul></li>'
 
 
 def _missing(block: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
-"""The report as Markdown (tables as GitHub draws them): the same words and numbers; pictures by their place in the run.
+"""The report as Markdown (tables as GitHub draws them): the same words and numbers; pictures by their paths in the run.
 
-Charts are not drawn; their numbers are in the tables beside them.
+Charts are not drawn; their numbers are in the tables next to them.
 """
 
 import os
@@ -58,10 +58,10 @@ def _protocols(block: Mapping[str, Any], up: str) -> str:
 
 
 def _protocol(item: Mapping[str, Any]) -> str:
-    said, why = verdict(item)
+    words, why = verdict(item)
     first = f"* **{escape(item['measure'])}** of {escape(item['which'])} ({escape(item['task'])}): "
-    listed = "".join(f"\n  * {escape(words)}" for words in why)
-    return f"{first}{text(item['value'])}, {said}{listed}"
+    listed = "".join(f"\n  * {escape(reason)}" for reason in why)
+    return f"{first}{text(item['value'])}, {words}{listed}"
 
 
 def _missing(block: Mapping[str, Any], up: str) -> str:

@@ -12,8 +12,8 @@ DECODING = ("dataset", "split", "images", "sampler", "grid", "steps", "churn_ste
 
 
 THIS = "this run"
-AS_PUBLISHED = "this run, as the paper's code measures"  # where that is not what we stand for
-INFERRED = "this run, x_T inferred"  # from the image, beside the code
+AS_PUBLISHED = "this run, as the paper's code measures"  # where that differs from our own protocol
+INFERRED = "this run, x_T inferred"  # from the image, in addition to the code
 WAYS = (THIS, AS_PUBLISHED, INFERRED)
 
 
@@ -32,10 +32,9 @@ def measured(run: Run) -> list[Measured]:
     """All numbers of the run that a paper might have too."""
     method = run.config["method"]
     always = {"latent_dim": method["latent_dim"]} if "latent_dim" in method else {}
-    found = [*_probe(run), *_reconstructions(run), *_disentanglement(run), *_samples(run), *_training(run)]
-    return [
-        dataclasses.replace(one, settings=always | one.settings) for one in found if isinstance(one.value, int | float)
-    ]
+    numbers = [*_probe(run), *_reconstructions(run), *_disentanglement(run), *_samples(run), *_training(run)]
+    taken = [one for one in numbers if isinstance(one.value, int | float)]
+    return [dataclasses.replace(one, settings=always | one.settings) for one in taken]
 
 
 def _probe(run: Run) -> Iterator[Measured]:
@@ -50,12 +49,12 @@ def _one_probe(report: dict[str, Any]) -> Iterator[Measured]:
     for part in ("classes", "attributes"):
         if part not in report:
             continue
-        found = report[part]
-        counted = settings | {part: len(next(iter(found["each"].values())))}
-        for measure, value in found["mean"].items():
+        probed = report[part]
+        counted = settings | {part: len(next(iter(probed["each"].values())))}
+        for measure, value in probed["mean"].items():
             name = f"{part}_{measure}"
             yield Measured(name, value, "probe", counted | {"epoch_from": "validation"})
-            official = found["official"]["mean"][measure]
+            official = probed["official"]["mean"][measure]
             yield Measured(name, official, "probe", counted | {"epoch_from": "test"}, AS_PUBLISHED)
 
 
@@ -65,7 +64,7 @@ def _reconstructions(run: Run) -> Iterator[Measured]:
         rows.append(("reconstruct", run.metrics["reconstruct"]))
     for task, row in rows:
         if row.get("reconstructions"):
-            continue  # images from files: nobody knows whose
+            continue  # images from files, of unknown origin
         inferred = bool(row.get("invert_steps"))
         settings = {key: row[key] for key in DECODING if key in row}
         settings["x_T"] = "inferred" if inferred else "from the code alone"
@@ -79,18 +78,18 @@ def _reconstructions(run: Run) -> Iterator[Measured]:
 
 
 def _disentanglement(run: Run) -> Iterator[Measured]:
-    found = run.metrics.get("evaluate", {}).get("disentanglement") or {}
-    settings = {key: value for key, value in found.items() if key in ("dataset", "split", "images")}
-    yield Measured("tad", found.get("tad"), "evaluate", settings)
+    report = run.metrics.get("evaluate", {}).get("disentanglement") or {}
+    settings = {key: value for key, value in report.items() if key in ("dataset", "split", "images")}
+    yield Measured("tad", report.get("tad"), "evaluate", settings)
 
 
 def _samples(run: Run) -> Iterator[Measured]:
-    """The FID of the run's own samples; how they were made is told by the task that made them."""
+    """The FID of the run's own samples; the task that made them says how."""
     made = run.metrics.get("sample", {})
-    for found in run.metrics.get("evaluate", {}).get("generated", []):
-        if found["path"].endswith("sample/samples.npz"):
-            settings = {key: made[key] for key in DECODING if key in made} | {"images": found["images"]}
-            yield Measured("samples_fid", found["fid"], "evaluate", settings)
+    for row in run.metrics.get("evaluate", {}).get("generated", []):
+        if row["path"].endswith("sample/samples.npz"):
+            settings = {key: made[key] for key in DECODING if key in made} | {"images": row["images"]}
+            yield Measured("samples_fid", row["fid"], "evaluate", settings)
 
 
 def _training(run: Run) -> Iterator[Measured]:

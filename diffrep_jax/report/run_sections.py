@@ -1,4 +1,4 @@
-"""The sections of the run itself: training curves, what made it, its config; and the papers' tables beside it."""
+"""The sections of the run itself: its curves, its origin, its config; and the comparison with the papers' tables."""
 
 import json
 import time
@@ -11,7 +11,7 @@ from diffrep_jax.report.collect import Run
 from diffrep_jax.report.measured import measured
 from diffrep_jax.report.values import NONE, duration
 
-POINTS = 300  # of a curve in the report; longer ones are told by the means of equal parts
+POINTS = 300  # of a curve in the report; longer ones are drawn by the means of equal parts
 WIDE = 10.0  # largest over smallest value from which on a curve has a logarithmic axis
 
 
@@ -46,7 +46,7 @@ def thinned(line: list[list[float]]) -> list[list[float]]:
 
 def papers_section(run: Run, tasks: Collection[str]) -> Block:
     """tasks: those that there are."""
-    return blocks.section("papers", "Beside the papers", _papers(run, tasks))
+    return blocks.section("papers", "Compared with the papers", _papers(run, tasks))
 
 
 def _papers(run: Run, tasks: Collection[str]) -> Iterator[Block]:
@@ -58,9 +58,9 @@ def _papers(run: Run, tasks: Collection[str]) -> Iterator[Block]:
             f"There are no published numbers for models of {data['name']} at {size}. Our own are in the sections "
             "below, the papers' for other data at the end."
         )
-    found = measured(run)
+    numbers = measured(run)
     for table in tables:
-        compared = compare.comparison(table, run, found)
+        compared = compare.comparison(table, run, numbers)
         yield from (compared["table"], compared["protocols"])
         for task in dict.fromkeys(column.task for column in compared["missing"]):
             names = ", ".join(column.name for column in compared["missing"] if column.task == task)
@@ -74,8 +74,8 @@ def other_papers_section(run: Run) -> Block:
     """The published tables that this run is not compared with."""
     tables = [table for table in published.tables() if table not in compare.fitting(run)]
     rows = [[[method, *map(compare.printed, values)] for method, values in table.rows.items()] for table in tables]
-    found = [compare.block(table, own) for table, own in zip(tables, rows, strict=True)]
-    return blocks.section("published", "Published numbers for other data", found, folded=True)
+    shown = [compare.block(table, own) for table, own in zip(tables, rows, strict=True)]
+    return blocks.section("published", "Published numbers for other data", shown, folded=True)
 
 
 def provenance_section(run: Run, software: dict[str, Any]) -> Block:

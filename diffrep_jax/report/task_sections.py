@@ -1,6 +1,6 @@
 """The sections of what the tasks have made: pictures and numbers, probes, quality against evaluations."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from diffrep_jax.report import blocks
@@ -58,12 +58,12 @@ def _earlier(run: Run, name: str, task: str, *overrides: str) -> Iterator[Block]
         yield blocks.missing("Written before the newest checkpoint. To make it of that one:", run, task, *overrides)
 
 
-def _numbers(caption: str, found: Mapping[str, Any]) -> Iterator[Block]:
+def _numbers(caption: str, values: Mapping[str, Any]) -> Iterator[Block]:
     """The single values together; each dict, and each list of dicts as a table, by itself."""
-    single = {name: value for name, value in found.items() if _is_single(value)}
+    single = {name: value for name, value in values.items() if _is_single(value)}
     if single:
         yield blocks.facts(caption, single)
-    for name, value in found.items():
+    for name, value in values.items():
         if isinstance(value, dict):
             yield from _numbers(f"{caption}: {name}", value)
         elif isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
@@ -91,8 +91,8 @@ def probe_section(run: Run) -> Block:
     title = "What a linear layer reads off the codes"
     if not run.probes:
         return blocks.section("probe", title, [blocks.missing("Probes: not made yet.", run, "probe")])
-    found = [block for dataset, report in run.probes.items() for block in _probe(run, dataset, report)]
-    return blocks.section("probe", title, found)
+    shown = [block for dataset, report in run.probes.items() for block in _probe(run, dataset, report)]
+    return blocks.section("probe", title, shown)
 
 
 WORDS = {"ap": "average precision", "r": "Pearson's r", "mse": "mean squared error"}
@@ -108,9 +108,7 @@ def _probe(run: Run, dataset: str, report: Mapping[str, Any]) -> Iterator[Block]
         for official in [report[part]["official"]["mean"][measure]]
     ]
     columns = ("of", "measure", "mean", "epoch", "mean, epoch picked on the test images", "that epoch")
-    caption = (
-        f"{dataset}: linear heads on frozen codes; the epoch is picked on validation images, but where said otherwise"
-    )
+    caption = f"{dataset}: linear heads on frozen codes; the epoch is picked on validation images unless noted"
     yield blocks.table(caption, columns, rows)
     for part in parts:
         for measure, values in report[part]["each"].items():
@@ -127,12 +125,12 @@ def quality_section(run: Run, tasks: Collection[str]) -> Block:
     title = "Quality against number of evaluations"
     report = run.metrics.get("evaluate")
     if report is None and "evaluate" in tasks:
-        found: Any = [blocks.missing("Quality against evaluations: not measured yet.", run, "evaluate")]
+        shown = [blocks.missing("Quality against evaluations: not measured yet.", run, "evaluate")]
     elif report is None:
-        found = [blocks.paragraph("This version has no task that measures it.")]
+        shown = [blocks.paragraph("This version has no task that measures it.")]
     else:
-        found = [*_earlier(run, "evaluate", "evaluate"), *_quality(report)]
-    return blocks.section("quality", title, found)
+        shown = [*_earlier(run, "evaluate", "evaluate"), *_quality(report)]
+    return blocks.section("quality", title, shown)
 
 
 def _quality(report: Mapping[str, Any]) -> Iterator[Block]:
@@ -155,10 +153,10 @@ def _quality(report: Mapping[str, Any]) -> Iterator[Block]:
         yield from _numbers("Disentanglement", report["disentanglement"])
 
 
-def _name(row: Mapping[str, Any], rows: Any) -> str:
-    """The sampler, and what else tells its rows from others in the legend."""
-    said = [str(row.get("sampler"))]
+def _name(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """The legend of a row: its sampler, and the settings in which the rows differ."""
+    parts = [str(row.get("sampler"))]
     for key, word in LEGEND.items():
         if row.get(key) and len({other.get(key) for other in rows}) > 1:
-            said.append(f"{word}{row.get(key)}")
-    return ", ".join(said)
+            parts.append(f"{word}{row.get(key)}")
+    return ", ".join(parts)

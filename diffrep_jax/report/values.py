@@ -61,7 +61,7 @@ def duration(seconds: float | None) -> str:
 def verdict(protocol: Mapping[str, Any]) -> tuple[str, list[str]]:
     """(whether our protocol is the paper's, why) of an item of a protocols block (`compare.py`), in words."""
     if protocol["same"] is None:
-        return "nothing to compare", ["the source does not tell how it was measured"]
+        return "nothing to compare", ["the source does not say how it was measured"]
     if protocol["same"]:
         return "same protocol as far as it is known", [f"equal: {', '.join(protocol['compared'])}"]
     return "another protocol", protocol["differences"]

@@ -1,11 +1,15 @@
-"""Checkpoints of a run: Orbax, asynchronous and atomic, one item for each part of the state.
+"""Checkpoints of a run: Orbax, asynchronous and atomic, one item for each part of the state, checksums of all files.
 
 The parts are saved apart, so that a task reads the averaged weights and nothing else. What a run that was killed in
-mid-save leaves behind is ignored and removed by the next one that writes.
+mid-save leaves behind is ignored and removed by the next one that writes; a checkpoint that was damaged since is named
+and the one before it used.
 """
 
+import concurrent.futures
 import contextlib
+import logging
 import os
+import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -13,8 +17,10 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from diffrep_jax.errors import UserError
-from diffrep_jax.runs import layout
+from diffrep_jax.runs import checksums, layout
 from diffrep_jax.types import PyTree
+
+log = logging.getLogger(__name__)
 
 Parts = Mapping[str, PyTree]  # {name: tree of arrays, or of ShapeDtypeStructs with shardings}
 
@@ -22,12 +28,10 @@ Parts = Mapping[str, PyTree]  # {name: tree of arrays, or of ShapeDtypeStructs w
 class Checkpoints:
     """The checkpoints in `<folder>/checkpoints`: the last `keep_last`, and every one at a multiple of `keep_every`.
 
-    keep_every = 0 keeps no others. Open to read (`writer` False) it deletes nothing.
+    keep_every = 0 keeps no others. Open to read (`writer` False) it writes and deletes nothing.
     """
 
-    def __init__(
-        self, folder: str | os.PathLike[str], keep_last: int = 1, keep_every: int = 0, writer: bool = False
-    ):
+    def __init__(self, folder: str | os.PathLike[str], keep_last: int = 1, keep_every: int = 0, writer: bool = False):
         policies: Any = ocp.training.preservation_policies
         decisions: Any = ocp.training.save_decision_policies
         kept = [policies.LatestN(keep_last)]
@@ -41,39 +45,82 @@ class Checkpoints:
             save_decision_policy=decisions.ContinuousCheckpointingPolicy(),
             cleanup_tmp_directories=writer,
         )
+        self._sealing = concurrent.futures.ThreadPoolExecutor(1)
+        self._verdicts: dict[tuple[int, Any], str | None] = {}  # what is wrong with a step's parts, None: nothing
 
-    def latest_step(self) -> int | None:
-        """The newest complete checkpoint's step."""
-        latest = self._checkpointer.latest
-        return None if latest is None else latest.step
+    def latest_step(self, parts: Collection[str] | None = None) -> int | None:
+        """The step of the newest whole checkpoint, judged by these parts; None where there is no checkpoint.
 
-    def existing_step(self) -> int:
-        """The same; UserError where there is none."""
-        step = self.latest_step()
+        Damaged ones are named in the log. Raises UserError where all of them are damaged.
+        """
+        steps = sorted((found.step for found in self._checkpointer.checkpoints), reverse=True)
+        sealed = any(checksums.is_sealed(self._folder / str(step)) for step in steps)
+        for step in steps:
+            if (why := self._damage(step, parts, sealed)) is None:
+                return step
+        if steps:
+            why = self._verdicts[steps[0], _key(parts)]
+            raise UserError(f"No whole checkpoint is left in {self._folder}; in the newest, {steps[0]}, {why}.")
+        return None
+
+    def _damage(self, step: int, parts: Collection[str] | None, sealed: bool) -> str | None:
+        """What is wrong with a step. Without any checksums in the run it is taken for one of an earlier version."""
+        if (step, _key(parts)) not in self._verdicts:
+            folder = self._folder / str(step)
+            if checksums.is_sealed(folder):
+                why = checksums.damage(folder, parts)
+            else:
+                why = "it was not completed" if sealed else None
+            if why is not None:
+                log.warning("The checkpoint of step %d in %s is damaged (%s): passed over.", step, self._folder, why)
+            self._verdicts[step, _key(parts)] = why
+        return self._verdicts[step, _key(parts)]
+
+    def existing_step(self, parts: Collection[str] | None = None) -> int:
+        """As `latest_step`; UserError where there is no checkpoint."""
+        step = self.latest_step(parts)
         if step is None:
             raise UserError(f"No checkpoint in {self._folder}; train first (--task=train).")
         return step
 
     def saved_parts(self) -> Collection[str]:
-        """The names of the parts that the newest checkpoint has."""
+        """The names of the parts that the newest whole checkpoint has."""
         return self._saved(self.existing_step()).keys()
 
     def leaves(self, part: str) -> Collection[str]:
-        """The paths of the newest checkpoint's leaves in one part, such as ".kernel"."""
+        """The paths of its leaves in one part, such as ".kernel"."""
         return _shapes(self._saved(self.existing_step())[part]).keys()
 
     def save(self, step: int, parts: Parts) -> None:
-        """Start writing; returns as soon as the arrays have been copied. A step that exists is left as it is."""
-        if step != self.latest_step():
-            self._checkpointer.save_checkpointables_async(step, _not_empty(parts), force=True)
+        """Start writing; returns as soon as the arrays have been copied. A whole step that exists is left as it is."""
+        if step == self.latest_step():
+            return
+        newer = [found.step for found in self._checkpointer.checkpoints if found.step >= step]
+        for damaged in newer:  # passed over when the run went on: Orbax takes no step below its newest
+            self._checkpointer.delete(damaged)
+        self._checkpointer.save_checkpointables_async(step, _not_empty(parts), force=True)
+        self._verdicts = {(step, None): None}
+        if jax.process_index() == 0:
+            self._sealing.submit(self._seal, step)
+
+    def _seal(self, step: int) -> None:
+        """Wait until Orbax has put the checkpoint into its place, then write its checksums."""
+        folder = self._folder / str(step)
+        while not folder.exists() or self._checkpointer.is_saving_in_progress():
+            if not self._checkpointer.is_saving_in_progress() and not folder.exists():
+                time.sleep(0.2)
+                if not folder.exists():
+                    return  # it was not saved: Orbax says why
+            time.sleep(0.02)
+        checksums.seal(folder)
 
     def check(self, templates: Parts) -> None:
-        """Raise UserError where the newest checkpoint does not fit the templates."""
+        """Raise UserError where the newest whole checkpoint does not fit the templates."""
         self._compare(self.existing_step(), templates)
 
     def restore(self, templates: Parts) -> dict[str, PyTree]:
-        """Parts of the newest checkpoint, laid out as the templates say."""
-        step = self.existing_step()
+        """Parts of the newest checkpoint in which these are whole, laid out as the templates say."""
+        step = self.existing_step(tuple(_not_empty(templates)))
         self._compare(step, templates)
         return {**templates, **self._checkpointer.load_checkpointables(step, _not_empty(templates))}
 
@@ -87,7 +134,12 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait until everything is written."""
+        self._sealing.shutdown()
         self._checkpointer.close()
+
+
+def _key(parts: Collection[str] | None) -> Any:
+    return None if parts is None else tuple(sorted(parts))
 
 
 @contextlib.contextmanager

@@ -6,10 +6,10 @@ import pathlib
 import platform
 import subprocess
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-
 from jax.sharding import Mesh
 
 import diffrep_jax
@@ -19,8 +19,17 @@ from diffrep_jax.runs import layout
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
-def record_start(folder: str | os.PathLike[str], step: int, mesh: Mesh) -> None:
-    """Add a start from `step` to `run.json`. Starts whose steps will all be done again are dropped."""
+def record_start(
+    folder: str | os.PathLike[str],
+    step: int,
+    mesh: Mesh,
+    data: Mapping[str, Any],
+    changed: Mapping[str, tuple[Any, Any]],
+) -> None:
+    """Add a start from `step` to `run.json`. Starts whose steps will all be done again are dropped.
+
+    data: which data it trains on; changed: {field: (before, now)} of the settings that differ from the last start's.
+    """
     device = mesh.devices.flat[0]
     start = {
         "began": round(time.time(), 1),
@@ -30,6 +39,8 @@ def record_start(folder: str | os.PathLike[str], step: int, mesh: Mesh) -> None:
         "device": device.device_kind,
         "devices": mesh.size,
         "processes": jax.process_count(),
+        "data": dict(data),
+        "changed": {name: list(values) for name, values in changed.items()},
     }
     kept = [earlier for earlier in starts(folder) if earlier["from_step"] < step]
     layout.write_json(layout.as_path(folder) / layout.STARTS, {"starts": [*kept, start]})

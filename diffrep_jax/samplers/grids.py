@@ -168,6 +168,32 @@ class DdimRange(_Respaced):
         return np.append(self.down()[:-1][::-1], self.process.t_noise)
 
 
+@dataclasses.dataclass(frozen=True)
+class DdimSpace(DdimRange):
+    """DiffAE's respacing: 0, s, 2 s, .. with the smallest integer s that makes `steps` of them.
+
+    The last one mostly lies below 999; the way up ends in the noise alone. Raises UserError, with the nearest numbers
+    of steps, where no s makes so many.
+    """
+
+    name = "ddim_space"
+
+    def __post_init__(self):
+        super().__post_init__()
+        counts = -(-self._total // np.arange(1, self._total))  # by stride 1, 2, ..
+        if self.steps not in counts:
+            nearest = sorted(set(counts.tolist()), key=lambda count: abs(count - self.steps))[:2]
+            raise UserError(
+                f"steps {self.steps} is no number of equally spaced steps of {self._total}; the nearest are "
+                f"{' and '.join(map(str, sorted(nearest)))}."
+            )
+
+    def down(self) -> np.ndarray:
+        stride = next(s for s in range(1, self._total) if -(-self._total // s) == self.steps)
+        kept = np.arange(0, self._total, stride)[::-1]
+        return np.append(kept.astype(np.float64), self.process.t_data)
+
+
 GRIDS: dict[str, type[Grid]] = {
-    grid.name: grid for grid in (Karras, UniformT, UniformLambda, UniformLogRho, DdimLinspace, DdimRange)
+    grid.name: grid for grid in (Karras, UniformT, UniformLambda, UniformLogRho, DdimLinspace, DdimRange, DdimSpace)
 }

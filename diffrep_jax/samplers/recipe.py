@@ -53,6 +53,10 @@ class Sampling:
             raise unknown("grid", self.grid, GRIDS, "sampling.grid")
         if self.start not in STARTS:
             raise unknown("start", self.start, STARTS, "sampling.start")
+        for field in ("churn_step_ratio", "eta"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise UserError(f"sampling.{field} {value!r} is no number; give one, such as 0.5, or 0 for none.")
         if not 0 <= self.churn_step_ratio < 1:
             raise UserError(f"churn_step_ratio {self.churn_step_ratio} is outside [0, 1); 0 turns churn off.")
         for field, least, most in (("steps", 1, 100_000), ("seed", 0, 2**31 - 1)):

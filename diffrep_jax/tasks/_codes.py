@@ -95,10 +95,10 @@ def codes_of(model: Model, dataset: data.ImageDataset, run: Run, num_images: int
         return {"owner": np.array(json.dumps(owner)), "fingerprint": fingerprint}
 
     identity = identity_of(count)
-    if _is_of(path, identity) or _is_of(path, identity_of(len(dataset))):  # all of them serve where fewer are asked for
+    kept = _kept(path, identity) or _kept(path, identity_of(len(dataset)))  # all of them serve where fewer are wanted
+    if kept is not None:
         log.info("The codes in %s are of this network: used.", path)
-        kept = {name: values[:count] for name, values in _read(path).items()}
-        return _codes(kept, fingerprint, names)
+        return _codes({name: values[:count] for name, values in kept.items()}, fingerprint, names)
     codes = _codes(_encode_in_parts(path.with_suffix(".parts"), identity, count, encode), fingerprint, names)
     if hosts.is_first():
         arrays = {k: np.asarray(v) for k, v in vars(codes).items() if v is not None and len(v)}
@@ -108,16 +108,16 @@ def codes_of(model: Model, dataset: data.ImageDataset, run: Run, num_images: int
     return codes
 
 
-def _is_of(path: epath.Path, identity: Mapping[str, np.ndarray]) -> bool:
-    """Whether a file holds what this network makes of these images."""
+def _kept(path: epath.Path, identity: Mapping[str, np.ndarray]) -> Arrays | None:
+    """What this network has made of these images, where the file holds that and is whole; else None."""
     try:
-        file = np.load(path)
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}  # all of them: each has its checksum
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        return False
-    with file:
-        if not identity.keys() <= set(file.files) or file["owner"] != identity["owner"]:
-            return False
-        return same_network(file["fingerprint"], identity["fingerprint"])
+        return None
+    if not identity.keys() <= arrays.keys() or arrays["owner"] != identity["owner"]:
+        return None
+    return _images(arrays) if same_network(arrays["fingerprint"], identity["fingerprint"]) else None
 
 
 def _encode_in_parts(
@@ -127,7 +127,7 @@ def _encode_in_parts(
     folder.mkdir(parents=True, exist_ok=True)
     parts = {folder / f"{start:09d}.npz": range(start, min(start + PART, count)) for start in range(0, count, PART)}
     for path in list(parts)[jax.process_index() :: jax.process_count()]:
-        if not _is_of(path, identity):
+        if _kept(path, identity) is None:
             write_arrays(path, **encode(parts[path]), **identity)
     hosts.wait_for_all("parts")
     return _joined([_read(path) for path in parts])
@@ -135,7 +135,12 @@ def _encode_in_parts(
 
 def _read(path: epath.Path) -> Arrays:
     with np.load(path) as file:
-        return {name: file[name] for name in ("codes", "label", "attributes") if name in file.files}
+        return _images(file)
+
+
+def _images(arrays: Mapping[str, np.ndarray]) -> Arrays:
+    """The arrays that have a row an image."""
+    return {name: arrays[name] for name in ("codes", "label", "attributes") if name in arrays}
 
 
 def _joined(parts: list[Arrays]) -> Arrays:

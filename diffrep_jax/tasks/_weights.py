@@ -69,8 +69,8 @@ def read(file: WeightFile, shapes: Mapping[str, tuple[int, ...]], folder: pathli
     tensors = files.read(path)
     for name, shape in shapes.items():
         if name not in tensors or tensors[name].shape != shape:
-            found = f"has the shape {tensors[name].shape}, not {shape}" if name in tensors else "is not there"
-            raise UserError(f"{path} is not the standard file, its '{name}' {found}; get it from {file.url}")
+            state = f"has the shape {tensors[name].shape}, not {shape}" if name in tensors else "is not there"
+            raise UserError(f"{path} is not the standard file, its '{name}' {state}; get it from {file.url}")
     return {name: tensors[name] for name in shapes}
 
 

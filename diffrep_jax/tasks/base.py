@@ -107,7 +107,7 @@ class DecodingTask:
     data_dir: pathlib.Path | None = dataclasses.field(kw_only=True, default=None)
 
     def __post_init__(self):
-        check_numbers(self, "a task", {"every_steps": 0, "batch_size": 1})
+        check_numbers(self, _place(self), {"every_steps": 0, "batch_size": 1})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +125,7 @@ class ImageTask(DecodingTask):
 
     def __post_init__(self):
         super().__post_init__()
-        check_numbers(self, "a task", {"invert_steps": 0})
+        check_numbers(self, _place(self), {"invert_steps": 0})
 
     def encode(self, model: Model, images: np.ndarray, first: int = 0) -> Encoded:
         """Images -> their codes; `first` is the number of the first image."""
@@ -150,6 +150,11 @@ class ImageTask(DecodingTask):
         if int(name) >= len(dataset):
             raise UserError(f"There is no image {name}: split '{self.split}' has {len(dataset)}, from 0 on.")
         return dataset[int(name)]["image"]
+
+
+def _place(task: DecodingTask) -> str:
+    """The section of the config, for messages: a task's class is named like its file."""
+    return f"tasks.{type(task).__name__.lower()}"
 
 
 def inverting(how: Sampling, method: Method, steps: int) -> dict[str, Any]:

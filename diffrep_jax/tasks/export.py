@@ -1,6 +1,6 @@
 """Write a run's averaged weights as files that last: safetensors in our names, and the official PyTorch checkpoint.
 
-To `<workdir>/export/`: `ema_<decay>_<step>.safetensors` with `config.json` beside it, which `--task=import` reads, and
+To `<workdir>/export/`: `ema_<decay>_<step>.safetensors` with `config.json` next to it, which `--task=import` reads, and
 `ema_<decay>_<step>.pt` in the official names and layout, which the official code loads. Where that layout has weights
 that are not averaged, too, those in the file are the averaged ones as well.
 """

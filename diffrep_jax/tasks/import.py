@@ -2,7 +2,7 @@
 
 The run is an ordinary one: every task and `diffrep_jax.load` take it, and training goes on from it. The file's weights
 become both the raw and the averaged ones; its optimizer, if it ever had one, is not part of it. An official config.yml
-beside the file says the model's shape; the run's config has it then.
+next to the file says the model's shape; the run's config has it then. Of DiffAE's files the tensors say it.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from diffrep_jax.inference.model import Model
 from diffrep_jax.inference.open import recipe
 from diffrep_jax.methods import parameters
 from diffrep_jax.methods.base import Method, build
-from diffrep_jax.port import config_yml, files, own, parts
+from diffrep_jax.port import config_yml, diffae, files, own, parts
 from diffrep_jax.runs import checkpoint, layout
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.sharding import make_mesh, placed, state_shardings
@@ -89,7 +89,9 @@ class Import:
         """
         contents, name = files.read_parts(path), config.method.name
         source = port.source(name) if name in port.names() else None
-        tensors, chosen = parts.choose(contents, source.PARTS if source else {}, self.weights, str(path))
+        network = diffae.network_in(name, contents)
+        held = {network.part: ""} if network else source.PARTS if source else {}
+        tensors, chosen = parts.choose(contents, held, self.weights, str(path))
         step = step_of(path) if contents.step is None else contents.step
         file = {"step": step, "parts": chosen, "config_yml": None, "ignored": []}
         if own.is_own(tensors):
@@ -97,13 +99,18 @@ class Import:
             return method, own.unflatten(tensors, _template(method), str(path)), file
         if source is None:
             raise UserError(f"No official {name} checkpoint can be read; {path} is not one of --task=export.")
-        if source.PARTS:
+        shapes = {name: value.shape for name, value in tensors.items()}
+        if network:
+            _set_shape(config, diffae.infer(name, shapes, str(path)), str(path))
+        elif source.PARTS:
             file["config_yml"] = _take_shape(config, source, path)
         method = build(config.method)
-        source.check(config.method, {name: value.shape for name, value in tensors.items()}, str(path))
+        source.check(config.method, shapes, str(path))
         table, template = source.table(config.method), _template(method)
         file["ignored"] = ignored = list(table.match(tensors, template).ignored)
         variables = table.to_variables(tensors, template, str(path))
+        if network:
+            variables = method.with_statistics(variables, diffae.code_statistics(contents))
         log.info(
             "%s: %d names matched; %d of no use here: %s.", path, len(tensors) - len(ignored), len(ignored), ignored
         )
@@ -156,8 +163,8 @@ class Import:
 
 def step_of(path: pathlib.Path) -> int:
     """The number at the end of a checkpoint's name, as in ema_0.9999_1020000.pt; 0 where there is none."""
-    found = re.search(r"(\d+)$", path.stem)
-    return int(found[1]) if found else 0
+    number = re.search(r"(\d+)$", path.stem)
+    return int(number[1]) if number else 0
 
 
 def _refuse_a_run(run: layout.Run) -> None:
@@ -181,15 +188,19 @@ def _take_shape(config: Config, source: ModuleType, path: pathlib.Path) -> str |
     """Set in `config` what the official config.yml beside a checkpoint tells; its path, None where there is none."""
     yml = config_yml.find(path)
     if yml is None:
-        log.info("No config.yml is next to %s: %s are the config's, no file says them.", path, ", ".join(source.UNTOLD))
+        log.info("%s has no config.yml: no file determines %s, the config does.", path, ", ".join(source.UNDETERMINED))
         return None
-    shape = source.shape(yml)
+    _set_shape(config, source.shape(yml), str(yml.path))
+    return str(yml.path)
+
+
+def _set_shape(config: Config, shape: Mapping[str, Any], source: str) -> None:
+    """Set in `config` the fields of `method`, and of `data` what goes with them, that `source` says."""
     changes = _changes(config.method, shape, "method")
     with config.unlocked():
         config.method.update(shape)
         config.data.update({field: shape[field] for field in ("image_size", "channels") if field in shape})
-    log.info("%s says the model's shape; %s.", yml.path, f"set: {', '.join(changes)}" if changes else "as the config")
-    return str(yml.path)
+    log.info("%s says the model's shape; %s.", source, f"set: {', '.join(changes)}" if changes else "as the config")
 
 
 def _changes(section: Any, values: Mapping[str, Any], place: str) -> list[str]:
@@ -198,6 +209,8 @@ def _changes(section: Any, values: Mapping[str, Any], place: str) -> list[str]:
     for field, value in values.items():
         if isinstance(value, Mapping):
             changes += _changes(section[field], value, f"{place}.{field}")
+        elif field not in section:
+            changes.append(f"{place}.{field}={value}")
         elif section[field] != value:
             changes.append(f"{place}.{field}={value} (was {section[field]})")
     return changes

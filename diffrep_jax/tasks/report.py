@@ -1,4 +1,4 @@
-"""One report of a run: what its tasks and its training have left, beside the papers' numbers.
+"""One report of a run: what its tasks and its training have left, next to the papers' numbers.
 
 Writes to `<workdir>/report/`: report.html, one page that holds everything and opens offline; report.md and report.json,
 which tell the same; and metrics.json. It loads no weights, and shows what is there: the rest is named with its command.

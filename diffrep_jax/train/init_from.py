@@ -43,7 +43,7 @@ def networks_of(run: str, method: Method, mesh: Mesh) -> PyTree:
 
 
 def check_same_beginning(run: str, workdir: str | os.PathLike[str]) -> None:
-    """Raise UserError where a run that has a checkpoint is told to begin from another one than it did."""
+    """Raise UserError where a run that has a checkpoint is asked to begin from another one than it did."""
     began = run_config.load(workdir).train.init_from
     if run and run != began:
         raise UserError(

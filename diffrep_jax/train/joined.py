@@ -60,6 +60,7 @@ class SmallJoined:
     def transformation(self, inner: optax.GradientTransformation) -> optax.GradientTransformation:
         def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
             joined_params = None if params is None else join(params)
+            joined: Any
             joined, joined_state = inner.update(join(updates), join_state(state), joined_params)
             return split(joined, updates), split_state(joined_state, state)
 

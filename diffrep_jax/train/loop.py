@@ -4,10 +4,12 @@ Batch and randomness are functions of (seed, step), so a run that was stopped an
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import itertools
 import logging
 import pathlib
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
@@ -19,7 +21,7 @@ from jax.sharding import Mesh
 from diffrep_jax import data, hosts, sharding
 from diffrep_jax.fields import construct
 from diffrep_jax.methods.base import Method, Views
-from diffrep_jax.runs import checkpoint, provenance
+from diffrep_jax.runs import checkpoint, lock, provenance
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.layout import Run
 from diffrep_jax.train import init_from, joined, optimizer
@@ -32,6 +34,8 @@ from diffrep_jax.train.writer import Writer
 from diffrep_jax.types import PyTree
 
 log = logging.getLogger(__name__)
+
+LEARNED_WITH = ("seed", "method", "data", "optim", "train", "mesh")  # sections whose changes are recorded
 
 
 class Hook(Protocol):
@@ -55,13 +59,22 @@ class Training:
     template: TrainState
 
 
-def train(method: Method, run: Run, data_dir: pathlib.Path | None, hooks: Iterable[Hook] = ()) -> TrainState:
+def train(
+    method: Method, run: Run, data_dir: pathlib.Path | None, hooks: Iterable[Hook] = (), force_unlock: bool = False
+) -> TrainState:
     """Train to `config.train.total_steps` from the newest checkpoint of the run, or from scratch.
 
-    Raises UserError for bad settings and where the loss stops being finite; SystemExit(143) on SIGTERM, once saved.
+    Raises UserError for bad settings, where another process trains the run, and where the loss stops being finite;
+    SystemExit(143) on SIGTERM, (130) on SIGINT, once saved.
     """
     training = prepare(method, run, data_dir)
-    settings = training.settings
+    locked = lock.held(run.folder, force_unlock) if hosts.is_first() else contextlib.nullcontext()
+    with locked, StopSignal() as stop:
+        return _train(training, hooks, stop)
+
+
+def _train(training: Training, hooks: Iterable[Hook], stop: StopSignal) -> TrainState:
+    settings, run = training.settings, training.run
     with checkpoint.opened(run.folder, settings.keep_last, settings.keep_every, writer=True) as checkpoints:
         start = _check_checkpoint(training, checkpoints)
         if start >= settings.total_steps:
@@ -71,14 +84,29 @@ def train(method: Method, run: Run, data_dir: pathlib.Path | None, hooks: Iterab
         batches = _batches(training, start)
         first = sharding.put_batch(next(batches), training.mesh)
         if hosts.is_first():
-            run_config.save(run.config, run.folder)  # only now: whatever is wrong has been refused before
-            provenance.record_start(run.folder, start, training.mesh)
+            _record_start(training, start)  # only now: whatever is wrong has been refused before
         with concurrent.futures.ThreadPoolExecutor(1) as meanwhile:
             making = meanwhile.submit(_make_state, training, checkpoints, networks)
             compiled = _Compiled(training, first)
             state = making.result()
         placed = (sharding.put_batch(batch, training.mesh) for batch in batches)
-        return _loop(training, checkpoints, compiled, state, itertools.chain([first], placed), hooks)
+        return _loop(training, checkpoints, compiled, _Steps(state, itertools.chain([first], placed), hooks, stop))
+
+
+def _record_start(training: Training, start: int) -> None:
+    """Write `config.json`, and into `run.json` this start with what differs from the one before."""
+    run, dataset = training.run, training.dataset
+    identity = {"name": dataset.name, "split": dataset.split, "path": str(dataset.source.path), "images": len(dataset)}
+    changed = {}
+    if start and run_config.is_run(run.folder):
+        changed = run_config.differences(run_config.load(run.folder), run.config, LEARNED_WITH)
+        before = provenance.starts(run.folder)
+        theirs = before[-1]["data"] if before and "data" in before[-1] else identity
+        changed |= {f"data {name}": (theirs[name], value) for name, value in identity.items() if theirs[name] != value}
+    for name, (old, new) in changed.items():
+        log.warning("From step %d on %s is %r, it was %r.", start, name, new, old)
+    run_config.save(run.config, run.folder)
+    provenance.record_start(run.folder, start, training.mesh, data=identity, changed=changed)
 
 
 def prepare(method: Method, run: Run, data_dir: pathlib.Path | None) -> Training:
@@ -101,41 +129,46 @@ def prepare(method: Method, run: Run, data_dir: pathlib.Path | None) -> Training
     return Training(run, method, settings, dataset, mesh, optim, abstract_state(method, optim, mesh))
 
 
-def _loop(
-    training: Training,
-    checkpoints: checkpoint.Checkpoints,
-    compiled: "_Compiled",
-    state: TrainState,
-    batches: Iterable[Any],
-    hooks: Iterable[Hook],
-) -> TrainState:
-    """Steps until the last one, SIGTERM or the time is up."""
-    settings, run, start = training.settings, training.run, int(state.step)
+@dataclasses.dataclass(frozen=True)
+class _Steps:
+    """What the loop starts with and listens to."""
+
+    state: TrainState
+    batches: Iterable[Any]
+    hooks: Iterable[Hook]
+    stop: StopSignal
+
+
+def _loop(training: Training, checkpoints: checkpoint.Checkpoints, compiled: "_Compiled", steps: _Steps) -> TrainState:
+    """Steps until the last one, a signal or the time is up."""
+    settings, run, state, stop = training.settings, training.run, steps.state, steps.stop
+    start = int(state.step)
     with (
-        StopSignal() as stop,
         Writer(run.folder, start_step=start, active=hosts.is_first()) as writer,
         Monitor(settings, start, writer) as monitor,
     ):
-        for step, batch in zip(range(start + 1, settings.total_steps + 1), batches, strict=False):
+        for step, batch in zip(range(start + 1, settings.total_steps + 1), steps.batches, strict=False):
             if not compiled.knows(batch):  # the first one with views
                 with monitor.paused():
                     compiled.add(batch)
             state, metrics = compiled(state, batch)
+            stop.saving = True
             monitor.record(step, metrics)
             leave = stop.received or monitor.out_of_time()
             if leave or step == settings.total_steps or step % settings.checkpoint_every == 0:
                 monitor.check()  # never save a state whose loss is not finite
                 checkpoints.save(step, state.parts())
             if leave:
-                why = "SIGTERM" if stop.received else f"train.max_minutes={settings.max_minutes}"
+                limit = f"train.max_minutes={settings.max_minutes}"
+                why = signal.Signals(stop.received).name if stop.received else limit
                 log.info("Stopped by %s; saved at step %d. The same command goes on from there.", why, step)
                 break
-            for hook in hooks:
+            for hook in steps.hooks:
                 if hook.due(step):
                     with monitor.paused():
                         hook(step, state, writer)
     if stop.received:
-        raise SystemExit(143)
+        raise SystemExit(stop.exit_code)
     return state
 
 

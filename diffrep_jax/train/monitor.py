@@ -1,13 +1,12 @@
-"""What a run tells while it trains: a line a log interval, a bar on a terminal, a stop where the loss is not finite."""
+"""What a run says while it trains: a line a log interval, a bar on a terminal, a stop where the loss is not finite."""
 
 import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
-import jax
 from tqdm import tqdm
 
 from diffrep_jax.errors import UserError
@@ -18,14 +17,24 @@ from diffrep_jax.train.writer import Writer
 log = logging.getLogger(__name__)
 
 
+class Metric(Protocol):
+    """A number that is being computed: a jax.Array."""
+
+    def is_ready(self) -> bool: ...
+
+    def __float__(self) -> float: ...
+
+
 class Monitor:
     """Reads metrics one step late, stops on a loss that is not finite, logs lines, shows a bar on a terminal."""
 
     def __init__(self, settings: Settings, start: int, writer: Writer):
         self._settings, self._writer = settings, writer
-        self._pending: tuple[int, dict[str, jax.Array]] | None = None
+        self._pending: tuple[int, Mapping[str, Metric], float | None] | None = None
         self._step = self._logged = start
-        self._began = self._since = time.perf_counter()
+        self._began = time.perf_counter()
+        self._paused = 0.0
+        self._since = self._clock()  # when the step `_logged` had ended
         # disable=None hides the bar where stderr is not a terminal
         self._bar = tqdm(
             total=settings.total_steps,
@@ -40,17 +49,24 @@ class Monitor:
         minutes = (time.perf_counter() - self._began) / 60
         return 0 < self._settings.max_minutes <= minutes
 
-    def record(self, step: int, metrics: dict[str, jax.Array]) -> None:
+    def _clock(self) -> float:
+        """Seconds of training time: it stands still in `paused`."""
+        return time.perf_counter() - self._paused
+
+    def record(self, step: int, metrics: Mapping[str, Metric]) -> None:
         """Take the metrics of a step that was just dispatched; look at those of the step before."""
+        # On a CPU the call may return when the step is done; otherwise it ends while its metrics are waited for.
+        ended = self._clock() if all(value.is_ready() for value in metrics.values()) else None
         self.check()
-        self._pending = (step, metrics)
+        self._pending = (step, metrics, ended)
 
     def check(self) -> None:
         """Read what is pending; raises UserError where it is not finite."""
         if self._pending is None:
             return
-        (step, arrays), self._pending = self._pending, None
+        (step, arrays, ended), self._pending = self._pending, None
         metrics = {name: float(value) for name, value in arrays.items()}
+        ended = self._clock() if ended is None else ended
         for name in ("loss", "grad_norm"):
             if not math.isfinite(metrics[name]):
                 raise UserError(
@@ -60,34 +76,37 @@ class Monitor:
         self._step = step
         self._bar.update(1)
         if step % self._settings.log_every == 0 or step == self._settings.total_steps:
-            self._log(metrics)
+            self._log(metrics, ended)
 
-    def _log(self, metrics: dict[str, float]) -> None:
-        seconds = (time.perf_counter() - self._since) / (self._step - self._logged)
+    def _log(self, metrics: dict[str, float], ended: float) -> None:
+        seconds = (ended - self._since) / (self._step - self._logged)
         metrics = metrics | {"images_per_second": self._settings.batch_size / seconds}
         self._writer.scalars(self._step, metrics)
-        told = [name for name in metrics if name not in ("grad_norm", "images_per_second")]
-        losses = "  ".join(f"{name} {metrics[name]:.5f}" for name in told)
+        names = [name for name in metrics if name not in ("grad_norm", "images_per_second")]
+        losses = "  ".join(f"{name} {metrics[name]:.5f}" for name in names)
         eta = tqdm.format_interval((self._settings.total_steps - self._step) * seconds)
         log.info(
             "step %d/%d  %s  %.1f images/s  ETA %s",
-            *(self._step, self._settings.total_steps, losses),
-            *(metrics["images_per_second"], eta),
+            self._step,
+            self._settings.total_steps,
+            losses,
+            metrics["images_per_second"],
+            eta,
         )
         self._logged = self._step
-        self._since = time.perf_counter()
+        self._since = ended
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Time inside this context does not count as training time."""
         began = time.perf_counter()
         yield
-        self._since += time.perf_counter() - began
+        self._paused += time.perf_counter() - began
 
     def __enter__(self) -> "Monitor":
         return self
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._bar.close()
         if kind is None:
             self.check()

@@ -23,6 +23,7 @@ OWN_FIELDS = {"adamw": ("weight_decay",)}  # of a config's section, besides thos
 def build(config: Config, method: Method, elementwise: Elementwise = LEAF_BY_LEAF) -> optax.GradientTransformation:
     """`config.name` at the constant rate `config.lr` for parameters labelled "train"; "frozen" ones stay.
 
+    Where `config.clip_norm` is above 0, gradients of a larger norm, over all trained parameters, are scaled to it.
     For another label there is the section `config.<label>`, with a name and a rate of its own.
     optax.radam is PyTorch's RAdam, which DBAE uses, to 1e-9. adamw shrinks all parameters by lr weight_decay a step.
     elementwise: how the work is done, which changes neither the numbers nor the layout of the state.
@@ -33,7 +34,7 @@ def build(config: Config, method: Method, elementwise: Elementwise = LEAF_BY_LEA
     transforms: dict[Hashable, optax.GradientTransformation] = {"frozen": optax.set_to_zero()}
     for label, section in sections.items():
         place = "config.optim" if section is config else f"config.optim.{label}"
-        transforms[label] = elementwise.transformation(_transform(section, place))
+        transforms[label] = _clipped(section, place, elementwise.transformation(_transform(section, place)))
 
     def labels(params: PyTree) -> PyTree:
         labels = method.param_labels(params)
@@ -50,6 +51,14 @@ def _transform(section: Config, place: str) -> optax.GradientTransformation:
     if not section.lr > 0:
         raise UserError(f"{place}.lr {section.lr} must be above 0.")
     return OPTIMIZERS[section.name](section.lr, **_own_settings(section, place))
+
+
+def _clipped(section: Config, place: str, transform: optax.GradientTransformation) -> optax.GradientTransformation:
+    """With the gradients' norm limited, where the section says to."""
+    clip_norm = section.clip_norm if "clip_norm" in section else 0.0
+    if not clip_norm >= 0:
+        raise UserError(f"{place}.clip_norm {clip_norm} is below 0; 0 clips nothing.")
+    return optax.chain(optax.clip_by_global_norm(clip_norm), transform) if clip_norm else transform
 
 
 def _own_settings(section: Config, place: str) -> dict[str, float]:

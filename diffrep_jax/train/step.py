@@ -9,15 +9,17 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from diffrep_jax.forms import tracing_for
 from diffrep_jax.methods.base import Method
 from diffrep_jax.methods.parameters import overlay, part, trained
+from diffrep_jax.pixels import to_float
 from diffrep_jax.sharding import batch_sharding, is_one_cpu, replicated
 from diffrep_jax.train import heap
 from diffrep_jax.train.joined import LEAF_BY_LEAF, Elementwise
 from diffrep_jax.train.state import TrainState
 from diffrep_jax.types import Array, Keys, PyTree
 
-Batch = dict[str, Any]  # arrays, and under "views" a dict of them
+Batch = dict[str, Any]  # arrays, and under "views" a dict of them; images may be uint8
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 
 
@@ -47,7 +49,7 @@ def make_train_step(
     def gradient(state: TrainState, batch_stats: PyTree, batch: dict[str, Array], keys: Keys) -> Any:
         def loss(params: PyTree) -> Any:
             variables = {"params": overlay(state.params, params), "batch_stats": batch_stats}
-            value, metrics, batch_stats_ = method.loss(variables, batch, keys, train=True)
+            value, metrics, batch_stats_ = method.loss(variables, _floats(batch), keys, train=True)
             return value, (metrics, batch_stats_)
 
         grads, (metrics, batch_stats) = jax.grad(loss, has_aux=True)(trained(method, state.params))
@@ -55,7 +57,7 @@ def make_train_step(
 
     def view_gradient(state: TrainState, views: dict[str, Array]) -> Any:
         def loss(params: PyTree) -> Any:
-            return method.view_loss(state.variables | {"params": overlay(state.params, params)}, views)
+            return method.view_loss(state.variables | {"params": overlay(state.params, params)}, _floats(views))
 
         return jax.grad(loss, has_aux=True)(trained(method, state.params))
 
@@ -103,6 +105,11 @@ def ema_decay_at(step: Array, ema_decay: float) -> Array:
     return jnp.minimum(ema_decay, (1 + step) / (10 + step))
 
 
+def _floats(batch: dict[str, Array]) -> dict[str, Array]:
+    """The batch with its pixels in [-1, 1]."""
+    return {name: to_float(value) for name, value in batch.items()}
+
+
 def _interleave(x: Array, parts: int) -> Array:
     """[b, ...] -> [parts, b / parts, ...], part i the examples i, i + parts, ...: each stays on its device."""
     return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
@@ -121,7 +128,8 @@ def compile_step(step: Step, state: TrainState, batch: Batch, mesh: Mesh) -> Any
     )
     gc.disable()  # tracing makes a million objects and no garbage; the collector would take a third of the time
     try:
-        lowered = jitted.lower(state, batch)
+        with tracing_for(mesh.devices.flat[0].platform):
+            lowered = jitted.lower(state, batch)
     finally:
         gc.enable()
     return lowered.compile()

@@ -1,6 +1,7 @@
 """Where a run's numbers and pictures go: `metrics.jsonl` (one dict a line) and TensorBoard."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ import numpy as np
 from etils import epath
 
 from diffrep_jax.runs import layout
+
+log = logging.getLogger(__name__)
 
 
 class Writer:
@@ -52,7 +55,7 @@ class Writer:
 
 
 def _drop_after(path: epath.Path, step: int) -> None:
-    """Keep the complete lines up to `step`."""
+    """Keep the complete lines up to `step`; where that is none of them, all lines in another file."""
     if not path.exists():
         return
     kept = []
@@ -60,6 +63,11 @@ def _drop_after(path: epath.Path, step: int) -> None:
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             continue  # a line cut off by a kill
+    if not kept and path.stat().length:
+        old = path.with_name(f"{path.stem}_until_{int(time.time())}{path.suffix}")
+        log.warning("The run starts at step %d, but %s has later lines; they are kept as %s.", step, path, old.name)
+        path.rename(old)
+        return
     layout.write_text(path, "".join(kept))

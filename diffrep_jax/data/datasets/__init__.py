@@ -1,4 +1,4 @@
-"""One data set a file, found by the file's name, each ending in the symbol `Dataset`."""
+"""One data set a file, known by the file's name, each ending in the symbol `Dataset`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol

@@ -9,8 +9,9 @@ import numpy as np
 
 from diffrep_jax.data import attribute_list, transforms
 from diffrep_jax.data.datasets._checks import check_request
-from diffrep_jax.data.datasets._source_images import SourceImages, beside, given
+from diffrep_jax.data.datasets._source_images import SourceImages, companion_file, given
 from diffrep_jax.data.labels import Labels, TfdsLabels, rows_by_name, rows_by_position
+from diffrep_jax.data.names import is_image_name
 from diffrep_jax.data.sources import Source, open_source
 from diffrep_jax.data.sources.tfds import TfdsSource
 from diffrep_jax.errors import UserError
@@ -21,7 +22,7 @@ Range = tuple[int, int]  # first image, one after the last
 class PublishedImages(SourceImages):
     """The images of one published split, from any source, cropped and resized.
 
-    The splits go by order: of the numbers in an LMDB, of the file names in a folder or zip. A TFDS data set has
+    The splits go by order: of the keys in an LMDB, of the file names in a folder or zip. A TFDS data set has
     its own.
     """
 
@@ -65,11 +66,11 @@ class PublishedImages(SourceImages):
             return TfdsLabels(source, attributes)
         if not attributes or not self.attribute_files:
             return Labels()
-        file = beside(data_dir, source, self.attribute_files)
+        file = companion_file(data_dir, source, self.attribute_files)
         if file is None:
             return Labels()
         table = attribute_list.read(file, self.number_of_attributes)
-        if source.kind == "lmdb":
+        if source.kind == "lmdb" and not is_image_name(source.key(0)):
             rows = rows_by_position(source, len(table.files), file)
         else:
             rows = rows_by_name(source, {name: row for row, name in enumerate(table.files)}, file)

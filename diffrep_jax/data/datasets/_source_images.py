@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from diffrep_jax.data import transforms
+from diffrep_jax.data.decoding import decode
 from diffrep_jax.data.labels import Labels, TfdsLabels
 from diffrep_jax.data.sources import Source, check_index
 from diffrep_jax.errors import UserError
@@ -31,7 +32,7 @@ class SourceImages:
     def __init__(
         self,
         source: Source,
-        entries: Sequence[int],
+        entries: Sequence[int] | np.ndarray,
         split: str,
         shape: tuple[int, int],
         labels: Labels | TfdsLabels,
@@ -62,9 +63,9 @@ class SourceImages:
         value = self.source[entry]
         place = f"Entry '{self.source.key(entry)}' of '{self.source.path}'"
         if isinstance(value, np.ndarray):
-            image = np.repeat(value, self._channels // value.shape[-1], axis=-1)
+            image = transforms.to_channels(value, self._channels)
         else:
-            image = transforms.decode(value, self._channels, place)
+            image = decode(value, self._channels, place)
         return {"image": self.to_size(image, self._image_size, place), **self.labels[entry]}
 
     def labels_file(self, keys: Sequence[str]) -> tuple[str, str] | None:
@@ -85,16 +86,19 @@ def given(name: str, data_dir: Path | None, example: str) -> Path:
     remedy = f"give the folder of {example} with --data_dir or DIFFREP_DATA."
     if data_dir is None:
         raise UserError(f"The data set '{name}' needs its images: {remedy}")
-    if not data_dir.exists():
-        raise UserError(f"The data directory '{data_dir}' does not exist: {remedy}")
-    if data_dir.is_dir() and not any(data_dir.iterdir()):
-        raise UserError(f"The data directory '{data_dir}' is empty: {remedy}")
+    try:
+        if not data_dir.exists():
+            raise UserError(f"The data directory '{data_dir}' does not exist: {remedy}")
+        if data_dir.is_dir() and not any(data_dir.iterdir()):
+            raise UserError(f"The data directory '{data_dir}' is empty: {remedy}")
+    except OSError as error:
+        raise UserError(f"The data directory '{data_dir}' cannot be read ({error.strerror}): {remedy}") from error
     return data_dir
 
 
-def beside(data_dir: Path, source: Source, file_names: Sequence[str]) -> Path | None:
-    """The first of `file_names` in the data directory, or beside or above the source in it."""
-    above = [source.path, *source.path.parents[:2]] if source.path else []
-    folders = [data_dir, *(folder for folder in above if folder == data_dir.parent or data_dir in folder.parents)]
+def companion_file(data_dir: Path, source: Source, file_names: Sequence[str]) -> Path | None:
+    """The first of `file_names` in the data directory, in the source in it, or in the folders around that."""
+    around = [source.path, *source.path.parents[:2]] if source.path else []
+    folders = [data_dir, *(folder for folder in around if folder == data_dir.parent or data_dir in folder.parents)]
     places = [folder / name for folder in folders for name in file_names]
     return next((place for place in places if place.is_file()), None)

@@ -18,8 +18,11 @@ class CelebA(PublishedImages):
     )
     key_digits = 7
     published = 202_599
-    ranges = {"train": (0, 162_770), "validation": (162_770, 182_637), "test": (182_637, 202_599)}
-    attribute_files = ("list_attr_celeba.txt", "Anno/list_attr_celeba.txt")
+    ranges = {"all": (0, 202_599), "train": (0, 162_770), "validation": (162_770, 182_637), "test": (182_637, 202_599)}
+    attribute_files = (
+        *("list_attr_celeba.txt", "Anno/list_attr_celeba.txt"),
+        *("list_attr_celeba.csv", "Anno/list_attr_celeba.csv"),  # Kaggle's
+    )
     number_of_attributes = 40
     crop = (57, 25, 128, 128)
 

@@ -15,7 +15,7 @@ class CelebAHQ(PublishedImages):
         "celeba_hq",
     )
     key_digits = 5
-    attribute_files = ("CelebAMask-HQ-attribute-anno.txt",)
+    attribute_files = ("CelebAMask-HQ-attribute-anno.txt", "CelebAMask-HQ-attribute-anno.csv")
     number_of_attributes = 40
     published = 30_000
     ranges = {"all": (0, 30_000), "train": (0, 30_000), "test": (0, 30_000)}

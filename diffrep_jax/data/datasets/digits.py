@@ -1,7 +1,7 @@
 """8x8 scans of handwritten digits that ship inside scikit-learn: 1,797 images, 10 classes, no download."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class Digits(SourceImages):
         check_request(self.name, self.splits, split, image_size, channels)
         from sklearn.datasets import load_digits
 
-        scans = load_digits()
+        scans: Any = load_digits()
         pixels = np.rint(scans.images * (255 / 16)).astype(np.uint8)[..., None]
         entries = range(TRAIN_IMAGES) if split == "train" else range(TRAIN_IMAGES, len(pixels))
         labels = Labels(tuple(map(str, scans.target_names)), scans.target)

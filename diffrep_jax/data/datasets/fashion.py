@@ -1,6 +1,7 @@
 """Fashion-MNIST (Xiao et al. 2017): 70,000 grey 28x28 pictures of clothes, 10 classes; IDX files or TFDS."""
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 from typing import ClassVar
@@ -19,6 +20,7 @@ CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
+MAX_BYTES = 1 << 30  # of an unpacked file
 PREFIX = {"train": "train", "test": "t10k"}  # of the published files
 
 
@@ -40,6 +42,8 @@ class Fashion(SourceImages):
                 raise UserError(
                     f"'{data_dir}' has neither fashion's IDX files nor TFDS's fashion_mnist: give one of them."
                 )
+            if split not in source.splits:
+                raise UserError(f"'{source.path}' has no split '{split}': prepare it again.")
             super().__init__(source, source.splits[split], split, shape, TfdsLabels(source, attributes))
             return
         images = _read_idx(data_dir, f"{PREFIX[split]}-images-idx3-ubyte", 3)
@@ -62,16 +66,20 @@ def _read_idx(folder: Path, name: str, dimensions: int) -> np.ndarray:
     if path is None:
         raise UserError(f"There is no {name}.gz in '{folder}': put all four files of the data set there.")
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = file.read(4 + 4 * dimensions)
+            if header[:4] != bytes((0, 0, 8, dimensions)) or len(header) < 4 + 4 * dimensions:
+                raise UserError(f"'{path}' is no IDX file of bytes in {dimensions} dimensions: copy it again.")
+            shape = np.frombuffer(header, ">u4", dimensions, offset=4).tolist()
+            if (size := math.prod(shape)) > MAX_BYTES:
+                raise UserError(f"'{path}' says that it has {size:,} bytes, which is no Fashion-MNIST: copy it again.")
+            data = file.read(size + 1)  # no more is unpacked, whatever there is
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"'{path}' does not unpack ({error}): copy it again.") from error
-    header = 4 + 4 * dimensions
-    if data[:4] != bytes((0, 0, 8, dimensions)) or len(data) < header:
-        raise UserError(f"'{path}' is no IDX file of bytes in {dimensions} dimensions: copy it again.")
-    shape = np.frombuffer(data, ">u4", dimensions, offset=4).astype(int)
-    if len(data) - header != shape.prod():
-        raise UserError(f"'{path}' has {len(data) - header:,} bytes, not {shape.prod():,}: copy it again.")
-    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+    if len(data) != size:
+        has = f"{len(data):,}" if len(data) < size else f"more than {size:,}"
+        raise UserError(f"'{path}' has {has} bytes, not {size:,}: copy it again.")
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 Dataset = Fashion

@@ -1,22 +1,23 @@
-"""Any images: a folder, a zip, an LMDB or a TFDS data set, with a labels.csv where there are labels."""
+"""Any images: a folder, an archive, an LMDB or a TFDS data set, with classes by labels.csv or by folders."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from diffrep_jax.data import labels_csv
 from diffrep_jax.data.datasets._checks import check_request
-from diffrep_jax.data.datasets._source_images import SourceImages, beside, given
-from diffrep_jax.data.labels import Labels, TfdsLabels, rows_by_name
-from diffrep_jax.data.sources import Source, natural_order, open_source
+from diffrep_jax.data.datasets._source_images import SourceImages, companion_file, given
+from diffrep_jax.data.labels import Labels, TfdsLabels, numbered
+from diffrep_jax.data.names import parts_of
+from diffrep_jax.data.sources import Source, open_source
 from diffrep_jax.data.sources.tfds import TfdsSource
 from diffrep_jax.errors import UserError
 
 TEST_EVERY = 10
 LABELS_FILE = "labels.csv"
+SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}  # of folders that are no classes
 
 
 class Folder(SourceImages):
@@ -25,13 +26,13 @@ class Folder(SourceImages):
     "test" is every tenth image (the 10th, the 20th, ...; the last of fewer than ten), "train" the rest, "all" both:
     each kind of image is in both, where names are sorted by kind. A TFDS data set keeps its own splits.
 
-    labels.csv, beside the images: a heading, then a line for each image. The first column is its file name, or its
-    key in an LMDB; columns of numbers are attributes, a column of words, or called "class", is the class.
+    labels.csv lies next to the images; its first column is the file's name, or the key in an LMDB; columns of numbers
+    are attributes, a column of words, or called "class", is the class. Without one, folders are classes.
     """
 
     splits: ClassVar[tuple[str, ...]] = ("all", "train", "test")
     key_digits: ClassVar[int] = 7
-    attributes_from: ClassVar[str] = "put a labels.csv with columns of numbers beside the images."
+    attributes_from: ClassVar[str] = "put a labels.csv with columns of numbers next to the images."
 
     def __init__(self, data_dir: Path | None, split: str, image_size: int, channels: int, attributes: bool):
         check_request(self.name, self.splits, split, image_size, channels)
@@ -43,26 +44,37 @@ class Folder(SourceImages):
     def _labels(self, data_dir: Path, source: Source, attributes: bool) -> Labels | TfdsLabels:
         if isinstance(source, TfdsSource):
             return TfdsLabels(source, attributes)
-        file = beside(data_dir, source, (LABELS_FILE,))
-        if file is None:
-            return Labels()
-        labels = read_labels(file, source)
-        return labels if attributes else Labels(labels.class_names, labels.classes)
+        file = companion_file(data_dir, source, (LABELS_FILE,))
+        labels = labels_csv.read(file, source) if file else Labels()
+        class_names, classes = labels.class_names, labels.classes
+        if not class_names:
+            class_names, classes = folder_classes([source.key(entry) for entry in range(len(source))])
+        if not attributes:
+            return Labels(class_names, classes)
+        return Labels(class_names, classes, labels.attribute_names, labels.attributes)
 
     def labels_file(self, keys: Sequence[str]) -> tuple[str, str] | None:
         if not self.class_names and not self.attribute_names:
             return None
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(["file", *(["class"] if self.class_names else []), *self.attribute_names])
-        for entry, key in enumerate(keys):
-            known = self.labels[entry]
-            name = [self.class_names[known["label"]]] if self.class_names else []
-            rows.writerow([key, *name, *map(float, known.get("attributes", ()))])
-        return LABELS_FILE, text.getvalue()
+        return LABELS_FILE, labels_csv.text(self.labels, keys)
 
 
-def split_entries(source: Source, split: str) -> Sequence[int]:
+def folder_classes(keys: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray | None]:
+    """(class names, the class of each image) where each image lies in a folder, and these are two or more; else none.
+
+    Folders around all images, such as a zip's own, and those of splits are not looked at.
+    """
+    folders = [parts_of(key)[:-1] for key in keys]
+    level = 0
+    while all(len(parts) > level for parts in folders):
+        here = {parts[level] for parts in folders}
+        if len(here) > 1 and not here <= SPLIT_NAMES:
+            return numbered([parts[level] for parts in folders])
+        level += 1
+    return (), None
+
+
+def split_entries(source: Source, split: str) -> Sequence[int] | np.ndarray:
     """The entries of a split of `Folder`; UserError where there are too few to have any."""
     if split in source.splits:
         return source.splits[split]
@@ -74,48 +86,6 @@ def split_entries(source: Source, split: str) -> Sequence[int]:
     every = min(TEST_EVERY, count)
     test = range(every - 1, count, every)
     return test if split == "test" else np.delete(np.arange(count), test)
-
-
-def read_labels(file: Path, source: Source) -> Labels:
-    """A labels.csv, brought into the order of the source. Raises UserError where it does not fit it."""
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            heading, *rows = [row for row in csv.reader(lines) if row]
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"'{file}' does not read as a table ({error}): line 1 is the heading.") from error
-    for row in rows:
-        if len(row) != len(heading):
-            raise UserError(
-                f"'{file}' has {len(row)} values for '{row[0]}', but {len(heading)} columns: mend that line."
-            )
-    by_name = {row[0].strip(): i for i, row in enumerate(rows)}
-    if len(by_name) != len(rows):
-        raise UserError(f"'{file}' has {len(rows):,} rows for {len(by_name):,} names: give each image one row.")
-    order = rows_by_name(source, by_name, file)
-    columns = {name.strip(): np.array(column)[order] for name, *column in list(zip(heading, *rows, strict=True))[1:]}
-    numbers = {n: values for n, c in columns.items() if n != "class" and (values := _numbers(c)) is not None}
-    words = [name for name in columns if name not in numbers]
-    if len(words) > 1:
-        raise UserError(f"'{file}' has words in the columns {', '.join(words)}: one is the class, drop the others.")
-    class_names, classes = _classes(columns[words[0]]) if words else ((), None)
-    attributes = np.stack(list(numbers.values()), axis=1) if numbers else None
-    return Labels(class_names, classes, tuple(numbers), attributes)
-
-
-def _classes(column: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
-    """(names in natural order, the number of each row's)."""
-    names = sorted(set(column.tolist()), key=natural_order)
-    number = {name: i for i, name in enumerate(names)}
-    return tuple(names), np.array([number[name] for name in column.tolist()])
-
-
-def _numbers(column: np.ndarray) -> np.ndarray | None:
-    """Text as float32, None where some is no finite number."""
-    try:
-        values = column.astype(np.float32)
-    except ValueError:
-        return None
-    return values if np.isfinite(values).all() else None
 
 
 Dataset = Folder

@@ -9,11 +9,17 @@ import numpy as np
 
 from diffrep_jax.data import transforms
 from diffrep_jax.data.datasets._checks import check_request
-from diffrep_jax.data.datasets._source_images import SourceImages, beside, given
+from diffrep_jax.data.datasets._source_images import SourceImages, companion_file, given
 from diffrep_jax.data.labels import Labels
+from diffrep_jax.data.names import stem
 from diffrep_jax.data.sources import Source, open_source
+from diffrep_jax.data.text_files import read_text
 from diffrep_jax.errors import UserError
 
+USUAL_NAMES = (
+    *("lfw_funneled", "lfw-funneled", "lfw_funneled.zip", "lfw-funneled.zip", "lfw_funneled.tar", "lfw-funneled.tar"),
+    *("lfw_funneled.tgz", "lfw-funneled.tgz"),
+)
 ATTRIBUTES = 73
 SPLIT_FILES = {"train": "peopleDevTrain.txt", "test": "peopleDevTest.txt"}
 ATTRIBUTE_FILE = "lfw_attributes.txt"
@@ -27,15 +33,15 @@ class Lfw(SourceImages):
     """
 
     splits: ClassVar[tuple[str, ...]] = ("all", "train", "test")
-    attributes_from: ClassVar[str] = f"put {ATTRIBUTE_FILE} beside the folder of the images."
+    attributes_from: ClassVar[str] = f"put {ATTRIBUTE_FILE} next to the folder of the images."
 
     def __init__(self, data_dir: Path | None, split: str, image_size: int, channels: int, attributes: bool):
         check_request(self.name, self.splits, split, image_size, channels)
         data_dir = given(self.name, data_dir, "lfw_funneled")
-        source = open_source(data_dir, ("lfw_funneled", "lfw-funneled", "lfw_funneled.zip", "lfw-funneled.zip"))
+        source = open_source(data_dir, USUAL_NAMES)
         entries = _entries(data_dir, source, split)
         labels = Labels()
-        file = beside(data_dir, source, (ATTRIBUTE_FILE,)) if attributes else None
+        file = companion_file(data_dir, source, (ATTRIBUTE_FILE,)) if attributes else None
         if file is not None:
             labels, known = read_attributes(file, source)
             entries, everything = [entry for entry in entries if known[entry]], entries
@@ -46,7 +52,7 @@ class Lfw(SourceImages):
 
     def to_size(self, image: np.ndarray, size: int, place: str) -> np.ndarray:
         """The middle of the image at 1.1 times the size, as published."""
-        return transforms.centre_crop(transforms.resize_short_side(image, int(1.1 * size)), size)
+        return transforms.resize(image, size, short_side=int(1.1 * size))
 
 
 def _person(key: str) -> str:
@@ -58,14 +64,14 @@ def _entries(data_dir: Path, source: Source, split: str) -> list[int]:
     """The entries of the split's people, in the order of its file. Raises UserError where images are missing."""
     if split == "all":
         return list(range(len(source)))
-    file = beside(data_dir, source, (SPLIT_FILES[split],))
+    file = companion_file(data_dir, source, (SPLIT_FILES[split],))
     if file is None:
         raise UserError(f"There is no {SPLIT_FILES[split]} in '{data_dir}': put it there, or use the split 'all'.")
     of_person = defaultdict(list)
     for entry in range(len(source)):
         of_person[_person(source.key(entry))].append(entry)
     try:
-        number, *lines = file.read_text(encoding="utf-8").split("\n")
+        number, *lines = read_text(file).split("\n")
         people = [(person, int(count)) for person, count in (line.split() for line in lines if line.strip())]
         if int(number) != len(people):
             raise UserError(
@@ -84,13 +90,13 @@ def _entries(data_dir: Path, source: Source, split: str) -> list[int]:
 
 def read_attributes(file: Path, source: Source) -> tuple[Labels, np.ndarray]:
     """The attributes of all entries, zeros for those that `file` leaves out, and bool [n]: which are known."""
-    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = read_text(file).split("\n")
     names = tuple(name.strip() for name in lines[1].split("\t")[3:]) if len(lines) > 1 else ()
     if len(names) != ATTRIBUTES:
         raise UserError(
             f"'{file}' names {len(names)} attributes in line 2, not the published {ATTRIBUTES}: copy it again."
         )
-    entry_of = {_name(source.key(entry)): entry for entry in range(len(source))}
+    entry_of = {stem(source.key(entry)): entry for entry in range(len(source))}
     values = np.zeros((len(source), ATTRIBUTES), np.float32)
     known = np.zeros(len(source), bool)
     rows = [line.split("\t") for line in lines[2:] if line.strip()]
@@ -111,10 +117,6 @@ def read_attributes(file: Path, source: Source) -> tuple[Labels, np.ndarray]:
             "give the file that belongs to these images."
         )
     return Labels(attribute_names=names, attributes=values), known
-
-
-def _name(key: str) -> str:
-    return key.rpartition("/")[2].rpartition(".")[0]
 
 
 Dataset = Lfw

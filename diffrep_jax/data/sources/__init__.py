@@ -2,22 +2,32 @@
 
 import logging
 import operator
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 import numpy as np
 
+from diffrep_jax.data.names import is_hidden, is_image_name, natural_order
 from diffrep_jax.errors import UserError
+
+__all__ = ["IndexOutOfRange", "Source", "check_index", "is_image_name", "natural_order", "open_source"]
+
+log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
     """Images by their number; picklable, for any number of threads, and usable after a fork."""
 
     kind: ClassVar[str]
-    path: Path | None
-    splits: Mapping[str, range]  # those that the source itself has, empty for most
+
+    @property
+    def path(self) -> Path | None: ...
+
+    @property
+    def splits(self) -> Mapping[str, range]:
+        """Those that the source itself has, empty for most."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -43,15 +53,35 @@ def check_index(index: int, count: int, place: str) -> int:
 
 
 def open_source(path: Path, names: Sequence[str] = ()) -> Source:
-    """The images of an LMDB, a zip, a prepared TFDS data set or a folder of images, whichever `path` is or holds.
+    """The images of an LMDB, an archive, a prepared TFDS data set or a folder, whichever `path` is or holds.
 
-    In a folder these are looked for in turn: what has one of `names`, the only *.lmdb, the only TFDS data set,
-    images at any depth, the only *.zip. Raises UserError where there is none, or more than one.
+    In a folder these are looked for in turn: what has one of `names`, the only *.lmdb, the only TFDS data set, images
+    at any depth, the only LMDB or archive (zip, tar, npz) at any depth. One image file is a folder of one image.
+    Raises UserError where there is none, or more than one.
     """
-    from diffrep_jax.data.sources import folder, lmdb, tfds, zip
+    try:
+        return _open_folder(path, names) if path.is_dir() else _open_file(path)
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read ({error.strerror}): give another path with --data_dir.") from error
 
-    if not path.is_dir():
-        return zip.ZipSource(path) if zip.is_zip(path) else lmdb.LmdbSource(path)
+
+def _open_file(path: Path) -> Source:
+    from diffrep_jax.data.sources import folder, lmdb, npz, tar, zip
+
+    if not path.is_file():
+        return lmdb.LmdbSource(path)  # which says that it does not exist
+    if is_image_name(path.name):
+        return folder.FolderSource(path.parent, [path.name])
+    if path.suffix in (".npz", ".npy"):
+        return npz.NpzSource(path)
+    if tar.is_tar(path.name):
+        return tar.TarSource(path)
+    return zip.ZipSource(path) if zip.is_zip(path) else lmdb.LmdbSource(path)
+
+
+def _open_folder(path: Path, names: Sequence[str]) -> Source:
+    from diffrep_jax.data.sources import folder, lmdb, tfds
+
     if (path / "data.mdb").is_file():
         return lmdb.LmdbSource(path)
     if tfds.is_prepared(path):
@@ -59,46 +89,53 @@ def open_source(path: Path, names: Sequence[str] = ()) -> Source:
     for name in names:
         if (path / name).exists():
             return open_source(path / name)
-    for kind, found in (("LMDB", sorted(path.glob("*.lmdb"))), ("TFDS data set", tfds.prepared_below(path))):
-        if one := _only(found, kind, path, names):
+    for kind, candidates in (("LMDB", sorted(path.glob("*.lmdb"))), ("TFDS data set", tfds.prepared_below(path))):
+        if one := _only(candidates, kind, path, names):
             return open_source(one)
-    images = folder.list_images(path)
-    if images:
-        return folder.FolderSource(path, images)
-    if one := _only(sorted(path.glob("*.zip")), "zip", path, names):
-        return open_source(one)
+    below = folder.contents(path)
+    if below.images:
+        if below.others or below.archives:
+            ignored = [*below.others, *map(str, below.archives)]
+            log.info("%d images in '%s'; ignored: %s.", len(below.images), path, folder.count_by_suffix(ignored))
+        return folder.FolderSource(path, below.images)
+    zips = all(archive.suffix.lower() == ".zip" for archive in below.archives)
+    for kind, candidates in (("LMDB", below.lmdbs), ("zip" if zips else "archive", below.archives)):
+        if one := _only(candidates, kind, path, names):
+            return open_source(one)
     looked_for = f"no {names[0]}, " if names else ""
+    others = folder.count_by_suffix(below.others) or "no file"
     raise UserError(
-        f"There is {looked_for}no LMDB, zip, TFDS data set or image at all in '{path}': "
-        "give a folder that has one with --data_dir or DIFFREP_DATA."
+        f"There is {looked_for}no LMDB, zip, tar, npz, TFDS data set or image at all in '{path}', which holds "
+        f"{others}: give a folder that has one with --data_dir or DIFFREP_DATA."
     )
 
 
-def _only(found: Sequence[Path], kind: str, folder: Path, names: Sequence[str]) -> Path | None:
-    if len(found) > 1:
-        listed = ", ".join(str(f.relative_to(folder)) for f in found)
-        usual = f"no {names[0]}, " if names else ""
-        raise UserError(f"There is {usual}only {listed} in '{folder}': give the {kind} that is meant with --data_dir.")
-    if found and names:
-        logging.getLogger(__name__).warning(
-            f"No {names[0]} in '{folder}'; reading the only {kind} there, {found[0].relative_to(folder)}."
+def _only(candidates: Sequence[Path], kind: str, folder: Path, names: Sequence[str]) -> Path | None:
+    usual = [candidate for candidate in candidates if candidate.name in names]
+    if len(usual) == 1:
+        return usual[0]
+    if len(candidates) > 1:
+        listed = ", ".join(str(f.relative_to(folder)) for f in candidates[:9]) + (", ..." if candidates[9:] else "")
+        not_there = f"no {names[0]}, " if names else ""
+        raise UserError(
+            f"There is {not_there}only {listed} in '{folder}': give the {kind} that is meant with --data_dir."
         )
-    return found[0] if found else None
+    if candidates and names:
+        log.warning(f"No {names[0]} in '{folder}'; reading the only {kind} there, {candidates[0].relative_to(folder)}.")
+    return candidates[0] if candidates else None
 
 
-def natural_order(name: str) -> tuple:
-    """The sorting key by which img2 comes before img10, in any mixture of letters and digits."""
-    parts = re.split(r"(\d+)", name)
-    return tuple(int(part) if i % 2 else part for i, part in enumerate(parts)), name
+def no_images(place: str, others: Sequence[str]) -> UserError:
+    """The error for an archive without images, which says what it has instead."""
+    from diffrep_jax.data.sources.folder import count_by_suffix
+
+    has = count_by_suffix([name for name in others if not is_hidden(name)]) or "nothing"
+    return UserError(f"{place} holds no images, but {has}: give one of JPEG, PNG or WebP files.")
 
 
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
-)
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a path below a folder or in a zip names an image; hidden files and folders are no images."""
-    parts = name.split("/")
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return not hidden and Path(parts[-1]).suffix.lower() in IMAGE_SUFFIXES
+def printable(name: str) -> str:
+    """The name of a file with what is not UTF-8 written out, and without the "./" at its beginning."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    while text.startswith("./"):
+        text = text[2:].lstrip("/")
+    return text

@@ -1,5 +1,7 @@
 """A source of images that are in memory already."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +14,7 @@ class ArraySource:
 
     kind: ClassVar[str] = "array"
     path = None
-    splits: ClassVar[dict[str, range]] = {}
+    splits: Mapping[str, range] = MappingProxyType({})
 
     def __init__(self, array: np.ndarray, name: str = "array"):
         self._array = np.asarray(array)

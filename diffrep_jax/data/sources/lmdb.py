@@ -1,29 +1,43 @@
-"""A source that is an LMDB of encoded images, in the layout of the DiffAE project."""
+"""A source that is an LMDB of encoded images: in the layout of the DiffAE project, or with any keys of its own."""
 
+import itertools
+import logging
 import os
 import re
+from array import array
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import ClassVar, Protocol
 
 from diffrep_jax.data.bad_entries import BadEntry
-from diffrep_jax.data.fork_safe_lock import ForkSafeLock
+from diffrep_jax.data.decoding import is_image
+from diffrep_jax.data.names import IMAGE_SUFFIXES, natural_order, suffix
 from diffrep_jax.data.sources import check_index
+from diffrep_jax.data.sources._lmdb_file import LmdbFile
 from diffrep_jax.errors import UserError
 
-_LENGTH_KEY = b"length"
-_ENTRY_KEY = re.compile(rb"(.*-)(\d+)", re.DOTALL)  # <prefix>-<digits>
+log = logging.getLogger(__name__)
+
+LENGTH = b"length"
+NUMBERED = re.compile(rb"(.*-)(\d{1,19})", re.DOTALL)  # <prefix>-<digits>
+HASH = re.compile(rb"[0-9a-fA-F]{16,}")
+DIGITS = re.compile(rb"\d+")
+SAMPLE = 4  # values of each kind of key that are looked at
 
 
 class LmdbSource:
-    """The encoded images of an LMDB with keys `<prefix>-<digits>`, in the order of their numbers.
+    """The encoded images of an LMDB.
 
-    path: a directory with data.mdb, or a single-file LMDB. Prefix, digits and first number come from its
-    first key, the count from the entry `length` (text), else from the number of entries; no scan.
-    It keeps no handle (see `_environment`), so it can be pickled and used after a fork.
+    With keys `<prefix>-<digits>`, in the order of their numbers: prefix, digits and first number come from the first
+    key, the count from the entry `length` (text), else from the number of entries; no scan. With other keys, those of
+    LSUN for one, in natural order: they are listed once, and each kind of key is one of images if its values are.
+
+    path: a directory with data.mdb, or a single-file LMDB.
     """
 
     kind: ClassVar[str] = "lmdb"
-    splits: ClassVar[dict[str, range]] = {}
+    splits: Mapping[str, range] = MappingProxyType({})
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
@@ -31,136 +45,154 @@ class LmdbSource:
         if not data_file.is_file():
             what = "is not an LMDB: it has no data.mdb" if self.path.is_dir() else "does not exist"
             raise UserError(f"'{self.path}' {what}. Name a directory with data.mdb in it, or an LMDB file.")
-        self._file = os.path.realpath(data_file)
-        self._read_layout()
-
-    def _read_layout(self) -> None:
-        environment = _environment(self._file, at_start=True)
-        _refuse_truncated(environment, self._file)
-        with environment.begin() as txn:
-            keys = _first_keys(txn, limit=3)
-            if not keys:
-                raise UserError(f"The LMDB '{self.path}' is empty: write it again.")
-            layout = _ENTRY_KEY.fullmatch(keys[0])
-            if not layout:
-                found = ", ".join(repr(_text(k)) for k in keys)
-                raise UserError(
-                    f"The LMDB '{self.path}' has keys {found}, not '<prefix>-<digits>' such as '256-00000': "
-                    "write it again with such keys."
-                )
-            prefix, digits = layout.groups()
-            self._prefix, self._digits, self._first = prefix, len(digits), int(digits)
-            self._count = self._read_count(txn.get(_LENGTH_KEY), environment.stat()["entries"])
-            # One look-up that finds a wrong `length`, and gaps or a second prefix where there is none.
-            last = self._raw_key(self._count - 1)
-            if not txn.cursor().set_key(last):
-                raise UserError(
-                    f"The LMDB '{self.path}' says that it has {self._count} images, but has no key "
-                    f"'{_text(last)}' (its first is '{_text(keys[0])}'): it is incomplete or its 'length' is "
-                    "wrong; write it again."
-                )
-
-    def _read_count(self, length: bytes | None, entries: int) -> int:
-        if length is None:
-            return entries
-        if not length.isdigit() or int(length) < 1:
+        try:
+            self._file = LmdbFile(data_file)
+            _refuse_truncated(self._file, data_file)
+            self._keys = self._numbered() or self._listed()
+        except (ValueError, OSError) as error:
             raise UserError(
-                f"The LMDB '{self.path}' has the text {_text(length)!r} under 'length': "
+                f"'{data_file}' does not open as an LMDB ({error}): is it one, complete and readable?"
+            ) from error
+
+    def _numbered(self) -> "_Numbered | None":
+        """The keys of DiffAE's layout, None where they are others. Raises UserError where `length` is wrong."""
+        first = next((key for key in itertools.islice(self._file.keys(), 2) if key != LENGTH), None)
+        if first is None:
+            raise UserError(f"The LMDB '{self.path}' is empty: write it again.")
+        layout = NUMBERED.fullmatch(first)
+        length = self._file.get(LENGTH)
+        if layout is None or not (length is None or length.isdigit()):
+            return None
+        count = self._file.entries if length is None else int(length[:19])
+        if count < 1:
+            raise UserError(
+                f"The LMDB '{self.path}' has the text {_text(length or b'')!r} under 'length': "
                 "write the number of its images there."
             )
-        return int(length)
+        keys = _Numbered(layout[1], len(layout[2]), int(layout[2]), count)
+        if self._file.get(keys[count - 1]) is not None:
+            if length is not None or keys.includes(next(self._file.keys(backwards=True))):
+                return keys
+        if length is None:
+            return None  # there are gaps, or entries of other kinds
+        raise UserError(
+            f"The LMDB '{self.path}' says that it has {count} images, but has no key '{_text(keys[count - 1])}' (its "
+            f"first is '{_text(first)}'): it is incomplete or its 'length' is wrong; write it again."
+        )
 
-    def _raw_key(self, index: int) -> bytes:
-        return self._prefix + str(self._first + index).zfill(self._digits).encode()
+    def _listed(self) -> "_Listed":
+        """All keys of the kinds whose values are images. Raises UserError where there are none."""
+        keys, kinds = _Listed(), array("I")
+        number_of: dict[bytes, int] = {}  # of each kind
+        samples: list[list[int]] = []
+        for position, key in enumerate(self._file.keys()):
+            number = number_of.setdefault(_kind(key), len(samples))
+            if number == len(samples):
+                samples.append([])
+            if len(samples[number]) < SAMPLE:
+                samples[number].append(position)
+            keys.append(key)
+            kinds.append(number)
+        of_images = [any(is_image(self._file.get(keys[i]) or b"") for i in sample) for sample in samples]
+        chosen = [position for position, number in enumerate(kinds) if of_images[number]]
+        shown = ", ".join(repr(_text(keys[sample[0]])) for sample in samples[:3])
+        if not chosen:
+            raise UserError(
+                f"The LMDB '{self.path}' has keys such as {shown}, and no value that was looked at is an encoded "
+                "image: give an LMDB of JPEG, PNG or WebP files."
+            )
+        names = [name for name, number in number_of.items() if of_images[number]]
+        sizes = [name for name in names if re.fullmatch(rb"\d+-#", name)]
+        if len(sizes) > 1:
+            listed = ", ".join(map(_text, sizes))
+            raise UserError(f"The LMDB '{self.path}' has each image in more than one size, {listed}: keep one of them.")
+        if len(chosen) < len(keys):
+            log.info(
+                "'%s': %d of its %d entries are images, the others are ignored.", self.path, len(chosen), len(keys)
+            )
+        if len({len(keys[i]) for i in chosen}) > 1:  # else the file's order is the natural one
+            chosen.sort(key=lambda i: natural_order(_text(keys[i])))
+        return _Listed(keys[i] for i in chosen)
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._keys)
 
     def key(self, index: int) -> str:
-        return _text(self._raw_key(check_index(index, len(self), str(self.path))))
+        return _text(self._keys[check_index(index, len(self), str(self.path))])
 
     def __getitem__(self, index: int) -> bytes:
-        key = self._raw_key(check_index(index, len(self), str(self.path)))
-        with _environment(self._file).begin() as txn:
-            value = txn.get(key)
+        key = self._keys[check_index(index, len(self), str(self.path))]
+        try:
+            value = self._file.get(key)
+        except (ValueError, OSError) as error:
+            raise BadEntry(
+                f"The key '{_text(key)}' of '{self.path}' cannot be read ({error}): copy it again."
+            ) from error
         if value is None:
             raise BadEntry(f"The LMDB '{self.path}' has no key '{_text(key)}': it is incomplete; write it again.")
         return value
 
 
+class _Keys(Protocol):
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> bytes: ...
+
+
+class _Numbered:
+    """<prefix><number>, the number with at least so many digits."""
+
+    def __init__(self, prefix: bytes, digits: int, first: int, count: int):
+        self._prefix, self._digits, self._first, self._count = prefix, digits, first, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> bytes:
+        return self._prefix + str(self._first + index).zfill(self._digits).encode()
+
+    def includes(self, key: bytes) -> bool:
+        layout = NUMBERED.fullmatch(key)
+        return bool(layout) and layout[1] == self._prefix and 0 <= int(layout[2]) - self._first < self._count
+
+
+class _Listed:
+    """Keys one after the other in one piece of memory: LSUN has millions."""
+
+    def __init__(self, keys: Iterable[bytes] = ()):
+        self._joined, self._ends = bytearray(), array("Q", [0])
+        for key in keys:
+            self.append(key)
+
+    def append(self, key: bytes) -> None:
+        self._joined += key
+        self._ends.append(len(self._joined))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> bytes:
+        return bytes(self._joined[self._ends[index] : self._ends[index + 1]])
+
+
 def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace")
+    return raw.decode("utf-8", "backslashreplace")
 
 
-def _first_keys(txn, limit: int) -> list[bytes]:
-    """The first keys in the file's order, without `length`; a key such as 'z-0' comes after it."""
-    keys = []
-    for key in txn.cursor().iternext(keys=True, values=False):
-        if key != _LENGTH_KEY:
-            keys.append(key)
-        if len(keys) == limit:
-            break
-    return keys
+def _kind(key: bytes) -> bytes:
+    """What keys that name the same sort of thing have in common."""
+    if HASH.fullmatch(key):
+        return b"(hash)"
+    if layout := NUMBERED.fullmatch(key):
+        return layout[1] + b"#"
+    end = suffix(_text(key))
+    return b"*" + end.encode() if end in IMAGE_SUFFIXES else DIGITS.sub(b"#", key)
 
 
-def _refuse_truncated(environment, file: str) -> None:
-    """Reading past the end of a memory map kills the process with SIGBUS, so look at the size first.
-
-    A file from which the last entries were deleted may be short and whole: hence the second remedy.
-    """
-    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    size = os.path.getsize(file)
-    if size < needed:
+def _refuse_truncated(file: LmdbFile, path: Path) -> None:
+    """A file from which the last entries were deleted may be short and whole: hence the second remedy."""
+    if file.size < file.needed:
         raise UserError(
-            f"'{file}' is cut short: {size} bytes of {needed}. Copy it again, "
+            f"'{os.path.realpath(path)}' is cut short: {file.size} bytes of {file.needed}. Copy it again, "
             "or, if entries were deleted from it, compact it with 'mdb_copy -c'."
         )
-
-
-# lmdb refuses to open a file twice in a process (train and eval data), also in a fork of one that holds it.
-# So each process has one environment for each file, kept here and never in an object that may be pickled.
-_environments: dict[tuple[int, str], tuple[tuple, Any]] = {}  # (pid, real path): (inode, environment)
-_lock = ForkSafeLock()
-
-
-def _environment(file: str, at_start: bool = False) -> Any:
-    """This process's environment of the LMDB data file; at_start: opened anew if the file was replaced."""
-    pid = os.getpid()
-    held = _environments.get((pid, file))
-    if held and not at_start:
-        return held[1]
-    with _lock:
-        for inherited in [key for key in _environments if key[0] != pid]:
-            # This process is a fork. Without lmdb's lock file, closing here does not touch the parent.
-            _environments.pop(inherited)[1].close()
-        held, inode = _environments.get((pid, file)), _inode(file)
-        if held and held[0] != inode:
-            del _environments[pid, file]  # the file was replaced; letting go of the old environment closes it
-            held = None
-        if held is None:
-            held = _environments[pid, file] = inode, _open(file)
-    return held[1]
-
-
-def _inode(file: str) -> tuple[int, int]:
-    try:
-        status = os.stat(file)
-    except OSError as error:
-        raise UserError(f"The LMDB file '{file}' cannot be read ({error.strerror}): is its disk mounted?") from error
-    return status.st_dev, status.st_ino
-
-
-def _open(file: str) -> Any:
-    import lmdb
-
-    try:
-        # Always as a single file: data.mdb in a directory is one. Nothing is written, not even a lock file.
-        return lmdb.open(
-            file, subdir=False, readonly=True, lock=False, readahead=False, meminit=False, max_spare_txns=16
-        )
-    except lmdb.Error as error:
-        if "already open" in str(error):
-            raise UserError(
-                f"'{file}' is open elsewhere in this process: close that lmdb environment first."
-            ) from error
-        raise UserError(f"'{file}' does not open as an LMDB ({error}): is it one, complete and readable?") from error

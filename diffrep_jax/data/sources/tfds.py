@@ -1,5 +1,6 @@
 """A source that is a data set prepared by TFDS as array_record files; TensorFlow is not needed."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,9 +9,11 @@ import numpy as np
 
 from diffrep_jax.data.bad_entries import BadEntry
 from diffrep_jax.data.sources import check_index, natural_order
+from diffrep_jax.data.text_files import read_text
 from diffrep_jax.errors import UserError
 
 _ORDER = ("train", "validation", "test")
+OWN_FEATURES = "tensorflow_datasets.core.features."
 
 
 def is_prepared(path: Path) -> bool:
@@ -40,8 +43,12 @@ class TfdsSource:
         import tensorflow_datasets as tfds
 
         self.path = path
-        builder = tfds.builder_from_directory(path)
-        form = builder.info.file_format
+        _refuse_other_modules(path / "features.json")
+        try:
+            builder: Any = tfds.builder_from_directory(path)
+            form = builder.info.file_format
+        except Exception as error:  # TFDS's, protobuf's, and those of any number that is damaged
+            raise UserError(f"The TFDS data set '{path}' does not open ({error}): prepare it again.") from error
         if form != tfds.core.FileFormat.ARRAY_RECORD:
             raise UserError(
                 f"The TFDS data set '{path}' has the format {form.value if form else 'unknown'}: prepare it again "
@@ -52,12 +59,17 @@ class TfdsSource:
         names = [split for split in builder.info.splits if builder.info.splits[split].num_examples]
         names.sort(key=lambda s: (_ORDER.index(s) if s in _ORDER else len(_ORDER), s))
         decoders = {self._feature: tfds.decode.SkipDecoding()}
-        self._parts = {name: builder.as_data_source(split=name, decoders=decoders) for name in names}
         self.splits: dict[str, range] = {}
         start = 0
-        for name, part in self._parts.items():
-            self.splits[name] = range(start, start + len(part))
-            start += len(part)
+        try:
+            self._parts = {name: builder.as_data_source(split=name, decoders=decoders) for name in names}
+            for name, part in self._parts.items():
+                self.splits[name] = range(start, start + len(part))
+                start += len(part)
+        except Exception as error:  # array_record's
+            raise UserError(
+                f"The TFDS data set '{path}' has files that do not open ({error}): copy it again."
+            ) from error
         self._count = start
 
     def _image_feature(self, features: Mapping[str, Any]) -> str:
@@ -73,11 +85,11 @@ class TfdsSource:
         import tensorflow_datasets as tfds
 
         label, attributes = (features[name] if name in features else None for name in ("label", "attributes"))
-        self.class_names = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
-        known = isinstance(attributes, tfds.features.FeaturesDict)
-        names = sorted(attributes) if known else []  # the file has no order; by name is how CelebA has its own
-        self.attribute_names = tuple(name for name in names if attributes[name].shape == ())
-        self.binary_attributes = all(np.issubdtype(attributes[name].np_dtype, np.bool_) for name in names)
+        self.class_names = tuple(label.names or ()) if isinstance(label, tfds.features.ClassLabel) else ()
+        known: dict[str, Any] = dict(attributes.items()) if isinstance(attributes, tfds.features.FeaturesDict) else {}
+        # The file has no order; by name is how CelebA has its own.
+        self.attribute_names = tuple(name for name in sorted(known) if known[name].shape == ())
+        self.binary_attributes = all(np.issubdtype(feature.np_dtype, np.bool_) for feature in known.values())
 
     def __len__(self) -> int:
         return self._count
@@ -107,3 +119,28 @@ class TfdsSource:
             raise BadEntry(
                 f"Entry '{split}-{position}' of '{self.path}' cannot be read ({error}): prepare it again."
             ) from error
+
+
+def _refuse_other_modules(file: Path) -> None:
+    """TFDS imports whatever Python module a features.json names; ours are to name none but TFDS's own features."""
+    try:
+        waiting = [json.loads(read_text(file))]
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"'{file}' is no list of features ({error}): prepare the data set again.") from error
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += value
+        elif isinstance(value, dict):
+            waiting += value.values()
+            for name in (value.get("pythonClassName"), value.get("python_class_name"), _legacy_type(value)):
+                if name is not None and not str(name).startswith(OWN_FEATURES):
+                    raise UserError(
+                        f"'{file}' names the Python class '{name}', which is not one of TFDS's features: nothing is "
+                        "imported; prepare the data set with features of TFDS alone."
+                    )
+
+
+def _legacy_type(value: dict[str, Any]) -> Any:
+    """The class that the old form names, {"type": class, "content": ...}."""
+    return value.get("type") if "content" in value else None

@@ -2,19 +2,27 @@
 
 import os
 import zipfile
-import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from diffrep_jax.data.bad_entries import BadEntry
 from diffrep_jax.data.fork_safe_lock import ForkSafeLock
-from diffrep_jax.data.sources import check_index, is_image_name, natural_order
+from diffrep_jax.data.names import is_image_name, natural_order
+from diffrep_jax.data.sources import check_index, no_images, printable
+from diffrep_jax.data.sources._positional import check_bytes
 from diffrep_jax.errors import UserError
 
 
 def is_zip(path: Path) -> bool:
-    """Whether `path` is a zip, or is named as one: a broken one is to be told as such."""
-    return path.is_file() and (path.suffix.lower() == ".zip" or zipfile.is_zipfile(path))
+    """Whether `path` is a zip, or is named as one, so that the error for a broken one says so."""
+    if path.suffix.lower() == ".zip":
+        return path.is_file()
+    try:
+        return path.is_file() and zipfile.is_zipfile(path)
+    except Exception:  # of damaged numbers at its end
+        return False
 
 
 class ZipSource:
@@ -24,25 +32,27 @@ class ZipSource:
     """
 
     kind: ClassVar[str] = "zip"
-    splits: ClassVar[dict[str, range]] = {}
+    splits: Mapping[str, range] = MappingProxyType({})
 
     def __init__(self, path: Path):
         self.path = path
         self._open()
-        names = [info.filename for info in self._zip.infolist() if not info.is_dir() and is_image_name(info.filename)]
-        if not names:
-            raise UserError(f"The zip '{path}' holds no images: give one of JPEG, PNG or WebP files.")
-        self._names = tuple(sorted(names, key=natural_order))
+        # By their position, since a zip may have a name twice. Names are theirs without "./", as some programs pack.
+        members = [(printable(info.filename), i) for i, info in enumerate(self._zip.infolist()) if not info.is_dir()]
+        images = sorted((m for m in members if is_image_name(m[0])), key=lambda m: natural_order(m[0]))
+        if not images:
+            raise no_images(f"The zip '{path}'", [name for name, _ in members])
+        self._names, self._positions = (tuple(column) for column in zip(*images, strict=True))
 
     def _open(self) -> None:
         try:
             # Of a file that it opened itself, ZipFile counts the readers, which goes wrong with many threads.
             self._zip, self._pid = zipfile.ZipFile(self.path.open("rb")), os.getpid()
-        except (OSError, zipfile.BadZipFile) as error:
+        except Exception as error:  # zipfile's own, and those of damaged numbers and names
             raise UserError(f"'{self.path}' does not open as a zip ({error}): copy it again.") from error
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_names": self._names, "_zip": None, "_pid": None}
+        return vars(self) | {"_zip": None, "_pid": None}
 
     def __len__(self) -> int:
         return len(self._names)
@@ -57,9 +67,11 @@ class ZipSource:
                 if self._pid != os.getpid():
                     self._open()
         try:
-            return self._zip.read(name)
-        # A password raises RuntimeError, an unknown method of compression NotImplementedError.
-        except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError, RuntimeError) as error:
+            info = self._zip.infolist()[self._positions[index]]
+            check_bytes(info.file_size)  # no more than that is unpacked
+            return self._zip.read(info)
+        # Of damage, of a password, of a method of compression that is not known: zlib's, lzma's, zipfile's own.
+        except Exception as error:
             raise BadEntry(f"'{name}' in '{self.path}' cannot be read ({error}): pack the zip again.") from error
 
 

@@ -1,0 +1,46 @@
+"""A file that is read at given places: by any number of threads, after a fork, and pickled by its path."""
+
+import os
+import weakref
+from pathlib import Path
+from typing import Any
+
+MAX_BYTES = 1 << 30  # of one image
+
+
+class PositionalFile:
+    """Raises OSError where it does not open. Nothing is mapped into memory, so a file cut short kills no process."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._open()
+
+    def _open(self) -> None:
+        self._descriptor = os.open(self.path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+        self.size = os.fstat(self._descriptor).st_size
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.path = state["path"]
+        self._open()
+
+    def read(self, size: int, start: int) -> bytes:
+        """Raises ValueError where the file has no such bytes, OSError where it cannot be read."""
+        if not 0 <= start <= start + size <= self.size:
+            raise ValueError(f"bytes {start:,} to {start + size:,} of a file of {self.size:,}")
+        parts = [os.pread(self._descriptor, size, start)]
+        while (missing := size - sum(map(len, parts))) > 0:  # one call gives 2 GB at most
+            part = os.pread(self._descriptor, missing, start + size - missing)
+            if not part:
+                raise ValueError(f"the file ends before byte {start + size:,}")
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def check_bytes(size: int) -> None:
+    """Raises ValueError where an image would have more than MAX_BYTES, before they are read."""
+    if size > MAX_BYTES:
+        raise ValueError(f"it has {size:,} bytes, more than the {MAX_BYTES:,} that are allowed")

@@ -1,0 +1,104 @@
+"""What lies where in a run's folder, and how a file is written: whole, or not at all.
+
+Folders are `etils.epath` paths, so that a bucket (gs://...) serves where a local folder does.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+import numpy as np
+from etils import epath
+
+from diffrep_jax.errors import UserError
+from diffrep_jax.types import Config
+
+CONFIG = "config.json"
+STARTS = "run.json"
+CHECKPOINTS = "checkpoints"
+CURVES = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+PREVIEWS = "previews"
+NUMBERS = "metrics.json"  # of a task, in its folder
+SAMPLES = "samples.npz"  # of the task sample
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run's folder and config, or for the tasks inside training the folder of a preview. Each task has a folder.
+
+    root: the run that a preview belongs to; the folder itself for a run.
+    """
+
+    folder: epath.Path
+    config: Config
+    root: epath.Path
+
+    @classmethod
+    def at(cls, folder: str | os.PathLike[str], config: Config) -> "Run":
+        path = as_path(folder)
+        return cls(path, config, path)
+
+    def preview(self, step: int, root: str | os.PathLike[str] | None = None) -> "Run":
+        """Where the tasks of a training step write; `root`: elsewhere than in the run."""
+        folder = as_path(self.folder if root is None else root) / PREVIEWS / f"step_{step:08d}"
+        return Run(folder, self.config, self.root)
+
+    @property
+    def is_preview(self) -> bool:
+        return self.folder != self.root
+
+    def task_folder(self, task: str) -> epath.Path:
+        """The task's own folder, made if it is not there."""
+        folder = self.folder / task
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def write_numbers(self, task: str, numbers: Mapping[str, Any], name: str = NUMBERS) -> None:
+        write_json(self.task_folder(task) / name, numbers)
+
+
+def as_path(path: str | os.PathLike[str]) -> epath.Path:
+    """A path with ~ and environment variables put in."""
+    text = os.path.expandvars(os.fspath(path))
+    return epath.Path(text).expanduser()
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A file that takes its place when all of it is written; until then, and where that fails, the old one stays."""
+    path = epath.Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    with writing(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    write_text(path, json.dumps(content, indent=2, default=list) + "\n")
+
+
+def write_arrays(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
+    """As an .npz."""
+    with writing(path) as file:
+        np.savez(file, **dict[str, Any](arrays))
+
+
+def read_json(path: str | os.PathLike[str], remedy: str) -> Any:
+    """What a JSON file holds; UserError with the remedy where it cannot be read."""
+    try:
+        return json.loads(epath.Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({error}); {remedy}") from None

@@ -1,0 +1,84 @@
+"""DiffAE's official files become runs by `--task=import`: shape from the tensors, weights to the bit, no code run."""
+
+import jax
+import numpy as np
+import pytest
+
+from diffrep_jax.methods.base import build
+from diffrep_jax.runs import config as run_config
+from diffrep_jax.runs.weights import load_variables
+from diffrep_jax.sharding import make_mesh
+from launch import main
+from tests.diffae_official import EXPECTED, SECTIONS, lightning, loaded, tensors_of
+from tests.torch_files import Call, Name, write
+
+CALLBACK = Name("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint")
+
+
+def import_file(path, config, workdir, *more):
+    main.run(["--task=import", f"--checkpoint={path}", f"--config=configs/{config}.py", f"--workdir={workdir}", *more])
+
+
+def last_ckpt(folder, state_dict, **extra):
+    callbacks = {CALLBACK: {"best_model_score": None}}
+    return write(
+        folder / "last.ckpt", {"global_step": 562_500, "state_dict": state_dict, "callbacks": callbacks} | extra
+    )
+
+
+def averaged(run):
+    """(the method, its variables) of a run."""
+    method = build(run_config.load(run).method)
+    return method, load_variables(run, method, make_mesh(devices=jax.local_devices()))
+
+
+@pytest.mark.slow
+def test_one_file_of_a_prior_makes_two_runs(tmp_path, caplog):
+    path = last_ckpt(tmp_path, lightning("latent_prior"))
+    import_file(path, "diffae_celeba", tmp_path / "autoencoder", "--config.method.dtype=float32")
+    method, variables = averaged(tmp_path / "autoencoder")
+    section = run_config.load(tmp_path / "autoencoder").method.to_dict()
+    assert section == SECTIONS["diffae"] and section["unet"]["mult"] == (1, 1, 2)
+    jax.tree.map(np.testing.assert_array_equal, variables, loaded("diffae")[1])
+    assert "nothing was run: pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint" in caplog.text
+
+    import_file(path, "latent_prior_celeba", tmp_path / "prior")
+    method, variables = averaged(tmp_path / "prior")
+    assert method == loaded("latent_prior")[0]
+    jax.tree.map(np.testing.assert_array_equal, variables["params"], loaded("latent_prior")[1]["params"])
+    statistics = method.statistics(variables)
+    np.testing.assert_array_equal(statistics["mean"], EXPECTED["latent_mean"])
+    np.testing.assert_array_equal(statistics["std"], EXPECTED["latent_std"])
+
+
+@pytest.mark.slow
+def test_a_plain_ddim_takes_a_config_of_ddpm(tmp_path):
+    path = last_ckpt(tmp_path, {f"ema_model.{name}": x for name, x in tensors_of("ddpm").items()})
+    import_file(path, "ddpm_celeba", tmp_path / "run", "--config.method.dtype=float32")
+    method, variables = averaged(tmp_path / "run")
+    assert method == loaded("ddpm")[0]
+    jax.tree.map(np.testing.assert_array_equal, variables, loaded("ddpm")[1])
+
+
+def refused(capsys, path, config, workdir):
+    with pytest.raises(SystemExit) as stop:
+        import_file(path, config, workdir)
+    assert stop.value.code == 2 and not workdir.exists()
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_a_crafted_file_runs_nothing(tmp_path, capsys):
+    ran = tmp_path / "ran"
+    call = Call(Name("os", "system"), (f"touch {ran}",))
+    path = last_ckpt(tmp_path, {"ema_model.out.0.weight": call})
+    line = refused(capsys, path, "diffae_celeba", tmp_path / "run")
+    assert "something that os.system makes, which was not run" in line and not ran.exists()
+
+
+def test_files_of_another_method_are_refused_in_one_line(tmp_path, capsys):
+    path = last_ckpt(tmp_path, {"ema_model.layers.0.weight": np.zeros((2, 3), np.float32)})
+    line = refused(capsys, path, "diffae_celeba", tmp_path / "run")
+    assert "is not an auto-encoder of DiffAE: looked for 'time_embed.time_embed.0.weight' among 1 names" in line
+    line = refused(capsys, path, "latent_prior_celeba", tmp_path / "run")
+    assert "lacks ema_model.latent_net.; it holds state_dict" in line

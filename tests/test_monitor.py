@@ -1,0 +1,56 @@
+"""Images a second of every logged step, by a clock of the test's own."""
+
+import pytest
+from ml_collections import ConfigDict
+
+from diffrep_jax.train import monitor
+from diffrep_jax.train.monitor import Monitor
+
+SECONDS, IMAGES = 0.5, 32  # a step
+
+
+class Clock:
+    now = 100.0
+
+    def perf_counter(self):
+        return self.now
+
+
+class Value:
+    """A metric of a step that ends at `end`: ready from then on, and whoever reads it waits until then."""
+
+    def __init__(self, clock, end):
+        self._clock, self._end = clock, end
+
+    def is_ready(self):
+        return self._clock.now >= self._end
+
+    def __float__(self):
+        self._clock.now = max(self._clock.now, self._end)
+        return 1.0
+
+
+class Rows(dict):
+    def scalars(self, step, metrics):
+        self[step] = metrics["images_per_second"]
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["dispatch waits", "dispatch returns"])
+@pytest.mark.parametrize("log_every", [1, 2, 5])
+def test_every_logged_step_has_the_speed_of_its_interval(monkeypatch, waits, log_every):
+    """Also the first and the last one, and the one after a pause of ten seconds."""
+    clock, rows = Clock(), Rows()
+    monkeypatch.setattr(monitor, "time", clock)
+    settings = ConfigDict({"total_steps": 7, "log_every": log_every, "batch_size": IMAGES, "max_minutes": 0})
+    end = clock.now
+    with Monitor(settings, 0, rows) as watch:
+        for step in range(1, 8):
+            end = max(end, clock.now) + SECONDS
+            if waits:
+                clock.now = end
+            watch.record(step, {"loss": Value(clock, end), "grad_norm": Value(clock, end)})
+            if step in (3, 7):
+                watch.check()
+                with watch.paused():
+                    clock.now += 10
+    assert rows == {step: pytest.approx(IMAGES / SECONDS) for step in sorted({*range(log_every, 8, log_every), 7})}
