@@ -1,6 +1,5 @@
 """ProMask: its schedules and its projection meet golden numbers, and it finds the dimensions that tell."""
 
-import functools
 import pathlib
 
 import jax
@@ -9,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from diffrep_jax import promask
+from diffrep_jax.readout import promask
+from diffrep_jax.readout.linear import Fit, fit
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "promask.npz")
 RANDOM = np.random.default_rng(0)
@@ -46,20 +46,31 @@ def test_it_keeps_the_dimensions_that_tell():
     codes = RANDOM.normal(size=(2000, 40)).astype(np.float32)
     telling = [3, 17, 29]
     labels = (codes[:, telling].sum(1, keepdims=True) > 0).astype(np.float32)
-    fit = jax.jit(functools.partial(promask.fit, dimensions=3, kind="bce", epochs=40, batch_size=100, lr=1e-2))
-    head = jax.tree.map(np.asarray, fit(codes, labels, jax.random.key(0)))
-    assert np.flatnonzero(head["mask"]).tolist() == telling
-    weights = (head["kernel"][:, 0] * head["mask"])[telling]
+    heads = fit(codes, labels, jax.random.key(0), Fit("bce", epochs=40, batch_size=100, lr=1e-2, dimensions=3))
+    kernel, bias, mask = (np.asarray(x) for x in (heads.kernel[-1], heads.bias[-1], heads.mask))
+    assert np.flatnonzero(mask).tolist() == telling and set(mask) == {0, 1}
+    weights = (kernel[:, 0] * mask)[telling]
     np.testing.assert_allclose(weights / weights.mean(), 1, atol=0.1)  # all three count alike
-    accuracy = ((codes * head["mask"]) @ head["kernel"] + head["bias"] > 0) == (labels > 0.5)
+    accuracy = ((codes * mask) @ kernel + bias > 0) == (labels > 0.5)
     assert accuracy.mean() > 0.97
+
+
+@pytest.mark.parametrize("dimensions", [4, 10])
+def test_it_keeps_about_as_many_dimensions_as_it_is_asked_for(dimensions):
+    """Also where all of them tell the same: then each mask is a draw, whose mean sum is that of the probabilities."""
+    codes = RANDOM.normal(size=(1000, 40)).astype(np.float32)
+    targets = np.stack([codes.sum(1), -codes.sum(1)], axis=1)
+    how = Fit("mse", epochs=10, batch_size=100, lr=1e-2, dimensions=dimensions)
+    masks = jax.vmap(lambda key: fit(codes, targets, key, how).mask)(jax.random.split(jax.random.key(1), 40))
+    assert masks.shape == (40, 40) and set(np.unique(masks)) == {0, 1}
+    assert abs(float(masks.sum(1).mean()) - dimensions) < 1.5  # 3 standard errors of 40 draws with 7.5 as variance
 
 
 def test_without_a_mask_it_is_least_squares():
     codes = RANDOM.normal(size=(400, 5)).astype(np.float32)
     targets = (codes @ RANDOM.normal(size=(5, 2)) + 0.3).astype(np.float32)
-    fit = jax.jit(functools.partial(promask.fit, dimensions=5, kind="mse", epochs=1500, batch_size=200, lr=1e-2))
-    head = fit(codes, targets, jax.random.key(0))
     expected = np.linalg.lstsq(np.c_[codes, np.ones(400)], targets, rcond=None)[0]
-    np.testing.assert_allclose(np.r_[head["kernel"], head["bias"][None]], expected, atol=1e-2)
-    np.testing.assert_array_equal(head["mask"], np.ones(5))
+    for dimensions in (0, 5, 7):  # no mask, and as many dimensions as there are or more
+        heads = fit(codes, targets, jax.random.key(0), Fit("mse", 1500, 200, 1e-2, dimensions))
+        np.testing.assert_allclose(np.r_[heads.kernel[-1], heads.bias[-1][None]], expected, atol=1e-2)
+        np.testing.assert_array_equal(heads.mask, np.ones(5))

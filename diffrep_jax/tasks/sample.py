@@ -112,7 +112,12 @@ def open_prior(folder: pathlib.PurePath, model: Model, run: Run) -> Model:
     model.check_prior(prior, place)
     method = prior.method
     assert isinstance(method, Unconditional)  # check_prior has refused others
-    if np.asarray(method.statistics(prior.variables)["fingerprint"]).any():
+    known = {name: np.asarray(values) for name, values in method.statistics(prior.variables).items()}
+    if known["fingerprint"].any():
+        return prior
+    unsure = f"{place} does not say which auto-encoder its codes are of; taking them for those of {run.folder}."
+    if known["mean"].any() or (known["std"] != 1).any():
+        log.warning(unsure)
         return prior
     split = run_config.load(folder).data.split
     path = _codes.path_of(run.folder / _codes.FOLDER, run.config.data.name, split)
@@ -121,7 +126,7 @@ def open_prior(folder: pathlib.PurePath, model: Model, run: Run) -> Model:
             f"{place} was imported without the mean and std of its codes: run --task=encode --workdir={run.folder} "
             f"--config.tasks.encode.split={split} first."
         )
-    log.warning("%s does not say which auto-encoder its codes are of; taking them for those of %s.", place, run.folder)
+    log.warning(unsure)
     with np.load(path) as file:
         statistics = {name: file[name] for name in ("mean", "std", "fingerprint")}
     return dataclasses.replace(prior, variables=method.with_statistics(prior.variables, statistics))

@@ -9,12 +9,15 @@ import pytest
 
 import diffrep_jax
 from configs import ddpm_digits, diti_digits
-from diffrep_jax import config as configs
+from diffrep_jax import sharding
 from diffrep_jax.errors import UserError
-from diffrep_jax.inference import Inference
+from diffrep_jax.methods import parameters
 from diffrep_jax.methods.base import build
+from diffrep_jax.runs import config as run_config
+from diffrep_jax.runs.layout import CONFIG, Run
+from diffrep_jax.samplers import Sampling
 from diffrep_jax.tasks import base as tasks
-from diffrep_jax.train import checkpoint, frozen, optimizer, sharding
+from diffrep_jax.train import optimizer
 from diffrep_jax.train.init_from import networks_of
 from diffrep_jax.train.loop import train
 from diffrep_jax.train.state import abstract_state, create_state
@@ -31,12 +34,11 @@ def tiny(module, **train_settings):
         config.method.encoder.update(widths=(8, 8), attention=())
     config.train.update(total_steps=3, batch_size=8, log_every=1, checkpoint_every=100)
     config.train.update(train_settings)
-    for name in ("reconstruct", "interpolate"):
-        config.tasks[name].update(steps=2, batch_size=8)
-    config.tasks.reconstruct.update(num_images=8, grid_images=4)
-    config.tasks.interpolate.update(points=3, gif=False, invert_steps=0)
-    config.tasks.counterfactual.update(steps=2, invert_steps=2, points=2, ranges=((1, 2),))
-    config.tasks.manipulate.update(steps=2, invert_steps=2, num_images=2, epochs=1, scales=(0.3,), promask=4)
+    config.sampling.steps = 2
+    config.tasks.reconstruct.update(num_images=8, grid_images=4, batch_size=8)
+    config.tasks.interpolate.update(points=3, gif=False, invert_steps=0, batch_size=8)
+    config.tasks.counterfactual.update(invert_steps=2, points=2, ranges=((1, 2),))
+    config.tasks.manipulate.update(invert_steps=2, num_images=2, epochs=1, scales=(0.3,), promask=4)
     return config.lock()
 
 
@@ -45,14 +47,13 @@ def runs(tmp_path_factory):
     """(the DDPM's run, the DiTi's run that starts from it)."""
     folder = tmp_path_factory.mktemp("runs")
     base, diti = tiny(ddpm_digits), tiny(diti_digits, init_from=str(folder / "base"))
-    train(build(base.method), base, folder / "base", None)
-    train(build(diti.method), diti, folder / "diti", None)
+    train(build(base.method), Run.at(folder / "base", base), None)
+    train(build(diti.method), Run.at(folder / "diti", diti), None)
     return folder / "base", folder / "diti"
 
 
-def load(run, params):
-    config = configs.load_run(run)
-    return checkpoint.load_variables(run, build(config.method), sharding.make_mesh(), params)["params"]
+def load(run, weights):
+    return diffrep_jax.load(run, weights).variables["params"]
 
 
 def test_a_frozen_network_is_bitwise_the_average_that_it_came_from(runs):
@@ -62,7 +63,7 @@ def test_a_frozen_network_is_bitwise_the_average_that_it_came_from(runs):
 
 
 def test_the_other_networks_have_moved(runs):
-    method = build(configs.load_run(runs[1]).method)
+    method = build(run_config.load(runs[1]).method)
     start = method.init(jax.random.key(0), {"image": jnp.zeros((1, 8, 8, 1))})["params"]
     end = load(runs[1], "live")
     for name in ("encoder", "gradient_estimator"):
@@ -99,36 +100,46 @@ def test_no_gradient_is_computed_for_frozen_parameters():
 
 
 def test_tasks_run_on_diti_unchanged(runs):
-    config = configs.load_run(runs[1])
-    method, mesh = build(config.method), sharding.make_mesh()
-    variables = checkpoint.load_variables(runs[1], method, mesh)
+    config, model = run_config.load(runs[1]), diffrep_jax.load(runs[1])
     for name in ("reconstruct", "interpolate", "counterfactual", "manipulate"):
         task = tasks.build(name, config.tasks[name], {"data_dir": None})
-        numbers = task.run(method, variables, config, runs[1])
+        numbers = task.run(model, Run.at(runs[1], config))
         assert all(np.isfinite(value) for value in numbers.values())
         metrics = json.loads((runs[1] / name / "metrics.json").read_text())
         assert (metrics["sampler"], metrics["grid"], metrics["evaluations"]) == ("exponential", "ddim_range", 2)
-    ae = diffrep_jax.load(runs[1])
-    z = ae.encode(np.zeros((3, 8, 8, 1), np.float32))
-    out = ae.decode(z, sampler="exponential", grid="ddim_range", steps=2, eta=0.5)
+    z = model.encode(np.zeros((3, 8, 8, 1), np.float32))
+    out = model.decode(z, how=Sampling(grid="ddim_range", steps=2, eta=0.5))
     assert z.shape == (3, 16) and out.shape == (3, 8, 8, 1)
     images = np.random.default_rng(0).uniform(-0.9, 0.9, (3, 8, 8, 1)).astype(np.float32)
-    assert ae.invert(images, sampler="exponential", grid="ddim_range", steps=50).shape == images.shape
+    assert model.invert(images, how=Sampling(grid="ddim_range", steps=50)).shape == images.shape
     with pytest.raises(UserError, match="z has the shape"):
-        ae.invert(images, z[:2])
+        model.invert(images, z[:2])
 
 
 def test_a_run_without_codes_says_so(runs, tmp_path):
-    config = configs.load_run(runs[0])
-    method, mesh = build(config.method), sharding.make_mesh()
-    variables = checkpoint.load_variables(runs[0], method, mesh)
-    with pytest.raises(UserError, match="DDPM run has no codes"):
-        Inference(method, variables, mesh).encode(np.zeros((1, 8, 8, 1), np.float32))
-    with pytest.raises(UserError, match="no codes"):
-        diffrep_jax.load(runs[0])
+    """It opens, and makes images; what asks for codes is refused."""
+    config, model = run_config.load(runs[0]), diffrep_jax.load(runs[0])
+    assert model.generate(2).shape == (2, 8, 8, 1)
+    images, z = np.zeros((1, 8, 8, 1), np.float32), np.zeros((1, 16), np.float32)
+    questions = (
+        lambda: model.encode(images),
+        lambda: model.endpoint(z),
+        lambda: model.decode(z),
+        lambda: model.decode_generated(z),
+        lambda: model.invert(images),
+        lambda: model.encoded(images),
+        lambda: model.denoise(images, 0.0, z, images),
+        lambda: model.interpolate(images[0], images[0]),
+        lambda: model.counterfactual(images[0], images[0], (0, 1)),
+        lambda: model.fingerprint(),
+        lambda: model.latent_dim,
+    )
+    for ask in questions:
+        with pytest.raises(UserError, match="DDPM run has no codes"):
+            ask()
     for name in ("counterfactual", "encode", "evaluate", "interpolate", "manipulate", "probe", "reconstruct"):
         with pytest.raises(UserError, match="DDPM run has no codes"):
-            tasks.build(name, config.tasks[name], {}).run(method, variables, config, tmp_path)
+            tasks.build(name, config.tasks[name], {}).run(model, Run.at(tmp_path, config))
 
 
 def networks(run, config):
@@ -149,8 +160,8 @@ def test_a_run_that_cannot_begin_leaves_nothing_behind(runs, tmp_path):
     """A later start, with the right base, is a first start."""
     config = tiny(diti_digits, init_from=str(tmp_path / "missing"))
     with pytest.raises(UserError, match="No config.json"):
-        train(build(config.method), config, tmp_path / "run", None)
-    assert not (tmp_path / "run" / configs.FILE_NAME).exists()
+        train(build(config.method), Run.at(tmp_path / "run", config), None)
+    assert not (tmp_path / "run" / CONFIG).exists()
     assert not [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
 
 
@@ -173,22 +184,33 @@ def test_init_from_refuses_other_heads_which_no_shape_tells(runs):
 
 def test_a_run_that_has_begun_goes_on_and_begins_from_no_other(runs):
     before = load(runs[1], "live")
-    config = configs.load_run(runs[1]).unlock()
-    train(build(config.method), config, runs[1], None)  # all steps are made
+    config = run_config.load(runs[1]).unlock()
+    train(build(config.method), Run.at(runs[1], config), None)  # all steps are made
     config.train.update(init_from="elsewhere", total_steps=5)
     with pytest.raises(UserError, match="init_from=elsewhere: .* has already begun, from '.*base'"):
-        train(build(config.method), config, runs[1], None)
+        train(build(config.method), Run.at(runs[1], config), None)
     jax.tree.map(np.testing.assert_array_equal, load(runs[1], "live"), before)
 
 
 def test_parts_of_a_tree():
-    params = {"a": {"x": 1, "y": 2}, "b": {"x": 3}}
+    """Frozen ones, trained and averaged ones, and heads of a loss with a label of their own."""
+    params = {"a": {"x": 1, "y": 2}, "b": {"x": 3}, "head": {"w": 4}}
 
     class Labels:
         def param_labels(self, params):
-            return {"a": {"x": "train", "y": "frozen"}, "b": {"x": "frozen"}}
+            return {"a": {"x": "train", "y": "frozen"}, "b": {"x": "frozen"}, "head": {"w": "ssl"}}
 
-    kept = frozen.trained(Labels(), params)
-    assert kept == {"a": {"x": 1}}
-    assert frozen.part(params, like=kept) == kept
-    assert frozen.overlay(params, {"a": {"x": 9}}) == {"a": {"x": 9, "y": 2}, "b": {"x": 3}}
+    kept = parameters.trained(Labels(), params)
+    assert kept == {"a": {"x": 1}, "head": {"w": 4}}
+    assert parameters.averaged(Labels(), params) == {"a": {"x": 1}}
+    assert parameters.used(Labels(), params) == {"a": {"x": 1, "y": 2}, "b": {"x": 3}}
+    assert parameters.part(params, like=kept) == kept
+    whole = parameters.overlay(params, {"a": {"x": 9}})
+    assert whole == {"a": {"x": 9, "y": 2}, "b": {"x": 3}, "head": {"w": 4}}
+
+
+def test_shapes_are_those_of_what_init_makes():
+    method = build(tiny(diti_digits).method)
+    shapes = parameters.shapes(method)
+    made = method.init(jax.random.key(0), {"image": jnp.zeros((1, 8, 8, 1))})
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), shapes) == jax.tree.map(lambda x: (x.shape, x.dtype), made)
