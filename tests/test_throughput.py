@@ -1,9 +1,12 @@
 """The benchmark runs for methods with and without a code, and says what it measured."""
 
+import json
+
 import pytest
 
 from benchmarks import throughput
 from configs import ddpm_digits, latent_prior_digits
+from diffrep_jax.errors import UserError
 from tests.tiny import tiny_config
 
 
@@ -22,7 +25,7 @@ def tiny(module):
 CASES = [
     *((lambda: tiny(ddpm_digits), what) for what in ("train", "sample")),
     *((lambda: tiny(latent_prior_digits), what) for what in ("train", "sample")),
-    *((tiny_config, what) for what in ("sample", "encode")),
+    *((tiny_config, what) for what in ("train", "sample", "encode")),
 ]
 
 
@@ -33,3 +36,21 @@ def test_every_kind_of_method_is_measured(config, what, monkeypatch):
     assert row["images_per_second"] == pytest.approx(2 / row["seconds"])
     assert 0 < row["seconds_min_max"][0] <= row["seconds"] <= row["seconds_min_max"][1]
     assert row["gflop_per_image"] > 0 and row["what"] == what
+
+
+@pytest.mark.parametrize("module", [ddpm_digits, latent_prior_digits])
+def test_encoding_by_a_method_without_codes_is_refused(module):
+    with pytest.raises(UserError, match="has no codes"):
+        throughput.measure(tiny(module), "encode", batch_size=2, repeats=1)
+
+
+def test_the_command_appends_its_numbers_to_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(throughput, "peak_flops", lambda device, dtype: (1e9, "given"))
+    command = ["--config=configs/latent_prior_digits.py", "--what=sample", f"--json={tmp_path / 'rows.jsonl'}"]
+    command += ["--config.method.mlp.width=8", "--config.sampling.steps=1", "--batch=3", "--repeats=1"]
+    for _ in range(2):
+        throughput.main(command)
+    first, second = map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines())
+    assert first.keys() == second.keys() and (first["what"], first["batch"]) == ("sample", 3)
+    printed = capsys.readouterr().out.splitlines()
+    assert json.loads(printed[0]) == first and printed[1].startswith("| config | what | batch |")
