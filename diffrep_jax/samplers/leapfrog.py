@@ -20,9 +20,9 @@ from typing import ClassVar, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from diffrep_jax.samplers.drift import Node, Problem, nodes_at
+from diffrep_jax.samplers.drift import Node, Planned, Problem, nodes_at
 from diffrep_jax.samplers.driver import Stepper
-from diffrep_jax.types import Array, Image, Process
+from diffrep_jax.types import Image, Process
 
 
 class Leap(NamedTuple):
@@ -33,11 +33,11 @@ class Leap(NamedTuple):
 
     now: Node
     then: Node
-    kept: Array
-    gain: Array
-    first: Array
-    back_kept: Array
-    back_gain: Array
+    kept: Planned
+    gain: Planned
+    first: Planned
+    back_kept: Planned
+    back_gain: Planned
 
 
 class Pair(NamedTuple):
