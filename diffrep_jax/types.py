@@ -72,3 +72,7 @@ class Process(Protocol):
     def g2(self, t: Any) -> Any:
         """The squared diffusion rate g(t)^2 of the forward SDE."""
         ...
+
+    def rho(self, t: Any) -> Any:
+        """Noise to signal of the diffusion without its end x_T: c / b where a = 0, more than that on a bridge."""
+        ...

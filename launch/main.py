@@ -24,9 +24,13 @@ def tasks() -> list[str]:
     return ["train", *discovery.names("diffrep_jax.tasks", "Task")]
 
 
-def path(text: str) -> pathlib.Path:
+def expanded(text: str) -> str:
     """A path as typed, with ~ and environment variables put in: a shell leaves those after `=` to the program."""
-    return pathlib.Path(os.path.expandvars(text)).expanduser()
+    return os.path.expanduser(os.path.expandvars(text))
+
+
+def path(text: str) -> pathlib.Path:
+    return pathlib.Path(expanded(text))
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
@@ -37,7 +41,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         epilog="Any value of the config is set by --config.SECTION.FIELD=VALUE, e.g. --config.optim.lr=2e-4.",
         allow_abbrev=False,
     )
-    parser.add_argument("--config", metavar="FILE[:VARIANT]", help="e.g. configs/dbae_celeba.py:bridge=ve")
+    parser.add_argument(
+        "--config", type=expanded, metavar="FILE[:VARIANT]", help="e.g. configs/dbae_celeba.py:bridge=ve"
+    )
     parser.add_argument("--workdir", help="the run's folder, also gs://... (default: runs/<config>)")
     parser.add_argument("--task", default="train", metavar="TASK", help=f"one of {', '.join(tasks())} (default: train)")
     parser.add_argument("--data_dir", type=path, help="where the images are (default: $DIFFREP_DATA)")

@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffrep_jax.tasks import base
 from launch import main
 from tests.tiny import ROOT
 
@@ -32,7 +35,7 @@ SMALL = [
     "--config.train.log_every=1",
     "--config.tasks.reconstruct.every_steps=2",
     "--config.tasks.reconstruct.num_images=8",
-    "--config.tasks.reconstruct.steps=2",
+    "--config.sampling.steps=2",
 ]
 
 
@@ -156,16 +159,69 @@ def test_a_run_with_another_model_is_not_overwritten(tiny_run, capsys):
     assert {p: p.stat().st_mtime_ns for p in pathlib.Path(tiny_run).rglob("*")} == before
 
 
-def test_a_run_of_an_earlier_version_says_what_to_add(tiny_run, tmp_path, capsys):
-    config = json.loads((pathlib.Path(tiny_run) / "config.json").read_text())
-    del config["tasks"]["counterfactual"], config["tasks"]["interpolate"]["invert_steps"]
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    for task, message in (("counterfactual", "no section tasks.counterfactual"), ("interpolate", "lacks invert_steps")):
-        with pytest.raises(SystemExit) as stop:
-            main.run([f"--workdir={tmp_path}", f"--task={task}"])
-        error = capsys.readouterr().err
-        assert stop.value.code == 2 and error.count("\n") == 1
-        assert message in error and "--config=FILE" in error, error
+def test_a_run_that_lacks_a_tasks_section_or_field_does_the_task_by_the_defaults(tiny_run, tmp_path):
+    """As an earlier version wrote it, before there were counterfactuals and inversions."""
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    config = json.loads((run / "config.json").read_text())
+    del config["tasks"]["report"], config["tasks"]["interpolate"]["invert_steps"]
+    (run / "config.json").write_text(json.dumps(config))
+    for task in ("report", "interpolate"):
+        main.run([f"--workdir={run}", f"--task={task}"])
+    assert (run / "report" / "report.html").is_file()
+    assert (run / "interpolate" / "strip.png").is_file()
+
+
+@pytest.mark.parametrize("place", ["notes.txt", "notes.txt/run"])
+@pytest.mark.parametrize("task", ["train", "inspect_data"])
+def test_a_workdir_where_a_file_is_in_the_way_is_one_line(tmp_path, capsys, place, task):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(SystemExit) as stop:
+        main.run([f"--workdir={tmp_path / place}", "--config=configs/dbae_digits.py", f"--task={task}", *SMALL])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1, error
+    assert str(tmp_path / place) in error and "--workdir" in error
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_home_and_environment_variables_are_put_into_every_path(tiny_run, tmp_path, monkeypatch, capsys):
+    """A shell leaves both to the program in `--flag=~/...`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PLACE", str(tmp_path / "place"))
+    flags, _ = main.parse([f"--{name}=~/{name}" for name in base.PATHS])
+    assert {getattr(flags, name) for name in base.PATHS} == {tmp_path / name for name in base.PATHS}
+    flags, _ = main.parse([f"--{name}=$PLACE/{name}" for name in base.PATHS])
+    assert {getattr(flags, name) for name in base.PATHS} == {tmp_path / "place" / name for name in base.PATHS}
+
+    shutil.copytree(tiny_run, tmp_path / "place" / "run")
+    for place in ("~/place/run", "$PLACE/run"):
+        main.run([f"--workdir={place}", "--task=report"])
+        assert (tmp_path / "place" / "run" / "report" / "report.html").is_file()
+        shutil.rmtree(tmp_path / "place" / "run" / "report")
+    (tmp_path / "mine.py").write_text((ROOT / "configs" / "dbae_digits.py").read_text())
+    main.run(["--config=~/mine.py", "--workdir=$PLACE/run2", "--task=inspect_data"])
+    assert (tmp_path / "place" / "run2" / "inspect_data" / "metrics.json").is_file()
+
+    run, files = "--workdir=~/place/run", "--config.tasks.evaluate."
+    for arguments in (
+        ["--config=~/none.py"],
+        [run, "--task=evaluate", f"{files}generated=['~/none.npz']"],
+        [run, "--task=evaluate", f"{files}reference=$HOME/none.zip", f"{files}reconstructions=~/none.npz"],
+        [run, "--task=interpolate", "--config.tasks.interpolate.first=~/none.png"],
+        ["--workdir=~/new", "--config.train.init_from=$PLACE/../none.py"],
+    ):
+        with pytest.raises(SystemExit):
+            main.run(arguments)
+        assert f"{tmp_path}/none" in os.path.normpath(capsys.readouterr().err), arguments
+
+
+def test_help_lists_the_flags_and_the_tasks(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main.run(["--help"])
+    words = set(re.split(r"[\s,]+", capsys.readouterr().out))
+    files = {path.stem for path in (ROOT / "diffrep_jax" / "tasks").glob("[!_]*.py")} - {"base"}
+    assert not stop.value.code and len(files) >= 13
+    assert words >= {"train", *files, "--workdir", "--config", *(f"--{name}" for name in base.PATHS)}
 
 
 @pytest.mark.slow

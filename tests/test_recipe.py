@@ -87,7 +87,7 @@ def test_encoding_keeps_the_grid_and_takes_a_sampler_that_runs_upward():
 
 @pytest.mark.parametrize("process", [*PROCESSES.values(), DDPM])
 def test_the_way_up_is_the_way_down_turned_round(process):
-    """But for its ends: x_0 counts as the state at the first node, and the grids of DiTi and DiffAE go on to the noise alone."""
+    """But for its ends: x_0 counts as the first node's state; the grids of DiTi and DiffAE go on to the noise alone."""
     for grid in GRIDS:
         if process.steps is None and grid != "karras":
             with pytest.raises(UserError, match=f"{grid}.*grid=karras"):

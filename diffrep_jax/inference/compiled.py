@@ -6,6 +6,7 @@ Noise goes by an image's number, so that a result does not depend on the batch i
 import functools
 
 import jax
+import jax.numpy as jnp
 
 from diffrep_jax.methods.base import AutoEncoder, Method, Unconditional
 from diffrep_jax.samplers.driver import Noise, Stepper, normal_noise
@@ -42,7 +43,9 @@ def decode(
 ) -> Array:
     """`draws`: (image numbers, noise or None to draw it); `how`: (seed, the stepper's plan)."""
     (numbers, noise), (seed, plan) = draws, how
-    drawn: Noise = normal_noise(_image_keys(seed, numbers), xT.shape) if noise is None else lambda i: noise[:, i]
+    drawn: Noise = normal_noise(_image_keys(seed, numbers), xT.shape)
+    if noise is not None:
+        drawn = lambda i: noise[:, jnp.minimum(i, noise.shape[1] - 1)]  # noqa: E731 (what a start draws is the last)
     return method.decode(variables, z, xT, start, stepper, plan, drawn)
 
 

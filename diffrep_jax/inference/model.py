@@ -82,6 +82,7 @@ class Model:
         **changes: Any,
     ) -> np.ndarray:
         """The stochastic code [n, h, w, c]: what `decode` needs besides z to give the images back; z None: their codes.
+        Of a reversible sampler it is [n, h, w, 2 c], which gives them back exactly.
 
         For the Gaussian family it is the inferred x_T; for a bridge, what the state next to x_T has besides x_T. The
         recipe's grid upward, `steps` of it, by its sampler if that runs upward, else by order 1 of the exponential one.
@@ -93,7 +94,7 @@ class Model:
         xT = self.endpoint(z, numbers, how.seed)
         plan, stepper = how.plan(method.process, upward=True), how.stepper()
         state = self._run(compiled.invert, len(images), images, z, xT, plan=plan, stepper=stepper)
-        return state - self._a_at(how.nodes(method.process, upward=True)[-1]) * xT
+        return _added(state, -self._a_at(how.nodes(method.process, upward=True)[-1]) * xT)
 
     def encoded(
         self, images: np.ndarray, invert_steps: int = 0, how: Sampling | None = None, numbers: Numbers = 0
@@ -102,7 +103,7 @@ class Model:
         z = self.encode(images)
         if invert_steps == 0:
             return Encoded(z)
-        return Encoded(z, self.invert(images, z, self.recipe(how, {}), numbers, steps=invert_steps))
+        return Encoded(z, self.invert(images, z, self.recipe(how, {}).inverted(invert_steps), numbers))
 
     # Codes to images
 
@@ -118,20 +119,24 @@ class Model:
     ) -> np.ndarray:
         """Images from codes; x_T None: their own endpoint. With a stochastic code an image comes back as it was.
 
-        `noise` [n, steps, h, w, c] replaces what is drawn from the recipe's seed.
+        `noise` [n, steps, h, w, c] replaces what is drawn from the recipe's seed; with noise to start with that is
+        the last of steps + 1.
         """
         how, method = self.recipe(how, changes), self.auto_encoder
         if isinstance(encoded, Encoded):
             encoded, stochastic_code = encoded.z, encoded.stochastic_code
-        z = self._codes(encoded)
-        nodes = how.nodes(method.process)
+        z, coded = self._codes(encoded), stochastic_code is not None
+        how = how.returning() if coded else how
+        nodes, stepper = how.nodes(method.process, coded=coded), how.stepper()
         xT = self.endpoint(z, numbers, how.seed) if x_T is None else self._like_images("x_T", x_T, len(z))
         start = xT
         if stochastic_code is not None:
-            start = self._a_at(nodes[0]) * xT + self._like_images("stochastic_code", stochastic_code, len(z))
+            shape = (len(z), *xT.shape[1:-1], (1 + stepper.reversible) * self.channels)
+            start = _added(_shaped("stochastic_code", stochastic_code, shape), self._a_at(nodes[0]) * xT)
         if noise is not None:
-            noise = _shaped("noise", noise, (len(z), len(nodes) - 1, *xT.shape[1:]))
-        recipe = {"how": (how.seed, how.plan(method.process)), "stepper": how.stepper()}
+            draws = len(nodes) - 1 + (how.start != "mean")
+            noise = _shaped("noise", noise, (len(z), draws, *xT.shape[1:]))
+        recipe = {"how": (how.seed, how.plan(method.process, coded=coded)), "stepper": stepper}
         draws = (_numbers(numbers, len(z)), noise)
         return self._run(compiled.decode, len(z), z, xT, start, draws, **recipe)
 
@@ -279,6 +284,13 @@ class Model:
             return np.asarray(x)[:n]
 
         return jax.tree.map(get, function(self.method, self.variables, *jax.tree.map(put, arrays), **static))
+
+
+def _added(states: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """The states with the images added to the first of their channels, which are as many."""
+    sums = states.copy()
+    sums[..., : images.shape[-1]] += images
+    return sums
 
 
 def same_network(theirs: np.ndarray, ours: np.ndarray) -> bool:

@@ -19,7 +19,7 @@ from diffrep_jax.fields import construct
 from diffrep_jax.processes.gaussian import DiscreteVP
 from diffrep_jax.processes.noise_prediction import denoised_of, normal_endpoint
 from diffrep_jax.samplers.drift import Denoiser, Problem
-from diffrep_jax.samplers.driver import Noise, Stepper, sample
+from diffrep_jax.samplers.driver import Noise, Stepper, invert, sample
 from diffrep_jax.types import Array, Code, Image, Keys, Process, PyTree, Scalar, Time
 
 PACKAGE = "diffrep_jax.methods"
@@ -174,9 +174,10 @@ class AutoEncoder(Base):
         """x_0 -> the state at the plan's last time: the same ODE upward, x_0 counting as the state at its first.
 
         Less a(t) x_T that is the stochastic code, what decoding starts with besides z and x_T to come back to x_0: for
-        the Gaussian family, a = 0, the paper's inferred x_T. The denoiser is clipped, as in decoding.
+        the Gaussian family, a = 0, the paper's inferred x_T. The denoiser is clipped, as in decoding. What else the
+        stepper needs to come back follows along the channels.
         """
-        return sample(stepper, _clipped(self.denoiser(variables, z, xT), xT), x0, plan)
+        return invert(stepper, _clipped(self.denoiser(variables, z, xT), xT), x0, plan)
 
     def decode(
         self,

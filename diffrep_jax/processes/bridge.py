@@ -53,6 +53,9 @@ class VEBridge:
     def g2(self, t: Any) -> Any:
         return 2 * t
 
+    def rho(self, t: Any) -> Any:
+        return t
+
 
 @dataclasses.dataclass(frozen=True)
 class VPBridge:
@@ -99,3 +102,7 @@ class VPBridge:
 
     def g2(self, t: Any) -> Any:
         return self.beta_min + self.beta_d * t
+
+    def rho(self, t: Any) -> Any:
+        xp = namespace(t)
+        return xp.sqrt(xp.expm1(self._u(t)))

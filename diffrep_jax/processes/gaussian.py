@@ -55,6 +55,10 @@ class DiscreteVP:
     def g2(self, t: Any) -> Any:
         return -self._line(t)[1]
 
+    def rho(self, t: Any) -> Any:
+        _, b, c = self.coefficients(t)
+        return c / b
+
     def alpha_bar(self, t: Any) -> Any:
         """b^2, for t in [-1, 999]."""
         return namespace(t).exp(self._log_alpha_bar(t))

@@ -28,7 +28,9 @@ def load(folder: str | os.PathLike[str]) -> Config:
     """
     path = layout.as_path(folder) / layout.CONFIG
     if not path.is_file():
-        raise UserError(f"No {layout.CONFIG} in {folder}: not a run. Give a --workdir that --task=train has written.")
+        raise UserError(
+            f"No {layout.CONFIG} in {path.parent}: not a run. Give a --workdir that --task=train has written."
+        )
     remedy = "restore it or start the run in a new --workdir."
     content = layout.read_json(path, remedy)
     sections = ("method", "data", "optim", "train", "mesh", "tasks")

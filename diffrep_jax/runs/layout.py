@@ -53,9 +53,7 @@ class Run:
 
     def task_folder(self, task: str) -> epath.Path:
         """The task's own folder, made if it is not there."""
-        folder = self.folder / task
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return made(self.folder / task)
 
     def write_numbers(self, task: str, numbers: Mapping[str, Any], name: str = NUMBERS) -> None:
         write_json(self.task_folder(task) / name, numbers)
@@ -65,6 +63,17 @@ def as_path(path: str | os.PathLike[str]) -> epath.Path:
     """A path with ~ and environment variables put in."""
     text = os.path.expandvars(os.fspath(path))
     return epath.Path(text).expanduser()
+
+
+def made(folder: str | os.PathLike[str]) -> epath.Path:
+    """The folder, made if it is not there; UserError where a file is in its way or the system refuses."""
+    path = as_path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"The folder {path} cannot be made ({reason}); use another --workdir.") from None
+    return path
 
 
 @contextlib.contextmanager

@@ -22,8 +22,7 @@ def held(folder: str | os.PathLike[str], force: bool = False) -> Iterator[None]:
     The system's lock on the file ends with its process, killed ones too. Where the file system has none (object
     storage, some network mounts), what the file says counts. `force` takes the lock from whoever holds it.
     """
-    path = layout.as_path(folder) / NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = layout.made(folder) / NAME
     if force:
         path.unlink(missing_ok=True)
     file = None if "://" in os.fspath(path) else _locked(path)
@@ -47,7 +46,10 @@ def _locked(path: epath.Path) -> int | None:
         import fcntl
     except ImportError:  # not on this system
         return None
-    file = os.open(os.fspath(path), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        file = os.open(os.fspath(path), os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UserError(f"Nothing can be written in {path.parent} ({error.strerror}); use another --workdir.") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -29,7 +29,7 @@ class Churn(Stepper):
     def stochastic(self) -> bool:
         return True
 
-    def nfe(self, steps: int) -> int:
+    def nfe(self, steps: int, upward: bool = False) -> int:
         return steps + self.inner.nfe(steps)
 
     def plan(self, process: Process, starts: np.ndarray, ends: np.ndarray) -> Churned:
@@ -37,10 +37,16 @@ class Churn(Stepper):
         return Churned(intervals(process, starts, middles), self.inner.plan(process, middles, ends))
 
     def step(self, problem: Problem, carry: Image, plan: Churned, noise: Image | None) -> Image:
-        return self.inner.step(problem, self._churn(problem, carry, plan.churned, noise), plan.rest, None)
+        start = self._start(problem, carry, plan, noise)
+        return self.inner.image(self.inner.step(problem, start, plan.rest, None))
 
     def last(self, problem: Problem, carry: Image, plan: Churned, noise: Image | None) -> Image:
-        return self.inner.last(problem, self._churn(problem, carry, plan.churned, noise), plan.rest, None)
+        start = self._start(problem, carry, plan, noise)
+        return self.inner.image(self.inner.last(problem, start, plan.rest, None))
+
+    def _start(self, problem: Problem, x: Image, plan: Churned, noise: Image | None) -> PyTree:
+        """What the inner stepper carries: it remembers nothing, so each of its steps is a first one."""
+        return self.inner.init(problem, self._churn(problem, x, plan.churned, noise), plan.rest, None)
 
     def _churn(self, problem: Problem, x: Image, part: Interval, noise: Image | None) -> Image:
         assert noise is not None  # the driver draws it, as this is stochastic

@@ -16,6 +16,8 @@ import numpy as np
 from diffrep_jax.samplers.drift import Problem, intervals
 from diffrep_jax.types import Array, Image, Keys, Process, PyTree
 
+START = 2**31 - 2  # the step index of the noise that a start draws; no step has it
+
 Noise = Callable[[Array], Image]  # step index -> standard normal noise of the shape of x
 
 
@@ -24,18 +26,20 @@ class Stepper:
     """A sampler. Fields are what of a `Sampling` recipe it takes, by the same names.
 
     inverse: whether it also runs upward, from x_0 to where decoding starts. memory: whether a step reads what earlier
-    ones have left, so that consecutive steps have to meet.
+    ones have left, so that consecutive steps have to meet. reversible: whether what comes back of an inverted image is
+    that image; it then goes up and down the same times, and its stochastic code has the channels of two images.
     """
 
     inverse: ClassVar[bool] = False
     memory: ClassVar[bool] = False
+    reversible: ClassVar[bool] = False
 
     @property
     def stochastic(self) -> bool:
         """Whether a step draws noise; without, its `noise` is None."""
         return False
 
-    def nfe(self, steps: int) -> int:
+    def nfe(self, steps: int, upward: bool = False) -> int:
         """How often `steps` intervals call the denoiser."""
         return steps
 
@@ -43,8 +47,8 @@ class Stepper:
         """What the steps from each of `starts` [n] to `ends` [n] need: arrays [n, ...], here an `Interval`."""
         return intervals(process, starts, ends)
 
-    def init(self, problem: Problem, x: Image) -> PyTree:
-        """What is carried from step to step, at the start x; here the state alone."""
+    def init(self, problem: Problem, x: Image, plan: PyTree, noise: Image | None) -> PyTree:
+        """What is carried from step to step, at the start x; here the state alone. `plan`: that of the first step."""
         return x
 
     def step(self, problem: Problem, carry: PyTree, plan: PyTree, noise: Image | None) -> PyTree:
@@ -58,6 +62,10 @@ class Stepper:
     def image(self, carry: PyTree) -> Image:
         """The state."""
         return carry
+
+    def returning(self, problem: Problem, carry: PyTree, plan: PyTree) -> Image:
+        """The state after the last step upward, and behind it along the channels what else it takes to come back."""
+        return self.image(carry)
 
 
 def normal_noise(keys: Keys, shape: tuple[int, ...]) -> Noise:
@@ -77,8 +85,21 @@ def plan(stepper: Stepper, process: Process, times: np.ndarray) -> PyTree:
 def sample(stepper: Stepper, problem: Problem, x: Image, plan: PyTree, noise: Noise | None = None) -> Image:
     """Integrate from x, [b, h, w, c], through all intervals of the plan; for decoding x is x_T.
 
-    noise: step index -> noise; needed where the stepper is stochastic.
+    noise: step index -> noise; needed where the stepper is stochastic. Noise to start with has the index START.
     """
+    return stepper.image(_integrate(stepper, problem, x, plan, noise)[0])
+
+
+def invert(stepper: Stepper, problem: Problem, x: Image, plan: PyTree) -> Image:
+    """Integrate from x_0 upward: what decoding by the same stepper takes as its start, to come back."""
+    carry, row = _integrate(stepper, problem, x, plan, None)
+    return stepper.returning(problem, carry, row)
+
+
+def _integrate(
+    stepper: Stepper, problem: Problem, x: Image, plan: PyTree, noise: Noise | None
+) -> tuple[PyTree, PyTree]:
+    """(what is carried after the last step, the plan of that step)."""
     if stepper.stochastic and noise is None:
         raise ValueError(f"{stepper} draws noise: pass `noise`")
     plan = jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), plan)
@@ -87,11 +108,13 @@ def sample(stepper: Stepper, problem: Problem, x: Image, plan: PyTree, noise: No
     def draw(i: Array) -> Image | None:
         return noise(i) if stepper.stochastic and noise is not None else None
 
-    def body(carry: Any, inputs: Any) -> tuple[Any, None]:
-        i, row = inputs
-        return stepper.step(problem, carry, row, draw(i)), None
+    def row(i: slice | int) -> PyTree:
+        return jax.tree.map(lambda leaf: leaf[i], plan)
 
-    rows = jax.tree.map(lambda leaf: leaf[:-1], plan)
-    carry, _ = jax.lax.scan(body, stepper.init(problem, x), (jnp.arange(steps - 1), rows))
-    row = jax.tree.map(lambda leaf: leaf[-1], plan)
-    return stepper.image(stepper.last(problem, carry, row, draw(jnp.asarray(steps - 1))))
+    def body(carry: Any, inputs: Any) -> tuple[Any, None]:
+        i, now = inputs
+        return stepper.step(problem, carry, now, draw(i)), None
+
+    carry = stepper.init(problem, x, row(0), draw(jnp.asarray(START)))
+    carry, _ = jax.lax.scan(body, carry, (jnp.arange(steps - 1), row(slice(None, -1))))
+    return stepper.last(problem, carry, row(-1), draw(jnp.asarray(steps - 1))), row(-1)

@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from diffrep_jax.errors import UserError
+from diffrep_jax.samplers.clocks import lambda_clock, log_rho_clock
 from diffrep_jax.types import Process
 
 T_GAP = 1e-4  # a bridge is sampled from t = T - T_GAP: at T itself it has no noise and no drift
@@ -29,6 +30,10 @@ class Grid:
 
         Raises UserError where that leaves no interval.
         """
+        return self.back()
+
+    def back(self) -> np.ndarray:
+        """The times of `down` in the other order, but for t_data; `up` may end elsewhere."""
         down = self.down()
         increasing = down[down > self.process.t_data][::-1]
         if len(increasing) < 2:
@@ -37,17 +42,77 @@ class Grid:
 
 
 @dataclasses.dataclass(frozen=True)
-class Karras(Grid):
-    """Equidistant in t^(1/rho) from T - 1e-4 to t_min, then where x_t is x_0 (EDM eq. 5)."""
+class _Continuous(Grid):
+    """`steps` times from T - 1e-4 to t_min, then where x_t is x_0. For any process: time need not be whole."""
+
+    def down(self) -> np.ndarray:
+        first, last = self.process.t_max - T_GAP, self.process.t_min
+        return np.append(self.between(first, last), self.process.t_data)
+
+    def between(self, first: float, last: float) -> np.ndarray:
+        """Decreasing times [steps] from `first` to `last`, of one step the first alone."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Karras(_Continuous):
+    """Equidistant in t^(1/rho) (EDM eq. 5)."""
 
     name = "karras"
 
     rho: float = 7.0
 
-    def down(self) -> np.ndarray:
-        first, last = (t ** (1 / self.rho) for t in (self.process.t_max - T_GAP, self.process.t_min))
-        nodes = (first + np.linspace(0, 1, self.steps) * (last - first)) ** self.rho
-        return np.append(nodes, self.process.t_data)
+    def between(self, first: float, last: float) -> np.ndarray:
+        first, last = (t ** (1 / self.rho) for t in (first, last))
+        return (first + np.linspace(0, 1, self.steps) * (last - first)) ** self.rho
+
+
+@dataclasses.dataclass(frozen=True)
+class UniformT(_Continuous):
+    """Equidistant in t."""
+
+    name = "uniform_t"
+
+    def between(self, first: float, last: float) -> np.ndarray:
+        return np.linspace(first, last, self.steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class _UniformInClock(_Continuous):
+    """Equidistant in a clock, which grows where t falls."""
+
+    def clock(self, t: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def between(self, first: float, last: float) -> np.ndarray:
+        ends = self.clock(np.array([first, last]))
+        readings = np.linspace(ends[0], ends[1], self.steps)[1:-1]
+        early, late = np.full(readings.shape, first), np.full(readings.shape, last)
+        for _ in range(100):  # bisection; a float64 has 53 bits
+            middle = (early + late) / 2
+            before = self.clock(middle) < readings
+            early, late = np.where(before, middle, early), np.where(before, late, middle)
+        return np.concatenate([[first], (early + late) / 2, [last]])[: self.steps]
+
+
+@dataclasses.dataclass(frozen=True)
+class UniformLambda(_UniformInClock):
+    """Equidistant in lambda = log b/c, half the logarithm of the signal-to-noise ratio."""
+
+    name = "uniform_lambda"
+
+    def clock(self, t: np.ndarray) -> np.ndarray:
+        return lambda_clock(self.process, t)
+
+
+@dataclasses.dataclass(frozen=True)
+class UniformLogRho(_UniformInClock):
+    """Equidistant in -log rho: on a bridge lambda as if its end were open, else the same as lambda."""
+
+    name = "uniform_log_rho"
+
+    def clock(self, t: np.ndarray) -> np.ndarray:
+        return log_rho_clock(self.process, t)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,4 +194,6 @@ class DdimSpace(DdimRange):
         return np.append(kept.astype(np.float64), self.process.t_data)
 
 
-GRIDS: dict[str, type[Grid]] = {grid.name: grid for grid in (Karras, DdimLinspace, DdimRange, DdimSpace)}
+GRIDS: dict[str, type[Grid]] = {
+    grid.name: grid for grid in (Karras, UniformT, UniformLambda, UniformLogRho, DdimLinspace, DdimRange, DdimSpace)
+}

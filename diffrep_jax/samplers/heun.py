@@ -15,7 +15,7 @@ class Heun(Stepper):
 
     order: ClassVar[int] = 2
 
-    def nfe(self, steps: int) -> int:
+    def nfe(self, steps: int, upward: bool = False) -> int:
         return 2 * steps - 1
 
     def step(self, problem: Problem, carry: Image, plan: Interval, noise: Image | None) -> Image:

@@ -11,6 +11,7 @@ from diffrep_jax.samplers import driver
 from diffrep_jax.samplers.churn import Churn
 from diffrep_jax.samplers.driver import Stepper
 from diffrep_jax.samplers.grids import GRIDS
+from diffrep_jax.samplers.start import STARTS, NoisyStart
 from diffrep_jax.types import Process, PyTree
 
 PACKAGE = "diffrep_jax.samplers"
@@ -30,6 +31,9 @@ class Sampling:
       sampler: a file of samplers/; grid: of `grids.GRIDS`; steps: intervals of the grid.
       churn_step_ratio: in [0, 1), the part of each step that is an SDE's; 0: none.
       eta: the fresh noise of a step, for the sampler exponential; 0: none, 1: ancestral sampling.
+      order, corrector, clock: the exponential sampler's; order above 1 and the corrector go with eta 0.
+      start: of a bridge, "mean": x_T; "noise": with the noise that the state next to x_T has, "noise_only": by one
+        evaluation less.
       seed: of all noise, which goes by image number.
     """
 
@@ -38,11 +42,17 @@ class Sampling:
     steps: int = 40
     churn_step_ratio: float = 0.0
     eta: float = 0.0
+    order: int = 1
+    corrector: bool = False
+    clock: str = "lambda"
+    start: str = "mean"
     seed: int = 0
 
     def __post_init__(self):
         if self.grid not in tuple(GRIDS):
             raise unknown("grid", self.grid, GRIDS, "sampling.grid")
+        if self.start not in STARTS:
+            raise unknown("start", self.start, STARTS, "sampling.start")
         for field in ("churn_step_ratio", "eta"):
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int | float):
@@ -56,35 +66,53 @@ class Sampling:
         self.stepper()
 
     def stepper(self) -> Stepper:
-        """The sampler with its parameters, with churn before each step where the ratio is above 0."""
+        """The sampler with its parameters, with churn before each step and noise to start with as asked for."""
         stepper = self._build(self.sampler)
-        if not self.churn_step_ratio:
-            return stepper
-        if stepper.stochastic or stepper.memory:
+        if self.churn_step_ratio and (stepper.stochastic or stepper.memory):
             raise UserError(
                 f"churn_step_ratio {self.churn_step_ratio} does not go with sampler {self.sampler} as it is set, which "
                 f"{'draws noise of its own' if stepper.stochastic else 'remembers its steps'}; set it to 0."
             )
-        return Churn(stepper, self.churn_step_ratio)
+        if self.churn_step_ratio:
+            stepper = Churn(stepper, self.churn_step_ratio)
+        return stepper if self.start == "mean" else NoisyStart(stepper, denoised=self.start == "noise")
 
-    def nodes(self, process: Process, upward: bool = False) -> np.ndarray:
-        """The grid's times, float64, decreasing; `upward`: increasing, to encode."""
+    def nodes(self, process: Process, upward: bool = False, coded: bool = False) -> np.ndarray:
+        """The grid's times, float64, decreasing; `upward`: increasing, to encode.
+
+        coded: to decode a stochastic code, which a reversible sampler does by the times that it went up.
+        """
         grid = GRIDS[self.grid](process, self.steps)
+        if self.stepper().reversible and (upward or coded):
+            return grid.back() if upward else grid.back()[::-1]
         return grid.up() if upward else grid.down()
 
-    def plan(self, process: Process, upward: bool = False) -> PyTree:
+    def plan(self, process: Process, upward: bool = False, coded: bool = False) -> PyTree:
         """What the stepper's steps need, for `driver.sample`."""
-        return driver.plan(self.stepper(), process, self.nodes(process, upward))
+        return driver.plan(self.stepper(), process, self.nodes(process, upward, coded))
 
-    def nfe(self, process: Process, upward: bool = False) -> int:
+    def nfe(self, process: Process, upward: bool = False, coded: bool = False) -> int:
         """How often a network is evaluated."""
-        return self.stepper().nfe(len(self.nodes(process, upward)) - 1)
+        return self.stepper().nfe(len(self.nodes(process, upward, coded)) - 1, upward)
 
     def inverted(self, steps: int) -> "Sampling":
-        """The recipe to encode with: the same grid with so many steps, and the sampler if it runs upward."""
-        if self.churn_step_ratio == 0 and self.stepper().inverse:
-            return dataclasses.replace(self, steps=steps)
-        return Sampling(sampler=ENCODING, grid=self.grid, steps=steps, seed=self.seed)
+        """The recipe to encode with: the same grid with so many steps, and the sampler if it runs upward.
+
+        Raises UserError where a reversible sampler would have other steps to come back by.
+        """
+        how = self.returning()
+        if how.churn_step_ratio or not how.stepper().inverse:
+            return Sampling(sampler=ENCODING, grid=self.grid, steps=steps, seed=self.seed)
+        if how.stepper().reversible and steps != self.steps:
+            raise UserError(
+                f"invert_steps {steps} does not go with sampler {self.sampler}, which comes back by the steps that it "
+                f"went up; use invert_steps={self.steps}, as sampling.steps is."
+            )
+        return dataclasses.replace(how, steps=steps)
+
+    def returning(self) -> "Sampling":
+        """The recipe to decode a stochastic code with, which is all the noise that there is to start with."""
+        return dataclasses.replace(self, start="mean")
 
     def _build(self, name: str) -> Stepper:
         if name not in samplers():
@@ -111,5 +139,5 @@ def _parameters(sampler: str) -> list[str]:
 _PARAMETERS: dict[str, Any] = {
     field.name: field.default
     for field in dataclasses.fields(Sampling)
-    if field.name not in ("sampler", "grid", "steps", "churn_step_ratio", "seed")
+    if field.name not in ("sampler", "grid", "steps", "churn_step_ratio", "start", "seed")
 }

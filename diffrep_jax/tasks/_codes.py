@@ -16,7 +16,7 @@ from diffrep_jax import data, hosts
 from diffrep_jax.errors import UserError
 from diffrep_jax.inference.model import Model, same_network
 from diffrep_jax.runs import config as run_config
-from diffrep_jax.runs.layout import Run, write_arrays
+from diffrep_jax.runs.layout import Run, made, write_arrays
 from diffrep_jax.tasks import base
 from diffrep_jax.types import Config
 
@@ -124,7 +124,7 @@ def _encode_in_parts(
     folder: epath.Path, identity: Mapping[str, np.ndarray], count: int, encode: Callable[[range], Arrays]
 ) -> Arrays:
     """What `encode` makes of the images 0 .. count - 1, by parts in files; those that are there are not redone."""
-    folder.mkdir(parents=True, exist_ok=True)
+    made(folder)
     parts = {folder / f"{start:09d}.npz": range(start, min(start + PART, count)) for start in range(0, count, PART)}
     for path in list(parts)[jax.process_index() :: jax.process_count()]:
         if _kept(path, identity) is None:

@@ -15,7 +15,7 @@ from diffrep_jax.fields import check_count, check_numbers, construct, defaults, 
 from diffrep_jax.inference.encoded import Encoded
 from diffrep_jax.inference.model import Model
 from diffrep_jax.methods.base import Method
-from diffrep_jax.runs.layout import Run
+from diffrep_jax.runs.layout import Run, as_path
 from diffrep_jax.samplers.recipe import Sampling
 from diffrep_jax.types import Config
 
@@ -145,7 +145,7 @@ class ImageTask(DecodingTask):
     def image(self, name: str, model: Model, config: Config) -> np.ndarray:
         """A uint8 image [h, w, c], named by a path or by its number in the split."""
         if not name.isdecimal():
-            return load_image(pathlib.Path(name), model.image_size, model.channels)
+            return load_image(pathlib.Path(as_path(name)), model.image_size, model.channels)
         dataset = open_dataset(config, self.split, self.data_dir)
         if int(name) >= len(dataset):
             raise UserError(f"There is no image {name}: split '{self.split}' has {len(dataset)}, from 0 on.")

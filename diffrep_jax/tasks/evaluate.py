@@ -18,7 +18,7 @@ from diffrep_jax.data import image_sets
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.fields import check_count
 from diffrep_jax.inference.model import Model
-from diffrep_jax.runs.layout import SAMPLES, Run
+from diffrep_jax.runs.layout import SAMPLES, Run, as_path
 from diffrep_jax.samplers.recipe import Sampling
 from diffrep_jax.tasks import _codes, _disentangle, _reconstructions, base
 from diffrep_jax.tasks._measures import MEASURES, Instruments, OfSet, compare, distances, open_instruments, update
@@ -150,7 +150,7 @@ class Evaluate(base.ImageTask):
     # Files against files, or against the split
 
     def _compared(self, config: Config, instruments: Instruments, originals: "_Originals") -> dict[str, Any]:
-        made = image_sets.open_images(pathlib.Path(self.reconstructions), ("reconstructions", "images"))
+        made = image_sets.open_images(pathlib.Path(as_path(self.reconstructions)), ("reconstructions", "images"))
         count = originals.count
         if len(made) < count or (self.num_images == -1 and len(made) > count):
             counts = f"{self.reconstructions} has {len(made)} images, {originals.name} {count}"
@@ -173,7 +173,7 @@ class Evaluate(base.ImageTask):
     def _originals(self, config: Config) -> "_Originals":
         """What is reconstructed; UserError where there are fewer images than asked for."""
         if self.reference:
-            images = image_sets.open_images(pathlib.Path(self.reference), ("images", "reconstructions"))
+            images = image_sets.open_images(pathlib.Path(as_path(self.reference)), ("images", "reconstructions"))
             name, split, place = self.reference, None, self.reference
             size = min(next(images.images())[1].shape[:2]) if len(images) else 0
         else:
@@ -195,7 +195,7 @@ class Evaluate(base.ImageTask):
 
     def _generated(self, run: Run) -> list[image_sets.ImageSet]:
         usual = pathlib.Path(run.folder / "sample" / SAMPLES)
-        paths = [pathlib.Path(path) for path in self.generated] or ([usual] if usual.is_file() else [])
+        paths = [pathlib.Path(as_path(path)) for path in self.generated] or ([usual] if usual.is_file() else [])
         return [image_sets.open_images(path, ("samples", "images")) for path in paths]
 
     def _distances(

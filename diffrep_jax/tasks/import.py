@@ -73,8 +73,7 @@ class Import:
         with config.unlocked():
             config.method.update(measured["chosen"])
         step = file["step"]
-        run.folder.mkdir(parents=True, exist_ok=True)
-        with checkpoint.opened(run.folder, writer=True) as checkpoints:
+        with checkpoint.opened(layout.made(run.folder), writer=True) as checkpoints:
             checkpoints.save(step, imported_state(method, variables, step).parts())
         run_config.save(config, run.folder)
         numbers = {"parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))}
