@@ -18,7 +18,7 @@ from diffrep_jax.inference.model import Model
 from diffrep_jax.samplers import Sampling
 from diffrep_jax.samplers.drift import Problem
 from diffrep_jax.sharding import make_mesh
-from tests.gaussian_data import PROCESSES, images, solve
+from tests.gaussian_data import PROCESSES, endless, images, solve
 from tests.networks import random_values, small_dbae
 
 CASES = [("euler", 0.0), ("heun", 0.0), ("euler", 0.33), ("heun", 0.33)]
@@ -70,7 +70,8 @@ def drift(bridge, denoised, x, xT, t, stochastic=False):
 
 
 def exact(bridge, denoise, start, xT, sampler, ratio, noise):
-    """The whole way down in float64; the last step is Euler's. noise: [steps, ...]"""
+    """The states after each step down, in float64; the last step is Euler's. noise: [steps, ...]"""
+    states = []
     x, xT = start.astype(np.float64), xT.astype(np.float64)
 
     def asked(x, t):
@@ -87,7 +88,8 @@ def exact(bridge, denoise, start, xT, sampler, ratio, noise):
         if sampler == "heun" and then > 0:
             slope = (slope + drift(bridge, asked(ahead, then), ahead, xT, then)) / 2
         x = x + (then - now) * slope
-    return x
+        states.append(x)
+    return states
 
 
 @pytest.mark.parametrize("name", BRIDGES)
@@ -102,13 +104,18 @@ def test_a_smooth_denoiser(name, sampler, ratio):
 
     how = Sampling(sampler, "karras", STEPS, ratio)
     np.testing.assert_allclose(how.nodes(PROCESSES[name]), BRIDGES[name].nodes, rtol=1e-12)
-    draws = jnp.asarray(noise)
-    out = solve(
-        how.stepper(), PROCESSES[name], Problem(denoise, xT), jnp.asarray(xT), BRIDGES[name].nodes, lambda i: draws[i]
-    )
-    expected = exact(BRIDGES[name], denoise, xT, xT, sampler, ratio, noise)
+    problem, draws, nodes = Problem(denoise, xT), jnp.asarray(noise), BRIDGES[name].nodes
+    stepper, draw = how.stepper(), lambda i: draws[i]
+    expected = exact(BRIDGES[name], denoise, xT, xT, sampler, ratio, noise)[-1]
     assert np.abs(expected).max() > 0.3
+    out = solve(stepper, PROCESSES[name], problem, jnp.asarray(xT), nodes, draw)
     np.testing.assert_allclose(out, expected, rtol=0, atol=2e-4)
+    # The first step, which begins next to T: from x_T, and off it, where the drift is steep. The end forgets it.
+    for start in (xT, xT + 0.01 * noise[-1]):
+        expected = exact(BRIDGES[name], denoise, start, xT, sampler, ratio, noise)[0]
+        first = solve(endless(stepper), PROCESSES[name], problem, jnp.asarray(start), nodes[:2], draw)
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(first / scale, expected / scale, rtol=0, atol=2e-5)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +141,7 @@ def test_a_dbae_on_the_ve_bridge(ve_model, sampler, ratio):
     how = Sampling(sampler, "karras", STEPS, ratio)
     a = BRIDGES["ve"].nodes[0] ** 2 / 80.0**2
     for start, stochastic_code in ((xT, None), (a * xT + 0.01 * code, 0.01 * code)):
-        expected = exact(BRIDGES["ve"], denoise, start, xT, sampler, ratio, noise)
+        expected = exact(BRIDGES["ve"], denoise, start, xT, sampler, ratio, noise)[-1]
         out = ve_model.decode(z, xT, how, stochastic_code, noise=noise.swapaxes(0, 1))
         assert expected.std() > 0.1
         np.testing.assert_allclose(out, np.clip(expected, -1, 1), rtol=0, atol=2e-4)

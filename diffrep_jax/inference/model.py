@@ -94,7 +94,7 @@ class Model:
         xT = self.endpoint(z, numbers, how.seed)
         plan, stepper = how.plan(method.process, upward=True), how.stepper()
         state = self._run(compiled.invert, len(images), images, z, xT, plan=plan, stepper=stepper)
-        return _added(state, -self._a_at(how.nodes(method.process, upward=True)[-1]) * xT)
+        return state if stepper.reversible else state - self._a_at(how.nodes(method.process, upward=True)[-1]) * xT
 
     def encoded(
         self, images: np.ndarray, invert_steps: int = 0, how: Sampling | None = None, numbers: Numbers = 0
@@ -132,7 +132,8 @@ class Model:
         start = xT
         if stochastic_code is not None:
             shape = (len(z), *xT.shape[1:-1], (1 + stepper.reversible) * self.channels)
-            start = _added(_shaped("stochastic_code", stochastic_code, shape), self._a_at(nodes[0]) * xT)
+            start = _shaped("stochastic_code", stochastic_code, shape)
+            start = start if stepper.reversible else self._a_at(nodes[0]) * xT + start
         if noise is not None:
             draws = len(nodes) - 1 + (how.start != "mean")
             noise = _shaped("noise", noise, (len(z), draws, *xT.shape[1:]))
@@ -284,13 +285,6 @@ class Model:
             return np.asarray(x)[:n]
 
         return jax.tree.map(get, function(self.method, self.variables, *jax.tree.map(put, arrays), **static))
-
-
-def _added(states: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """The states with the images added to the first of their channels, which are as many."""
-    sums = states.copy()
-    sums[..., : images.shape[-1]] += images
-    return sums
 
 
 def same_network(theirs: np.ndarray, ours: np.ndarray) -> bool:

@@ -174,8 +174,8 @@ class AutoEncoder(Base):
         """x_0 -> the state at the plan's last time: the same ODE upward, x_0 counting as the state at its first.
 
         Less a(t) x_T that is the stochastic code, what decoding starts with besides z and x_T to come back to x_0: for
-        the Gaussian family, a = 0, the paper's inferred x_T. The denoiser is clipped, as in decoding. What else the
-        stepper needs to come back follows along the channels.
+        the Gaussian family, a = 0, the paper's inferred x_T. The denoiser is clipped, as in decoding. A
+        reversible stepper answers its stochastic code as it is.
         """
         return invert(stepper, _clipped(self.denoiser(variables, z, xT), xT), x0, plan)
 

@@ -27,7 +27,7 @@ class Stepper:
 
     inverse: whether it also runs upward, from x_0 to where decoding starts. memory: whether a step reads what earlier
     ones have left, so that consecutive steps have to meet. reversible: whether what comes back of an inverted image is
-    that image; it then goes up and down the same times, and its stochastic code has the channels of two images.
+    that image; it then goes up and down the same times, and starts from a stochastic code of twice the channels.
     """
 
     inverse: ClassVar[bool] = False
@@ -64,7 +64,7 @@ class Stepper:
         return carry
 
     def returning(self, problem: Problem, carry: PyTree, plan: PyTree) -> Image:
-        """The state after the last step upward, and behind it along the channels what else it takes to come back."""
+        """After the last step upward, what decoding starts with: the state, or a reversible stepper's code."""
         return self.image(carry)
 
 

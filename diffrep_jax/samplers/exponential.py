@@ -25,9 +25,9 @@ import numpy as np
 
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.samplers.clocks import CLOCKS, lambda_clock, moments
-from diffrep_jax.samplers.drift import Interval, Problem, intervals, noise_of
+from diffrep_jax.samplers.drift import Interval, Planned, Problem, intervals, noise_of
 from diffrep_jax.samplers.driver import Stepper
-from diffrep_jax.types import Array, Image, Process, PyTree
+from diffrep_jax.types import Image, Process, PyTree
 
 
 class Step(NamedTuple):
@@ -38,10 +38,10 @@ class Step(NamedTuple):
     """
 
     interval: Interval
-    kept: Array
-    fresh: Array
-    ahead: Array
-    back: Array
+    kept: Planned
+    fresh: Planned
+    ahead: Planned
+    back: Planned
 
 
 class History(NamedTuple):

@@ -20,9 +20,9 @@ from typing import ClassVar, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from diffrep_jax.samplers.drift import Node, Problem, nodes_at
+from diffrep_jax.samplers.drift import Node, Planned, Problem, nodes_at
 from diffrep_jax.samplers.driver import Stepper
-from diffrep_jax.types import Array, Image, Process
+from diffrep_jax.types import Image, Process
 
 
 class Leap(NamedTuple):
@@ -33,11 +33,11 @@ class Leap(NamedTuple):
 
     now: Node
     then: Node
-    kept: Array
-    gain: Array
-    first: Array
-    back_kept: Array
-    back_gain: Array
+    kept: Planned
+    gain: Planned
+    first: Planned
+    back_kept: Planned
+    back_gain: Planned
 
 
 class Pair(NamedTuple):
@@ -51,7 +51,7 @@ class Pair(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Leapfrog(Stepper):
-    """It takes a start of the channels of x_T, or of twice as many: then the second half is the defect."""
+    """It starts from a state or, of twice the channels, from (r, defect): near T a state has no digits left for r."""
 
     inverse: ClassVar[bool] = True
     memory: ClassVar[bool] = True
@@ -68,12 +68,13 @@ class Leapfrog(Stepper):
             return Leap(now, then, *_leap(before, then), first.astype(np.float64), *_leap(then, now))
 
     def init(self, problem: Problem, x: Image, plan: Leap, noise: Image | None) -> Pair:
-        channels = problem.xT.shape[-1]
-        state, defect = x[..., :channels], x[..., channels:]
-        node, xT = plan.now, problem.xT
-        near = (state - xT) + node.a_complement * xT  # where a is near 1, without its rounding
-        r = jnp.where(node.a > 0.5, near, state - node.a * xT)
-        return Pair(r, r, state, defect if defect.shape[-1] else jnp.zeros_like(r))
+        channels, node, xT = problem.xT.shape[-1], plan.now, problem.xT
+        if x.shape[-1] == 2 * channels:
+            r, defect = x[..., :channels], x[..., channels:]
+            return Pair(r, r, node.a * xT + r, defect)
+        near = (x - xT) + node.a_complement * xT  # where a is near 1, without its rounding
+        r = jnp.where(node.a > 0.5, near, x - node.a * xT)
+        return Pair(r, r, x, jnp.zeros_like(r))
 
     def step(self, problem: Problem, carry: Pair, plan: Leap, noise: Image | None) -> Pair:
         r = plan.kept * carry.before + plan.gain * problem.denoiser(carry.x, plan.now.t) + plan.first * carry.defect
@@ -84,7 +85,7 @@ class Leapfrog(Stepper):
 
     def returning(self, problem: Problem, carry: Pair, plan: Leap) -> Image:
         down = plan.back_kept * carry.now + plan.back_gain * problem.denoiser(carry.x, plan.then.t)
-        return jnp.concatenate([carry.x, carry.before - down], axis=-1)
+        return jnp.concatenate([carry.now, carry.before - down], axis=-1)
 
 
 def _leap(before: Node, then: Node) -> tuple[np.ndarray, np.ndarray]:

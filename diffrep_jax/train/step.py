@@ -46,44 +46,12 @@ def make_train_step(
     `Method.view_loss` is added, once and of all views together.
     """
 
-    def gradient(state: TrainState, batch_stats: PyTree, batch: dict[str, Array], keys: Keys) -> Any:
-        def loss(params: PyTree) -> Any:
-            variables = {"params": overlay(state.params, params), "batch_stats": batch_stats}
-            value, metrics, batch_stats_ = method.loss(variables, _floats(batch), keys, train=True)
-            return value, (metrics, batch_stats_)
-
-        grads, (metrics, batch_stats) = jax.grad(loss, has_aux=True)(trained(method, state.params))
-        return grads, metrics, batch_stats
-
-    def view_gradient(state: TrainState, views: dict[str, Array]) -> Any:
-        def loss(params: PyTree) -> Any:
-            return method.view_loss(state.variables | {"params": overlay(state.params, params)}, _floats(views))
-
-        return jax.grad(loss, has_aux=True)(trained(method, state.params))
-
-    def accumulate(state: TrainState, batch: dict[str, Array], keys: Keys) -> Any:
-        def microbatch(carry: Any, inputs: Any) -> tuple[Any, None]:
-            batch_stats, total = carry
-            grads, metrics, batch_stats = gradient(state, batch_stats, *inputs)
-            return (batch_stats, jax.tree.map(jnp.add, total, (grads, metrics))), None
-
-        parts = jax.tree.map(lambda x: _interleave(x, microbatches), (batch, keys))
-        first = jax.tree.map(lambda x: x[0], parts)
-        shapes = jax.eval_shape(lambda *args: gradient(*args)[:2], state, state.batch_stats, *first)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        (batch_stats, total), _ = jax.lax.scan(microbatch, (state.batch_stats, zeros), parts)
-        grads, metrics = jax.tree.map(lambda x: x / microbatches, total)
-        return grads, metrics, batch_stats
-
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         images = {name: value for name, value in batch.items() if name != "views"}
         keys = example_keys(seed, state.step, images["image"].shape[0])
-        if microbatches == 1:
-            grads, metrics, batch_stats = gradient(state, state.batch_stats, images, keys)
-        else:
-            grads, metrics, batch_stats = accumulate(state, images, keys)
+        grads, metrics, batch_stats = _gradient_over_parts(method, state, images, keys, microbatches)
         if "views" in batch:
-            added, more = view_gradient(state, batch["views"])
+            added, more = _view_gradient(method, state, batch["views"])
             grads, metrics = elementwise.map(jnp.add, grads, added), metrics | more
         before = trained(method, state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, before)
@@ -95,6 +63,48 @@ def make_train_step(
         return new_state, metrics | {"grad_norm": optax.global_norm(elementwise.grouped(grads))}
 
     return step
+
+
+def _gradient(method: Method, state: TrainState, batch_stats: PyTree, batch: dict[str, Array], keys: Keys) -> Any:
+    """(gradient, metrics, new batch_stats) of the method's loss, from these batch_stats on."""
+
+    def loss(params: PyTree) -> Any:
+        variables = {"params": overlay(state.params, params), "batch_stats": batch_stats}
+        value, metrics, new = method.loss(variables, _floats(batch), keys, train=True)
+        return value, (metrics, new)
+
+    grads, (metrics, batch_stats) = jax.grad(loss, has_aux=True)(trained(method, state.params))
+    return grads, metrics, batch_stats
+
+
+def _gradient_over_parts(
+    method: Method, state: TrainState, batch: dict[str, Array], keys: Keys, microbatches: int
+) -> Any:
+    """The same for a batch in so many parts."""
+    if microbatches == 1:
+        return _gradient(method, state, state.batch_stats, batch, keys)
+
+    def microbatch(carry: Any, inputs: Any) -> tuple[Any, None]:
+        batch_stats, total = carry
+        grads, metrics, batch_stats = _gradient(method, state, batch_stats, *inputs)
+        return (batch_stats, jax.tree.map(jnp.add, total, (grads, metrics))), None
+
+    parts = jax.tree.map(lambda x: _interleave(x, microbatches), (batch, keys))
+    first = jax.tree.map(lambda x: x[0], parts)
+    shapes = jax.eval_shape(lambda *args: _gradient(method, *args)[:2], state, state.batch_stats, *first)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    (batch_stats, total), _ = jax.lax.scan(microbatch, (state.batch_stats, zeros), parts)
+    grads, metrics = jax.tree.map(lambda x: x / microbatches, total)
+    return grads, metrics, batch_stats
+
+
+def _view_gradient(method: Method, state: TrainState, views: dict[str, Array]) -> Any:
+    """(gradient, metrics) of the method's loss on views."""
+
+    def loss(params: PyTree) -> Any:
+        return method.view_loss(state.variables | {"params": overlay(state.params, params)}, _floats(views))
+
+    return jax.grad(loss, has_aux=True)(trained(method, state.params))
 
 
 def ema_decay_at(step: Array, ema_decay: float) -> Array:
