@@ -60,9 +60,8 @@ def official(tiny_run, tmp_path_factory):
 def imported(official, tiny_run, tmp_path_factory):
     """A run made of the official file, with the tiny config."""
     workdir = tmp_path_factory.mktemp("imported") / "run"
-    task = base.build("import", tiny_config().tasks["import"], {"checkpoint": official})
     config = tiny_config()
-    task.run(build(config.method), None, config, workdir)
+    base.build("import", config.tasks["import"], {"checkpoint": official}).run(None, Run.at(workdir, config))
     return workdir
 
 
@@ -85,7 +84,7 @@ def test_an_official_file_becomes_a_run(tiny_run, imported):
     np.testing.assert_array_equal(ours.encode(IMAGES), theirs.encode(IMAGES))
     with opened(imported) as checkpoints:
         assert checkpoints.latest_step() == 1234
-    live = diffrep_jax.load(imported, params="live")
+    live = diffrep_jax.load(imported, weights="live")
     np.testing.assert_array_equal(live.encode(IMAGES), theirs.encode(IMAGES))
 
 

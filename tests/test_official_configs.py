@@ -85,6 +85,8 @@ def test_the_command_builds_what_the_file_says(section, name, command):
     assert (config.optim.lr, config.train.batch_size, config.optim.ema_decay) == (lr, batch, 0.9999)
     if images is not None:
         assert abs(config.train.total_steps * batch - images * 1e6) < batch
+    if "latent" in name:
+        assert config.optim.clip_norm == 0  # DiffAE's prior is clipped, PDAE's is not
     stem = Path(name).stem
     if "diti" in stem:
         assert method.mode == ("stop_grad" if "stopgrad" in stem else "base") and method.k == 64
