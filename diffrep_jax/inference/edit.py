@@ -26,6 +26,28 @@ def interpolate(first: Encoded, second: Encoded, points: int, dimensions: slice 
     return joined([between(first, second, float(alpha), dimensions) for alpha in np.linspace(0, 1, points)])
 
 
+def block_ends(own: np.ndarray, blocks: int, place: str) -> np.ndarray:
+    """The dimension behind each block of z: those of the method, `own`, or of `blocks` equal ones; 0: the method's.
+
+    Raises UserError, naming the field `place`, where z cannot be cut into so many equal blocks.
+    """
+    dimensions = int(own[-1])
+    if blocks == 0:
+        return own
+    if not 0 < blocks <= dimensions or dimensions % blocks:
+        raise UserError(
+            f"{place}={blocks} equal blocks do not fit a code of {dimensions} dimensions; use a divisor of it, or 0 for "
+            "the method's own blocks."
+        )
+    return np.arange(1, blocks + 1) * (dimensions // blocks)
+
+
+def prefix(encoded: Encoded, dimensions: int) -> Encoded:
+    """z with its first dimensions alone, the others 0: for DiTi the code as its early time-steps have built it up."""
+    kept = np.arange(encoded.z.shape[1]) < dimensions
+    return encoded.with_z(np.where(kept, encoded.z, np.float32(0)))
+
+
 def block_dimensions(block_ends: np.ndarray, start: int, width: int) -> slice:
     """The dimensions of z that `width` blocks from `start` on own; UserError for blocks that there are not."""
     count = len(block_ends)

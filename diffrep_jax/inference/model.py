@@ -189,10 +189,15 @@ class Model:
         second: np.ndarray | Encoded,
         blocks: tuple[int, int],
         points: int = 5,
+        out_of: int = 0,
         **changes: Any,
     ) -> np.ndarray:
-        """What the first image would be with (first block, number of blocks) of the second's code, at `points`."""
-        dimensions = edit.block_dimensions(self.auto_encoder.block_ends, *blocks)
+        """What the first image would be with (first block, number of blocks) of the second's code, at `points`.
+
+        out_of: how many equal blocks z has, for methods without blocks of their own; 0: the method's blocks.
+        """
+        ends = edit.block_ends(self.auto_encoder.block_ends, out_of, "out_of")
+        dimensions = edit.block_dimensions(ends, *blocks)
         way = edit.interpolate(self._one(first), self._one(second), points, dimensions)
         return self.decode(way, numbers=np.zeros(points, np.int32), **changes)
 
