@@ -11,7 +11,8 @@ from diffrep_jax.methods.base import AutoEncoder, Method, Unconditional
 from diffrep_jax.samplers.driver import Noise, Stepper, normal_noise
 from diffrep_jax.types import Array, Keys, PyTree
 
-GENERATION = 2**31 - 1  # folded into an image's key; no step of decoding has this number
+# Folded into an image's key; no step of decoding has these numbers.
+GENERATION, ENCODING = 2**31 - 1, 2**31 - 2
 
 
 def _image_keys(seed: Array, numbers: Array) -> Keys:
@@ -20,6 +21,13 @@ def _image_keys(seed: Array, numbers: Array) -> Keys:
 
 @functools.partial(jax.jit, static_argnums=0)
 def encode(method: AutoEncoder, variables: PyTree, images: Array, noise: Array | None) -> Array:
+    return method.encode(variables, images, noise)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def encode_sample(method: AutoEncoder, variables: PyTree, images: Array, numbers: Array, *, seed: Array) -> Array:
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, ENCODING))(_image_keys(seed, numbers))
+    noise = jax.vmap(lambda key: jax.random.normal(key, (method.latent_dim,)))(keys)
     return method.encode(variables, images, noise)
 
 

@@ -36,8 +36,8 @@ def block_ends(own: np.ndarray, blocks: int, place: str) -> np.ndarray:
         return own
     if not 0 < blocks <= dimensions or dimensions % blocks:
         raise UserError(
-            f"{place}={blocks} equal blocks do not fit a code of {dimensions} dimensions; use a divisor of it, or 0 for "
-            "the method's own blocks."
+            f"{place}={blocks} equal blocks do not fit a code of {dimensions} dimensions; use a divisor of it, or 0 "
+            "for the method's own blocks."
         )
     return np.arange(1, blocks + 1) * (dimensions // blocks)
 

@@ -60,11 +60,30 @@ class Model:
 
     # Images to codes
 
-    def encode(self, images: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
-        """The codes z [n, d]. A stochastic encoder answers its mean, or mu + sigma noise for `noise` [n, d]."""
-        method, images = self.auto_encoder, self._images(images)
+    def encode(
+        self,
+        images: np.ndarray,
+        noise: np.ndarray | None = None,
+        how: Sampling | None = None,
+        numbers: Numbers = 0,
+        **changes: Any,
+    ) -> np.ndarray:
+        """The codes z [n, d]. A stochastic encoder answers its mean, or where the recipe says encode="sample" mu +
+        sigma noise, by seed and number of an image; `noise` [n, d] replaces what is drawn, also where nothing is.
+
+        Raises UserError for a sample of a deterministic encoder.
+        """
+        how, method, images = self.recipe(how, changes), self.auto_encoder, self._images(images)
+        if how.encode == "sample" and not method.encodes_noise:
+            raise UserError(
+                f"sampling.encode=sample is of no use: the encoder of this {type(method).__name__} is deterministic; "
+                "leave it at mean."
+            )
         if noise is not None:
             noise = _shaped("noise", noise, (len(images), method.latent_dim))
+        elif how.encode == "sample":
+            rows = _numbers(numbers, len(images))
+            return self._run(compiled.encode_sample, len(images), images, rows, seed=how.seed)
         return self._run(compiled.encode, len(images), images, noise)
 
     def endpoint(self, z: np.ndarray, numbers: Numbers = 0, seed: int | None = None) -> np.ndarray:
@@ -89,7 +108,7 @@ class Model:
         how, method = self.recipe(how, changes), self.auto_encoder
         how = how.inverted(how.steps)
         images = self._images(images)
-        z = self.encode(images) if z is None else self._codes(z, len(images))
+        z = self.encode(images, how=how, numbers=numbers) if z is None else self._codes(z, len(images))
         xT = self.endpoint(z, numbers, how.seed)
         plan, stepper = how.plan(method.process, upward=True), how.stepper()
         state = self._run(compiled.invert, len(images), images, z, xT, plan=plan, stepper=stepper)
@@ -99,10 +118,11 @@ class Model:
         self, images: np.ndarray, invert_steps: int = 0, how: Sampling | None = None, numbers: Numbers = 0
     ) -> Encoded:
         """z, and with `invert_steps` above 0 the stochastic code that so many steps upward reach."""
-        z = self.encode(images)
+        how = self.recipe(how, {})
+        z = self.encode(images, how=how, numbers=numbers)
         if invert_steps == 0:
             return Encoded(z)
-        return Encoded(z, self.invert(images, z, self.recipe(how, {}), numbers, steps=invert_steps))
+        return Encoded(z, self.invert(images, z, how, numbers, steps=invert_steps))
 
     # Codes to images
 
@@ -206,7 +226,8 @@ class Model:
     def fingerprint(self, batch_size: int = 1) -> np.ndarray:
         """The code of one fixed picture of noise, [d]: it tells networks apart, whatever file they came from."""
         shape = (batch_size, self.image_size, self.image_size, self.channels)
-        return self.encode(np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32))[0]
+        picture = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+        return self.encode(picture, encode="mean")[0]
 
     def check_prior(self, prior: "Model", place: str) -> None:
         """Raise UserError, naming `place`, where a model is no prior, or that of another auto-encoder."""

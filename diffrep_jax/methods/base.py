@@ -149,6 +149,11 @@ class AutoEncoder(Base):
     channels: int
     latent_dim: int
 
+    @property
+    def encodes_noise(self) -> bool:
+        """Whether z = mu + sigma noise: a stochastic encoder."""
+        return False
+
     def encode(self, variables: PyTree, x0: Image, noise: Code | None = None) -> Code:
         """x0 -> z [b, d]. `noise` [b, d] is for a stochastic encoder only; None takes its mean."""
         raise NotImplementedError

@@ -85,6 +85,10 @@ class DBAE(AutoEncoder):
         return BRIDGES[self.bridge]()
 
     @property
+    def encodes_noise(self) -> bool:
+        return self.stochastic_encoder
+
+    @property
     def preconditioning(self) -> Karras | Plain:
         if self.bridge.endswith("_simple"):
             return Plain()

@@ -14,6 +14,7 @@ from diffrep_jax.samplers.grids import GRIDS
 from diffrep_jax.types import Process, PyTree
 
 PACKAGE = "diffrep_jax.samplers"
+ENCODE = ("mean", "sample")
 ENCODING = "exponential"  # the sampler that encodes for those that do not run upward
 
 
@@ -30,6 +31,7 @@ class Sampling:
       sampler: a file of samplers/; grid: of `grids.GRIDS`; steps: intervals of the grid.
       churn_step_ratio: in [0, 1), the part of each step that is an SDE's; 0: none.
       eta: the fresh noise of a step, for the sampler exponential; 0: none, 1: ancestral sampling.
+      encode: a stochastic encoder's "mean", or a "sample" of it by the seed and the image's number, as the papers do.
       seed: of all noise, which goes by image number.
     """
 
@@ -38,11 +40,14 @@ class Sampling:
     steps: int = 40
     churn_step_ratio: float = 0.0
     eta: float = 0.0
+    encode: str = "mean"
     seed: int = 0
 
     def __post_init__(self):
         if self.grid not in tuple(GRIDS):
             raise unknown("grid", self.grid, GRIDS, "sampling.grid")
+        if self.encode not in ENCODE:
+            raise unknown("way to encode", self.encode, ENCODE, "sampling.encode")
         for field in ("churn_step_ratio", "eta"):
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int | float):
@@ -84,7 +89,7 @@ class Sampling:
         """The recipe to encode with: the same grid with so many steps, and the sampler if it runs upward."""
         if self.churn_step_ratio == 0 and self.stepper().inverse:
             return dataclasses.replace(self, steps=steps)
-        return Sampling(sampler=ENCODING, grid=self.grid, steps=steps, seed=self.seed)
+        return Sampling(sampler=ENCODING, grid=self.grid, steps=steps, encode=self.encode, seed=self.seed)
 
     def _build(self, name: str) -> Stepper:
         if name not in samplers():
@@ -111,5 +116,5 @@ def _parameters(sampler: str) -> list[str]:
 _PARAMETERS: dict[str, Any] = {
     field.name: field.default
     for field in dataclasses.fields(Sampling)
-    if field.name not in ("sampler", "grid", "steps", "churn_step_ratio", "seed")
+    if field.name not in ("sampler", "grid", "steps", "churn_step_ratio", "encode", "seed")
 }
