@@ -7,7 +7,7 @@ import functools
 
 import jax
 
-from diffrep_jax.methods.base import AutoEncoder, Method, Unconditional
+from diffrep_jax.methods.base import AutoEncoder, Method, Mixture, Unconditional
 from diffrep_jax.samplers.driver import Noise, Stepper, normal_noise
 from diffrep_jax.types import Array, Keys, PyTree
 
@@ -40,7 +40,7 @@ def endpoint(method: AutoEncoder, variables: PyTree, z: Array, numbers: Array, *
 def decode(
     method: AutoEncoder,
     variables: PyTree,
-    z: Array,
+    z: Array | Mixture,
     xT: Array,
     start: Array,
     draws: tuple[Array, Array | None],

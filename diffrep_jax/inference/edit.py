@@ -4,10 +4,13 @@ Interpolation is lerp of z and slerp of the stochastic code (DiffAE, section 4.2
 of z alone go from one image's to the other's (DiTi, section 5.2); an attribute moves z along a linear head's weights.
 """
 
+import dataclasses
+
 import numpy as np
 
 from diffrep_jax.errors import UserError
 from diffrep_jax.inference.encoded import Encoded, joined
+from diffrep_jax.methods.base import Mixture
 
 
 def between(first: Encoded, second: Encoded, alpha: float, dimensions: slice = slice(None)) -> Encoded:
@@ -24,6 +27,13 @@ def interpolate(first: Encoded, second: Encoded, points: int, dimensions: slice 
     if points < 2:
         raise UserError(f"points {points} must be at least 2, the two ends.")
     return joined([between(first, second, float(alpha), dimensions) for alpha in np.linspace(0, 1, points)])
+
+
+def along_trajectories(first: Encoded, second: Encoded, points: int) -> Encoded:
+    """As `interpolate`, but decoded by a mixture of what either code does at each step (PDAE, section 4.3)."""
+    way = interpolate(first, second, points)
+    ends = (np.repeat(end.z, points, axis=0) for end in (first, second))
+    return dataclasses.replace(way, mixture=Mixture(*ends, np.linspace(0, 1, points, dtype=np.float32)))
 
 
 def block_ends(own: np.ndarray, blocks: int, place: str) -> np.ndarray:

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.inference import compiled, edit
 from diffrep_jax.inference.encoded import Encoded
-from diffrep_jax.methods.base import AutoEncoder, Method, Unconditional
+from diffrep_jax.methods.base import AutoEncoder, Method, Mixture, Unconditional
 from diffrep_jax.samplers.recipe import Sampling
 from diffrep_jax.sharding import batch_sharding, replicated
 from diffrep_jax.types import PyTree
@@ -141,9 +141,13 @@ class Model:
         `noise` [n, steps, h, w, c] replaces what is drawn from the recipe's seed.
         """
         how, method = self.recipe(how, changes), self.auto_encoder
+        code = mixture = None
         if isinstance(encoded, Encoded):
-            encoded, stochastic_code = encoded.z, encoded.stochastic_code
+            encoded, stochastic_code, mixture = encoded.z, encoded.stochastic_code, encoded.mixture
         z = self._codes(encoded)
+        if mixture is not None:
+            self.check_mixes("an Encoded with a mixture")
+            code = Mixture(*(np.asarray(values, np.float32) for values in mixture))
         nodes = how.nodes(method.process)
         xT = self.endpoint(z, numbers, how.seed) if x_T is None else self._like_images("x_T", x_T, len(z))
         start = xT
@@ -153,7 +157,7 @@ class Model:
             noise = _shaped("noise", noise, (len(z), len(nodes) - 1, *xT.shape[1:]))
         recipe = {"how": (how.seed, how.plan(method.process)), "stepper": how.stepper()}
         draws = (_numbers(numbers, len(z)), noise)
-        return self._run(compiled.decode, len(z), z, xT, start, draws, **recipe)
+        return self._run(compiled.decode, len(z), z if code is None else code, xT, start, draws, **recipe)
 
     def decode_generated(self, z: np.ndarray, how: Sampling | None = None, numbers: Numbers = 0) -> np.ndarray:
         """Images from codes that a prior has made, which no image has."""
@@ -197,10 +201,20 @@ class Model:
     # Edits of two images
 
     def interpolate(
-        self, first: np.ndarray | Encoded, second: np.ndarray | Encoded, points: int = 11, **changes: Any
+        self,
+        first: np.ndarray | Encoded,
+        second: np.ndarray | Encoded,
+        points: int = 11,
+        trajectory: bool = False,
+        **changes: Any,
     ) -> np.ndarray:
-        """Images [points, h, w, c] on the way between two, each [h, w, c] or encoded; one noise for all of them."""
-        way = edit.interpolate(self._one(first), self._one(second), points)
+        """Images [points, h, w, c] on the way between two, each [h, w, c] or encoded; one noise for all of them.
+
+        trajectory: mix what the two codes do at each step, not the codes (PDAE, DiTi).
+        """
+        if trajectory:
+            self.check_mixes("trajectory=True")
+        way = (edit.along_trajectories if trajectory else edit.interpolate)(self._one(first), self._one(second), points)
         return self.decode(way, numbers=np.zeros(points, np.int32), **changes)
 
     def counterfactual(
@@ -250,6 +264,14 @@ class Model:
         """`Method.candidate_errors`: {field: errors [n, values]}."""
         images = self._images(images)
         return self._run(compiled.candidate_errors, len(images), images, _numbers(first, len(images)), seed=seed)
+
+    def check_mixes(self, place: str) -> None:
+        """Raise UserError, naming `place`, where a denoiser cannot mix what two codes do."""
+        if not self.auto_encoder.mixes:
+            raise UserError(
+                f"{place} mixes the gradients of two codes, as PDAE and DiTi have them; {type(self.method).__name__} "
+                "has none: interpolate its codes."
+            )
 
     # How it is done
 

@@ -6,7 +6,7 @@ that a result depends neither on the batch around it nor on how the batch is spl
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,14 @@ class Views:
     jitter: float
     start_step: int
     place: str
+
+
+class Mixture(NamedTuple):
+    """Two codes an image [b, d], and the share [b] of the second one in what they do to the denoiser."""
+
+    first: Code
+    second: Code
+    share: Array
 
 
 class Method(Protocol):
@@ -143,6 +151,7 @@ class AutoEncoder(Base):
     """
 
     edits_normalised: ClassVar[bool] = True
+    mixes: ClassVar[bool] = False  # whether `denoiser` takes a Mixture: trajectory interpolation
 
     process: Process
     image_size: int
@@ -162,8 +171,8 @@ class AutoEncoder(Base):
         """z -> x_T, where decoding starts."""
         raise NotImplementedError
 
-    def denoiser(self, variables: PyTree, z: Code, xT: Image) -> Denoiser:
-        """The closure D(x_t, t), unclipped."""
+    def denoiser(self, variables: PyTree, z: Code | Mixture, xT: Image) -> Denoiser:
+        """The closure D(x_t, t), unclipped; a mixture is for methods that mix alone."""
         raise NotImplementedError
 
     def denoiser_of_sample(self, variables: PyTree, z: Code, xT: Image) -> Denoiser:
@@ -186,7 +195,7 @@ class AutoEncoder(Base):
     def decode(
         self,
         variables: PyTree,
-        z: Code,
+        z: Code | Mixture,
         xT: Image,
         start: Image,
         stepper: Stepper,

@@ -28,6 +28,7 @@ from flax.core import FrozenDict
 from diffrep_jax.methods.base import (
     AutoEncoder,
     DiscreteTraining,
+    Mixture,
     Views,
     check_dtype,
     check_halvings,
@@ -72,6 +73,7 @@ class PDAE(DiscreteTraining, AutoEncoder):
     encoder: Mapping[str, Any]
     ssl: Mapping[str, Any] = dataclasses.field(kw_only=True, default=FrozenDict())
 
+    mixes = True
     process = DiscreteVP()
 
     def __post_init__(self):
@@ -119,7 +121,9 @@ class PDAE(DiscreteTraining, AutoEncoder):
     def endpoint(self, variables: PyTree, z: Code, keys: Keys) -> Image:
         return normal_endpoint(keys, (self.image_size, self.image_size, self.channels))
 
-    def denoiser(self, variables: PyTree, z: Code, xT: Image) -> Denoiser:
+    def denoiser(self, variables: PyTree, z: Code | Mixture, xT: Image) -> Denoiser:
+        if isinstance(z, Mixture):
+            return self.mixed_denoiser(variables, [z.first, z.second], [1 - z.share, z.share])
         return self.mixed_denoiser(variables, [z], [1.0])
 
     def denoiser_of_sample(self, variables: PyTree, z: Code, xT: Image) -> Denoiser:
@@ -127,10 +131,11 @@ class PDAE(DiscreteTraining, AutoEncoder):
         return self.mixed_denoiser(variables, [z], [1.0], shift_from=UNGUIDED * self.process.steps)
 
     def mixed_denoiser(
-        self, variables: PyTree, codes: Sequence[Code], weights: Sequence[float], shift_from: float = 0.0
+        self, variables: PyTree, codes: Sequence[Code], weights: Sequence[Array | float], shift_from: float = 0.0
     ) -> Denoiser:
         """D(x_t, t), unclipped, with the weighted sum of the codes' G's: trajectory interpolation (section 4.3).
 
+        A weight is a number, or one for each image [b]; no codes leave the DDPM as it is.
         Below the time `shift_from` G is left out, which stops the guidance of sampled codes.
         """
 
@@ -138,7 +143,8 @@ class PDAE(DiscreteTraining, AutoEncoder):
             times = jnp.broadcast_to(t, x.shape[:1])
             eps, emb, skips = self._frozen(variables, x, times)
             shifts = [self._estimate(variables, emb, skips, self.code_at(z, times)) for z in codes]
-            shift = sum(weight * shift for weight, shift in zip(weights, shifts, strict=True))
+            mixed = [jnp.reshape(weight, (-1, 1, 1, 1)) * G for weight, G in zip(weights, shifts, strict=True)]
+            shift = sum(mixed, jnp.zeros_like(eps))
             c = per_image(self.process.coefficients(times)[2], x)
             guided = eps - jnp.where(per_image(times, x) >= shift_from, c * shift, 0)
             return denoised_of(self.process, guided, x, times)
