@@ -89,8 +89,8 @@ def invert(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def denoise(method: AutoEncoder, variables: PyTree, xt: Array, t: Array, z: Array, xT: Array) -> Array:
-    return method.denoiser(variables, z, xT)(xt, t)
+def denoise(method: AutoEncoder, variables: PyTree, xt: Array, t: Array, z: Array | None, xT: Array) -> Array:
+    return (method.denoiser_without_code(variables, xT) if z is None else method.denoiser(variables, z, xT))(xt, t)
 
 
 @functools.partial(jax.jit, static_argnums=0)

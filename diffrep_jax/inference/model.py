@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.inference import compiled, edit
 from diffrep_jax.inference.encoded import Encoded
-from diffrep_jax.methods.base import AutoEncoder, Method, Mixture, Unconditional
+from diffrep_jax.methods.base import AutoEncoder, Method, Mixture, NoiseCoded, Unconditional
 from diffrep_jax.samplers.recipe import Sampling
 from diffrep_jax.sharding import batch_sharding, replicated
 from diffrep_jax.types import PyTree
@@ -55,8 +55,18 @@ class Model:
         """The method; UserError where it has no codes."""
         if not isinstance(self.method, AutoEncoder):
             name = type(self.method).__name__
-            raise UserError(f"A {name} run has no codes; give the --workdir of an auto-encoder, such as PDAE.")
+            raise UserError(
+                f"A {name} run has no codes; give the --workdir of an auto-encoder, such as PDAE. A DDPM's images come "
+                "back from their x_T alone, with invert_steps above 0."
+            )
         return self.method
+
+    @property
+    def noise_coded(self) -> "Model":
+        """The model; for a DDPM the auto-encoder without z that it is, whose images come back from their x_T alone."""
+        if isinstance(self.method, Unconditional) and self.method.makes_images:
+            return dataclasses.replace(self, method=NoiseCoded(self.method))
+        return self
 
     # Images to codes
 
@@ -117,8 +127,13 @@ class Model:
     def encoded(
         self, images: np.ndarray, invert_steps: int = 0, how: Sampling | None = None, numbers: Numbers = 0
     ) -> Encoded:
-        """z, and with `invert_steps` above 0 the stochastic code that so many steps upward reach."""
+        """z, with `invert_steps` above 0 also the stochastic code that so many steps upward reach.
+
+        A DDPM's z is empty: it needs the latter.
+        """
         how = self.recipe(how, {})
+        if invert_steps and self.noise_coded is not self:
+            return self.noise_coded.encoded(images, invert_steps, how, numbers)
         z = self.encode(images, how=how, numbers=numbers)
         if invert_steps == 0:
             return Encoded(z)
@@ -140,7 +155,10 @@ class Model:
 
         `noise` [n, steps, h, w, c] replaces what is drawn from the recipe's seed.
         """
-        how, method = self.recipe(how, changes), self.auto_encoder
+        how = self.recipe(how, changes)
+        if isinstance(encoded, Encoded) and encoded.stochastic_code is not None and self.noise_coded is not self:
+            return self.noise_coded.decode(encoded, x_T, how, noise=noise, numbers=numbers)
+        method = self.auto_encoder
         code = mixture = None
         if isinstance(encoded, Encoded):
             encoded, stochastic_code, mixture = encoded.z, encoded.stochastic_code, encoded.mixture
@@ -188,15 +206,19 @@ class Model:
         recipe = {"how": (how.seed, how.plan(self.method.process)), "stepper": how.stepper()}
         return self._run(compiled.generate, n, _numbers(numbers, n), **recipe)
 
-    def denoise(self, x_t: np.ndarray, t: float | np.ndarray, z: np.ndarray, x_T: np.ndarray) -> np.ndarray:
-        """D(x_t, t), unclipped; t a number or one for each image [n], in the process's [t_data, t_max]."""
-        z = self._codes(z)
-        times = np.broadcast_to(np.asarray(t, np.float32), (len(z),))
+    def denoise(self, x_t: np.ndarray, t: float | np.ndarray, z: np.ndarray | None, x_T: np.ndarray) -> np.ndarray:
+        """D(x_t, t), unclipped; t a number or one for each image [n], in the process's [t_data, t_max].
+
+        z None: without a code, for PDAE and DiTi the frozen DDPM's.
+        """
+        n = len(np.asarray(x_t)) if z is None else len(z)
+        z = None if z is None else self._codes(z)
+        times = np.broadcast_to(np.asarray(t, np.float32), (n,))
         low, high = self.method.process.t_data, self.method.process.t_max
         if not (times.min() >= low and times.max() <= high):
             raise UserError(f"t {times.min():g} to {times.max():g} is outside the process's [{low:g}, {high:g}].")
-        xt, xT = (self._like_images(name, x, len(z)) for name, x in (("x_t", x_t), ("x_T", x_T)))
-        return self._run(compiled.denoise, len(z), xt, times, z, xT)
+        xt, xT = (self._like_images(name, x, n) for name, x in (("x_t", x_t), ("x_T", x_T)))
+        return self._run(compiled.denoise, n, xt, times, z, xT)
 
     # Edits of two images
 

@@ -43,7 +43,7 @@ from diffrep_jax.models.initialization import initialize
 from diffrep_jax.models.unet import UNet
 from diffrep_jax.processes.base import diffuse, per_image
 from diffrep_jax.processes.gaussian import DiscreteVP
-from diffrep_jax.processes.noise_prediction import denoised_of, normal_endpoint
+from diffrep_jax.processes.noise_prediction import denoised_of, noise_weight, normal_endpoint
 from diffrep_jax.samplers.drift import Denoiser
 from diffrep_jax.types import Array, Code, Image, Keys, PyTree, Scalar, Time
 
@@ -126,6 +126,9 @@ class PDAE(DiscreteTraining, AutoEncoder):
             return self.mixed_denoiser(variables, [z.first, z.second], [1 - z.share, z.share])
         return self.mixed_denoiser(variables, [z], [1.0])
 
+    def denoiser_without_code(self, variables: PyTree, xT: Image) -> Denoiser:
+        return self.mixed_denoiser(variables, [], [])
+
     def denoiser_of_sample(self, variables: PyTree, z: Code, xT: Image) -> Denoiser:
         """Without G in the last UNGUIDED part of the way down, as the official code samples."""
         return self.mixed_denoiser(variables, [z], [1.0], shift_from=UNGUIDED * self.process.steps)
@@ -181,6 +184,10 @@ class PDAE(DiscreteTraining, AutoEncoder):
         k = per_image(self.shift_coefficient(t), x0)
         shifts = [self._estimate(variables, emb, skips, z, key) for z, key in zip(codes, keys, strict=True)]
         return self.weight(t) * sum(((eps - (eps_hat + k * shift)) ** 2).mean((1, 2, 3)) for shift in shifts)
+
+    def loss_weight(self, t: Time) -> Array:
+        """With c(t) for -k(t), as in sampling: at the first steps the loss sees less of G than D does."""
+        return self.weight(t) * noise_weight(self.process, t)
 
     def shift_coefficient(self, t: Time) -> Array:
         """k(t)."""

@@ -72,7 +72,8 @@ class Reconstruct(base.ImageTask):
                 images = model.decode(edit.prefix(encoded, kept), numbers=first)
                 shortened[count].append(to_uint8(images))
             if first < self.grid_images:
-                endpoints.append(model.endpoint(encoded.z, first))
+                known = encoded.stochastic_code if encoded.z.shape[1] == 0 else None
+                endpoints.append(model.endpoint(encoded.z, first) if known is None else known)
             first += len(encoded)
         arrays = {name: np.concatenate(values) for name, values in parts.items()}
         description = {"dataset": config.data.name, "split": self.split} | self.description(model)
