@@ -60,9 +60,8 @@ def official(tiny_run, tmp_path_factory):
 def imported(official, tiny_run, tmp_path_factory):
     """A run made of the official file, with the tiny config."""
     workdir = tmp_path_factory.mktemp("imported") / "run"
-    task = base.build("import", tiny_config().tasks["import"], {"checkpoint": official})
     config = tiny_config()
-    task.run(build(config.method), None, config, workdir)
+    base.build("import", config.tasks["import"], {"checkpoint": official}).run(None, Run.at(workdir, config))
     return workdir
 
 
