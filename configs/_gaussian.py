@@ -57,8 +57,8 @@ def gaussian_config(method: str, dataset: str, variant: str, images: int) -> Con
     for task in ("interpolate", "counterfactual"):
         config.tasks[task].invert_steps = 1000
     config.tasks.manipulate.invert_steps = 500  # as published, where sampling.steps is 200 for it
-    if method == "diti":
-        config.tasks.counterfactual.ranges = ((2, 4), (16, 8), (24, 8), (32, 32))
+    if method in ("pdae", "diti"):  # PDAE's flat code is cut into as many equal blocks
+        config.tasks.counterfactual.update(blocks=64 * (method == "pdae"), ranges=((2, 4), (16, 8), (24, 8), (32, 32)))
     config.optim = {"name": "adam", "lr": 1e-4, "ema_decay": 0.9999}
     if method == "ddpm":
         config.tasks.sample.every_steps = 10_000
@@ -94,11 +94,12 @@ def digits_config(method: str, variant: str, steps: int) -> ConfigDict:
     if "encoder" in config.method:
         config.method.latent_dim = 16
         config.method.encoder.attention = (4,)
+        config.tasks.counterfactual.update(blocks=4, ranges=((0, 1), (1, 1), (2, 1), (3, 1)))
     if "k" in config.method:
         balanced = len(config.method.stages) == 1
         stages, dims = ((1000,), (16,)) if balanced else ((125, 250, 500, 1000), (2, 3, 6, 5))
         config.method.update(k=8, stages=stages, dims_per_stage=dims)
-        config.tasks.counterfactual.ranges = ((0, 1), (1, 1), (2, 2), (4, 4))
+        config.tasks.counterfactual.update(blocks=0, ranges=((0, 1), (1, 1), (2, 2), (4, 4)))
     if "ssl" in config.optim:
         config.method.ssl.update(start_step=0, batch_size=64, hidden=128)
         config.optim.ssl.lr = 0.1

@@ -8,11 +8,12 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from diffrep_jax.methods.base import AutoEncoder, Method, Unconditional
+from diffrep_jax.methods.base import AutoEncoder, Method, Mixture, Unconditional
 from diffrep_jax.samplers.driver import Noise, Stepper, normal_noise
 from diffrep_jax.types import Array, Keys, PyTree
 
-GENERATION = 2**31 - 1  # folded into an image's key; no step of decoding has this number
+# Folded into an image's key; no step of decoding has these numbers.
+GENERATION, ENCODING = 2**31 - 1, 2**31 - 2
 
 
 def _image_keys(seed: Array, numbers: Array) -> Keys:
@@ -25,6 +26,13 @@ def encode(method: AutoEncoder, variables: PyTree, images: Array, noise: Array |
 
 
 @functools.partial(jax.jit, static_argnums=0)
+def encode_sample(method: AutoEncoder, variables: PyTree, images: Array, numbers: Array, *, seed: Array) -> Array:
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, ENCODING))(_image_keys(seed, numbers))
+    noise = jax.vmap(lambda key: jax.random.normal(key, (method.latent_dim,)))(keys)
+    return method.encode(variables, images, noise)
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def endpoint(method: AutoEncoder, variables: PyTree, z: Array, numbers: Array, *, seed: Array) -> Array:
     return method.endpoint(variables, z, _image_keys(seed, numbers))
 
@@ -33,7 +41,7 @@ def endpoint(method: AutoEncoder, variables: PyTree, z: Array, numbers: Array, *
 def decode(
     method: AutoEncoder,
     variables: PyTree,
-    z: Array,
+    z: Array | Mixture,
     xT: Array,
     start: Array,
     draws: tuple[Array, Array | None],
@@ -84,8 +92,8 @@ def invert(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def denoise(method: AutoEncoder, variables: PyTree, xt: Array, t: Array, z: Array, xT: Array) -> Array:
-    return method.denoiser(variables, z, xT)(xt, t)
+def denoise(method: AutoEncoder, variables: PyTree, xt: Array, t: Array, z: Array | None, xT: Array) -> Array:
+    return (method.denoiser_without_code(variables, xT) if z is None else method.denoiser(variables, z, xT))(xt, t)
 
 
 @functools.partial(jax.jit, static_argnums=0)

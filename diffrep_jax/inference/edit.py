@@ -4,10 +4,13 @@ Interpolation is lerp of z and slerp of the stochastic code (DiffAE, section 4.2
 of z alone go from one image's to the other's (DiTi, section 5.2); an attribute moves z along a linear head's weights.
 """
 
+import dataclasses
+
 import numpy as np
 
 from diffrep_jax.errors import UserError
 from diffrep_jax.inference.encoded import Encoded, joined
+from diffrep_jax.methods.base import Mixture
 
 
 def between(first: Encoded, second: Encoded, alpha: float, dimensions: slice = slice(None)) -> Encoded:
@@ -24,6 +27,35 @@ def interpolate(first: Encoded, second: Encoded, points: int, dimensions: slice 
     if points < 2:
         raise UserError(f"points {points} must be at least 2, the two ends.")
     return joined([between(first, second, float(alpha), dimensions) for alpha in np.linspace(0, 1, points)])
+
+
+def along_trajectories(first: Encoded, second: Encoded, points: int) -> Encoded:
+    """As `interpolate`, but decoded by a mixture of what either code does at each step (PDAE, section 4.3)."""
+    way = interpolate(first, second, points)
+    ends = (np.repeat(end.z, points, axis=0) for end in (first, second))
+    return dataclasses.replace(way, mixture=Mixture(*ends, np.linspace(0, 1, points, dtype=np.float32)))
+
+
+def block_ends(own: np.ndarray, blocks: int, place: str) -> np.ndarray:
+    """The dimension behind each block of z: those of the method, `own`, or of `blocks` equal ones; 0: the method's.
+
+    Raises UserError, naming the field `place`, where z cannot be cut into so many equal blocks.
+    """
+    dimensions = int(own[-1])
+    if blocks == 0:
+        return own
+    if not 0 < blocks <= dimensions or dimensions % blocks:
+        raise UserError(
+            f"{place}={blocks} equal blocks do not fit a code of {dimensions} dimensions; use a divisor of it, or 0 "
+            "for the method's own blocks."
+        )
+    return np.arange(1, blocks + 1) * (dimensions // blocks)
+
+
+def prefix(encoded: Encoded, dimensions: int) -> Encoded:
+    """z with its first dimensions alone, the others 0: for DiTi the code as its early time-steps have built it up."""
+    kept = np.arange(encoded.z.shape[1]) < dimensions
+    return encoded.with_z(np.where(kept, encoded.z, np.float32(0)))
 
 
 def block_dimensions(block_ends: np.ndarray, start: int, width: int) -> slice:

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.inference import compiled, edit
 from diffrep_jax.inference.encoded import Encoded
-from diffrep_jax.methods.base import AutoEncoder, Method, Unconditional
+from diffrep_jax.methods.base import AutoEncoder, Method, Mixture, NoiseCoded, Unconditional
 from diffrep_jax.samplers.recipe import Sampling
 from diffrep_jax.sharding import batch_sharding, replicated
 from diffrep_jax.types import PyTree
@@ -55,16 +55,45 @@ class Model:
         """The method; UserError where it has no codes."""
         if not isinstance(self.method, AutoEncoder):
             name = type(self.method).__name__
-            raise UserError(f"A {name} run has no codes; give the --workdir of an auto-encoder, such as PDAE.")
+            raise UserError(
+                f"A {name} run has no codes; give the --workdir of an auto-encoder, such as PDAE. A DDPM's images come "
+                "back from their x_T alone, with invert_steps above 0."
+            )
         return self.method
+
+    @property
+    def noise_coded(self) -> "Model":
+        """The model; for a DDPM the auto-encoder without z that it is, whose images come back from their x_T alone."""
+        if isinstance(self.method, Unconditional) and self.method.makes_images:
+            return dataclasses.replace(self, method=NoiseCoded(self.method))
+        return self
 
     # Images to codes
 
-    def encode(self, images: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
-        """The codes z [n, d]. A stochastic encoder answers its mean, or mu + sigma noise for `noise` [n, d]."""
-        method, images = self.auto_encoder, self._images(images)
+    def encode(
+        self,
+        images: np.ndarray,
+        noise: np.ndarray | None = None,
+        how: Sampling | None = None,
+        numbers: Numbers = 0,
+        **changes: Any,
+    ) -> np.ndarray:
+        """The codes z [n, d]. A stochastic encoder answers its mean, or where the recipe says encode="sample" mu +
+        sigma noise, by seed and number of an image; `noise` [n, d] replaces what is drawn, also where nothing is.
+
+        Raises UserError for a sample of a deterministic encoder.
+        """
+        how, method, images = self.recipe(how, changes), self.auto_encoder, self._images(images)
+        if how.encode == "sample" and not method.encodes_noise:
+            raise UserError(
+                f"sampling.encode=sample is of no use: the encoder of this {type(method).__name__} is deterministic; "
+                "leave it at mean."
+            )
         if noise is not None:
             noise = _shaped("noise", noise, (len(images), method.latent_dim))
+        elif how.encode == "sample":
+            rows = _numbers(numbers, len(images))
+            return self._run(compiled.encode_sample, len(images), images, rows, seed=how.seed)
         return self._run(compiled.encode, len(images), images, noise)
 
     def endpoint(self, z: np.ndarray, numbers: Numbers = 0, seed: int | None = None) -> np.ndarray:
@@ -90,7 +119,7 @@ class Model:
         how, method = self.recipe(how, changes), self.auto_encoder
         how = how.inverted(how.steps)
         images = self._images(images)
-        z = self.encode(images) if z is None else self._codes(z, len(images))
+        z = self.encode(images, how=how, numbers=numbers) if z is None else self._codes(z, len(images))
         xT = self.endpoint(z, numbers, how.seed)
         plan, stepper = how.plan(method.process, upward=True), how.stepper()
         state = self._run(compiled.invert, len(images), images, z, xT, plan=plan, stepper=stepper)
@@ -99,11 +128,17 @@ class Model:
     def encoded(
         self, images: np.ndarray, invert_steps: int = 0, how: Sampling | None = None, numbers: Numbers = 0
     ) -> Encoded:
-        """z, and with `invert_steps` above 0 the stochastic code that so many steps upward reach."""
-        z = self.encode(images)
+        """z, with `invert_steps` above 0 also the stochastic code that so many steps upward reach.
+
+        A DDPM's z is empty: it needs the latter.
+        """
+        how = self.recipe(how, {})
+        if invert_steps and self.noise_coded is not self:
+            return self.noise_coded.encoded(images, invert_steps, how, numbers)
+        z = self.encode(images, how=how, numbers=numbers)
         if invert_steps == 0:
             return Encoded(z)
-        return Encoded(z, self.invert(images, z, self.recipe(how, {}).inverted(invert_steps), numbers))
+        return Encoded(z, self.invert(images, z, how.inverted(invert_steps), numbers))
 
     # Codes to images
 
@@ -122,10 +157,17 @@ class Model:
         `noise` [n, steps, h, w, c] replaces what is drawn from the recipe's seed; with noise to start with that is
         the last of steps + 1.
         """
-        how, method = self.recipe(how, changes), self.auto_encoder
+        how = self.recipe(how, changes)
+        if isinstance(encoded, Encoded) and encoded.stochastic_code is not None and self.noise_coded is not self:
+            return self.noise_coded.decode(encoded, x_T, how, noise=noise, numbers=numbers)
+        method = self.auto_encoder
+        code = mixture = None
         if isinstance(encoded, Encoded):
-            encoded, stochastic_code = encoded.z, encoded.stochastic_code
+            encoded, stochastic_code, mixture = encoded.z, encoded.stochastic_code, encoded.mixture
         z, coded = self._codes(encoded), stochastic_code is not None
+        if mixture is not None:
+            self.check_mixes("an Encoded with a mixture")
+            code = Mixture(*(np.asarray(values, np.float32) for values in mixture))
         how = how.returning() if coded else how
         nodes, stepper = how.nodes(method.process, coded=coded), how.stepper()
         xT = self.endpoint(z, numbers, how.seed) if x_T is None else self._like_images("x_T", x_T, len(z))
@@ -139,7 +181,7 @@ class Model:
             noise = _shaped("noise", noise, (len(z), draws, *xT.shape[1:]))
         recipe = {"how": (how.seed, how.plan(method.process, coded=coded)), "stepper": stepper}
         draws = (_numbers(numbers, len(z)), noise)
-        return self._run(compiled.decode, len(z), z, xT, start, draws, **recipe)
+        return self._run(compiled.decode, len(z), z if code is None else code, xT, start, draws, **recipe)
 
     def decode_generated(self, z: np.ndarray, how: Sampling | None = None, numbers: Numbers = 0) -> np.ndarray:
         """Images from codes that a prior has made, which no image has."""
@@ -170,23 +212,37 @@ class Model:
         recipe = {"how": (how.seed, how.plan(self.method.process)), "stepper": how.stepper()}
         return self._run(compiled.generate, n, _numbers(numbers, n), **recipe)
 
-    def denoise(self, x_t: np.ndarray, t: float | np.ndarray, z: np.ndarray, x_T: np.ndarray) -> np.ndarray:
-        """D(x_t, t), unclipped; t a number or one for each image [n], in the process's [t_data, t_max]."""
-        z = self._codes(z)
-        times = np.broadcast_to(np.asarray(t, np.float32), (len(z),))
+    def denoise(self, x_t: np.ndarray, t: float | np.ndarray, z: np.ndarray | None, x_T: np.ndarray) -> np.ndarray:
+        """D(x_t, t), unclipped; t a number or one for each image [n], in the process's [t_data, t_max].
+
+        z None: without a code, for PDAE and DiTi the frozen DDPM's.
+        """
+        n = len(np.asarray(x_t)) if z is None else len(z)
+        z = None if z is None else self._codes(z)
+        times = np.broadcast_to(np.asarray(t, np.float32), (n,))
         low, high = self.method.process.t_data, self.method.process.t_max
         if not (times.min() >= low and times.max() <= high):
             raise UserError(f"t {times.min():g} to {times.max():g} is outside the process's [{low:g}, {high:g}].")
-        xt, xT = (self._like_images(name, x, len(z)) for name, x in (("x_t", x_t), ("x_T", x_T)))
-        return self._run(compiled.denoise, len(z), xt, times, z, xT)
+        xt, xT = (self._like_images(name, x, n) for name, x in (("x_t", x_t), ("x_T", x_T)))
+        return self._run(compiled.denoise, n, xt, times, z, xT)
 
     # Edits of two images
 
     def interpolate(
-        self, first: np.ndarray | Encoded, second: np.ndarray | Encoded, points: int = 11, **changes: Any
+        self,
+        first: np.ndarray | Encoded,
+        second: np.ndarray | Encoded,
+        points: int = 11,
+        trajectory: bool = False,
+        **changes: Any,
     ) -> np.ndarray:
-        """Images [points, h, w, c] on the way between two, each [h, w, c] or encoded; one noise for all of them."""
-        way = edit.interpolate(self._one(first), self._one(second), points)
+        """Images [points, h, w, c] on the way between two, each [h, w, c] or encoded; one noise for all of them.
+
+        trajectory: mix what the two codes do at each step, not the codes (PDAE, DiTi).
+        """
+        if trajectory:
+            self.check_mixes("trajectory=True")
+        way = (edit.along_trajectories if trajectory else edit.interpolate)(self._one(first), self._one(second), points)
         return self.decode(way, numbers=np.zeros(points, np.int32), **changes)
 
     def counterfactual(
@@ -195,10 +251,15 @@ class Model:
         second: np.ndarray | Encoded,
         blocks: tuple[int, int],
         points: int = 5,
+        out_of: int = 0,
         **changes: Any,
     ) -> np.ndarray:
-        """What the first image would be with (first block, number of blocks) of the second's code, at `points`."""
-        dimensions = edit.block_dimensions(self.auto_encoder.block_ends, *blocks)
+        """What the first image would be with (first block, number of blocks) of the second's code, at `points`.
+
+        out_of: how many equal blocks z has, for methods without blocks of their own; 0: the method's blocks.
+        """
+        ends = edit.block_ends(self.auto_encoder.block_ends, out_of, "out_of")
+        dimensions = edit.block_dimensions(ends, *blocks)
         way = edit.interpolate(self._one(first), self._one(second), points, dimensions)
         return self.decode(way, numbers=np.zeros(points, np.int32), **changes)
 
@@ -207,7 +268,8 @@ class Model:
     def fingerprint(self, batch_size: int = 1) -> np.ndarray:
         """The code of one fixed picture of noise, [d]: it tells networks apart, whatever file they came from."""
         shape = (batch_size, self.image_size, self.image_size, self.channels)
-        return self.encode(np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32))[0]
+        picture = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+        return self.encode(picture, encode="mean")[0]
 
     def check_prior(self, prior: "Model", place: str) -> None:
         """Raise UserError, naming `place`, where a model is no prior, or that of another auto-encoder."""
@@ -230,6 +292,14 @@ class Model:
         """`Method.candidate_errors`: {field: errors [n, values]}."""
         images = self._images(images)
         return self._run(compiled.candidate_errors, len(images), images, _numbers(first, len(images)), seed=seed)
+
+    def check_mixes(self, place: str) -> None:
+        """Raise UserError, naming `place`, where a denoiser cannot mix what two codes do."""
+        if not self.auto_encoder.mixes:
+            raise UserError(
+                f"{place} mixes the gradients of two codes, as PDAE and DiTi have them; {type(self.method).__name__} "
+                "has none: interpolate its codes."
+            )
 
     # How it is done
 

@@ -6,7 +6,7 @@ that a result depends neither on the batch around it nor on how the batch is spl
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from diffrep_jax import discovery
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.fields import construct
 from diffrep_jax.processes.gaussian import DiscreteVP
-from diffrep_jax.processes.noise_prediction import denoised_of, normal_endpoint
+from diffrep_jax.processes.noise_prediction import denoised_of, noise_weight, normal_endpoint
 from diffrep_jax.samplers.drift import Denoiser, Problem
 from diffrep_jax.samplers.driver import Noise, Stepper, invert, sample
 from diffrep_jax.types import Array, Code, Image, Keys, Process, PyTree, Scalar, Time
@@ -40,6 +40,14 @@ class Views:
     jitter: float
     start_step: int
     place: str
+
+
+class Mixture(NamedTuple):
+    """Two codes an image [b, d], and the share [b] of the second one in what they do to the denoiser."""
+
+    first: Code
+    second: Code
+    share: Array
 
 
 class Method(Protocol):
@@ -143,11 +151,17 @@ class AutoEncoder(Base):
     """
 
     edits_normalised: ClassVar[bool] = True
+    mixes: ClassVar[bool] = False  # whether `denoiser` takes a Mixture: trajectory interpolation
 
     process: Process
     image_size: int
     channels: int
     latent_dim: int
+
+    @property
+    def encodes_noise(self) -> bool:
+        """Whether z = mu + sigma noise: a stochastic encoder."""
+        return False
 
     def encode(self, variables: PyTree, x0: Image, noise: Code | None = None) -> Code:
         """x0 -> z [b, d]. `noise` [b, d] is for a stochastic encoder only; None takes its mean."""
@@ -157,8 +171,20 @@ class AutoEncoder(Base):
         """z -> x_T, where decoding starts."""
         raise NotImplementedError
 
-    def denoiser(self, variables: PyTree, z: Code, xT: Image) -> Denoiser:
-        """The closure D(x_t, t), unclipped."""
+    def denoiser(self, variables: PyTree, z: Code | Mixture, xT: Image) -> Denoiser:
+        """The closure D(x_t, t), unclipped; a mixture is for methods that mix alone."""
+        raise NotImplementedError
+
+    def denoiser_without_code(self, variables: PyTree, xT: Image) -> Denoiser:
+        """D where nothing is known of z: given 0, or for a method on a frozen DDPM that DDPM."""
+        return self.denoiser(variables, jnp.zeros((len(xT), self.latent_dim)), xT)
+
+    def block_of(self, t: np.ndarray) -> np.ndarray:
+        """The block of z that the times [n] belong to, where the code is built of blocks; on the host."""
+        return np.zeros(len(t), int)
+
+    def loss_weight(self, t: Time) -> Array:
+        """What the loss weighs |D - x_0|^2 with at the times [b]."""
         raise NotImplementedError
 
     def denoiser_of_sample(self, variables: PyTree, z: Code, xT: Image) -> Denoiser:
@@ -182,7 +208,7 @@ class AutoEncoder(Base):
     def decode(
         self,
         variables: PyTree,
-        z: Code,
+        z: Code | Mixture,
         xT: Image,
         start: Image,
         stepper: Stepper,
@@ -265,6 +291,39 @@ class Unconditional(DiscreteTraining):
         denoiser = self.denoiser(variables)
         bounded = (lambda x: jnp.clip(x, -1, 1)) if self.makes_images else (lambda x: x)
         return bounded(sample(stepper, Problem(lambda x, t: bounded(denoiser(x, t)), xT), xT, plan, noise))
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseCoded(AutoEncoder):
+    """A DDPM as an auto-encoder: z is empty, and the x_T that the ODE upward finds is all of an image."""
+
+    ddpm: Unconditional
+
+    latent_dim = 0
+
+    @property
+    def process(self) -> DiscreteVP:
+        return self.ddpm.process
+
+    @property
+    def image_size(self) -> int:
+        return self.ddpm.image_size
+
+    @property
+    def channels(self) -> int:
+        return self.ddpm.channels
+
+    def encode(self, variables: PyTree, x0: Image, noise: Code | None = None) -> Code:
+        return jnp.zeros((len(x0), 0))
+
+    def endpoint(self, variables: PyTree, z: Code, keys: Keys) -> Image:
+        return self.ddpm.endpoint(keys)
+
+    def denoiser(self, variables: PyTree, z: Code | Mixture, xT: Image) -> Denoiser:
+        return self.ddpm.denoiser(variables)
+
+    def loss_weight(self, t: Time) -> Array:
+        return noise_weight(self.process, t)
 
 
 def names() -> tuple[str, ...]:

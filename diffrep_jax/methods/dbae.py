@@ -85,6 +85,10 @@ class DBAE(AutoEncoder):
         return BRIDGES[self.bridge]()
 
     @property
+    def encodes_noise(self) -> bool:
+        return self.stochastic_encoder
+
+    @property
     def preconditioning(self) -> Karras | Plain:
         if self.bridge.endswith("_simple"):
             return Plain()
@@ -147,6 +151,9 @@ class DBAE(AutoEncoder):
 
     # Training
 
+    def loss_weight(self, t: Time) -> Array:
+        return self.preconditioning.weight(*self.process.coefficients(t))
+
     def loss(
         self, variables: PyTree, batch: dict[str, Array], keys: Keys, train: bool
     ) -> tuple[Scalar, dict[str, Scalar], PyTree]:
@@ -176,8 +183,7 @@ class DBAE(AutoEncoder):
         xT, batch_stats = self._generate(variables, z, train)
         xt = diffuse(self.process, x0, xT, eps, t)
         mse = ((self._denoise(variables, xt, t, xT, z, dropout_keys) - x0) ** 2).mean((1, 2, 3))
-        weight = self.preconditioning.weight(*self.process.coefficients(t))
-        return weight * mse, mse, {"generator": batch_stats}
+        return self.loss_weight(t) * mse, mse, {"generator": batch_stats}
 
     def candidate_errors(self, variables: PyTree, x0: Image, keys: Keys) -> dict[str, Array]:
         z = self.encode(variables, x0)

@@ -26,7 +26,7 @@ from diffrep_jax.models.initialization import initialize
 from diffrep_jax.models.unet import UNet
 from diffrep_jax.processes.base import diffuse
 from diffrep_jax.processes.gaussian import DiscreteVP
-from diffrep_jax.processes.noise_prediction import denoised_of, normal_endpoint
+from diffrep_jax.processes.noise_prediction import denoised_of, noise_weight, normal_endpoint
 from diffrep_jax.samplers.drift import Denoiser
 from diffrep_jax.types import Array, Code, Image, Keys, PyTree, Time
 
@@ -98,6 +98,9 @@ class DiffAE(DiscreteTraining, AutoEncoder):
         return apply(self._unet, variables["params"]["unet"], x, t, None, z, keys)
 
     # Training
+
+    def loss_weight(self, t: Time) -> Array:
+        return noise_weight(self.process, t)
 
     def loss_at(self, variables: PyTree, x0: Image, t: Time, eps: Image, dropout_keys: Keys | None = None) -> Array:
         xt = diffuse(self.process, x0, jnp.zeros_like(x0), eps, t)

@@ -96,6 +96,9 @@ class DiTi(PDAE):
             sizes += [dims // blocks] * (blocks - 1) + [dims - dims // blocks * (blocks - 1)]
         return np.cumsum(sizes)
 
+    def block_of(self, t: np.ndarray) -> np.ndarray:
+        return self.block_of_step[np.clip(np.floor(t), 0, self.process.t_max).astype(int)]
+
     # The masks
 
     def prefix_mask(self, t: Time) -> Array:

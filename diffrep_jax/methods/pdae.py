@@ -28,6 +28,7 @@ from flax.core import FrozenDict
 from diffrep_jax.methods.base import (
     AutoEncoder,
     DiscreteTraining,
+    Mixture,
     Views,
     check_dtype,
     check_halvings,
@@ -42,7 +43,7 @@ from diffrep_jax.models.initialization import initialize
 from diffrep_jax.models.unet import UNet
 from diffrep_jax.processes.base import diffuse, per_image
 from diffrep_jax.processes.gaussian import DiscreteVP
-from diffrep_jax.processes.noise_prediction import denoised_of, normal_endpoint
+from diffrep_jax.processes.noise_prediction import denoised_of, noise_weight, normal_endpoint
 from diffrep_jax.samplers.drift import Denoiser
 from diffrep_jax.types import Array, Code, Image, Keys, PyTree, Scalar, Time
 
@@ -72,6 +73,7 @@ class PDAE(DiscreteTraining, AutoEncoder):
     encoder: Mapping[str, Any]
     ssl: Mapping[str, Any] = dataclasses.field(kw_only=True, default=FrozenDict())
 
+    mixes = True
     process = DiscreteVP()
 
     def __post_init__(self):
@@ -119,18 +121,24 @@ class PDAE(DiscreteTraining, AutoEncoder):
     def endpoint(self, variables: PyTree, z: Code, keys: Keys) -> Image:
         return normal_endpoint(keys, (self.image_size, self.image_size, self.channels))
 
-    def denoiser(self, variables: PyTree, z: Code, xT: Image) -> Denoiser:
+    def denoiser(self, variables: PyTree, z: Code | Mixture, xT: Image) -> Denoiser:
+        if isinstance(z, Mixture):
+            return self.mixed_denoiser(variables, [z.first, z.second], [1 - z.share, z.share])
         return self.mixed_denoiser(variables, [z], [1.0])
+
+    def denoiser_without_code(self, variables: PyTree, xT: Image) -> Denoiser:
+        return self.mixed_denoiser(variables, [], [])
 
     def denoiser_of_sample(self, variables: PyTree, z: Code, xT: Image) -> Denoiser:
         """Without G in the last UNGUIDED part of the way down, as the official code samples."""
         return self.mixed_denoiser(variables, [z], [1.0], shift_from=UNGUIDED * self.process.steps)
 
     def mixed_denoiser(
-        self, variables: PyTree, codes: Sequence[Code], weights: Sequence[float], shift_from: float = 0.0
+        self, variables: PyTree, codes: Sequence[Code], weights: Sequence[Array | float], shift_from: float = 0.0
     ) -> Denoiser:
         """D(x_t, t), unclipped, with the weighted sum of the codes' G's: trajectory interpolation (section 4.3).
 
+        A weight is a number, or one for each image [b]; no codes leave the DDPM as it is.
         Below the time `shift_from` G is left out, which stops the guidance of sampled codes.
         """
 
@@ -138,7 +146,8 @@ class PDAE(DiscreteTraining, AutoEncoder):
             times = jnp.broadcast_to(t, x.shape[:1])
             eps, emb, skips = self._frozen(variables, x, times)
             shifts = [self._estimate(variables, emb, skips, self.code_at(z, times)) for z in codes]
-            shift = sum(weight * shift for weight, shift in zip(weights, shifts, strict=True))
+            mixed = [jnp.reshape(weight, (-1, 1, 1, 1)) * G for weight, G in zip(weights, shifts, strict=True)]
+            shift = sum(mixed, jnp.zeros_like(eps))
             c = per_image(self.process.coefficients(times)[2], x)
             guided = eps - jnp.where(per_image(times, x) >= shift_from, c * shift, 0)
             return denoised_of(self.process, guided, x, times)
@@ -175,6 +184,10 @@ class PDAE(DiscreteTraining, AutoEncoder):
         k = per_image(self.shift_coefficient(t), x0)
         shifts = [self._estimate(variables, emb, skips, z, key) for z, key in zip(codes, keys, strict=True)]
         return self.weight(t) * sum(((eps - (eps_hat + k * shift)) ** 2).mean((1, 2, 3)) for shift in shifts)
+
+    def loss_weight(self, t: Time) -> Array:
+        """With c(t) for -k(t), as in sampling: at the first steps the loss sees less of G than D does."""
+        return self.weight(t) * noise_weight(self.process, t)
 
     def shift_coefficient(self, t: Time) -> Array:
         """k(t)."""

@@ -13,6 +13,12 @@ def denoised_of(process: Process, eps: Image, x: Image, t: Array) -> Image:
     return (x - c * eps) / b
 
 
+def noise_weight(process: Process, t: Array) -> Array:
+    """(b / c)^2: what |D - x_0|^2 weighs in |eps_hat - eps|^2, for the two estimates that go together."""
+    _, b, c = process.coefficients(t)
+    return (b / c) ** 2
+
+
 def normal_endpoint(keys: Keys, shape: tuple[int, ...]) -> Image:
     """x_T ~ N(0, I), an image of this shape for each key."""
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)

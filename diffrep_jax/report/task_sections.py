@@ -30,7 +30,14 @@ ALT = {
 
 QUALITY = ("mse", "psnr", "ssim", "lpips", "fid", "fid_interpolation")
 FIRST = ("sampler", "steps", "evaluations", "mse", "psnr", "ssim", "ssim_official", "lpips", "fid")  # in tables
-LEGEND = {"grid": "", "churn_step_ratio": "churn ", "eta": "eta ", "invert_steps": "inverted ", "dataset": ""}
+LEGEND = {
+    "grid": "",
+    "churn_step_ratio": "churn ",
+    "eta": "eta ",
+    "invert_steps": "inverted ",
+    "encode": "code by ",
+    "dataset": "",
+}
 LOWER = ("mse", "lpips", "fid", "fid_interpolation")
 
 

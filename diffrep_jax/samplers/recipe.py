@@ -15,6 +15,7 @@ from diffrep_jax.samplers.start import STARTS, NoisyStart
 from diffrep_jax.types import Process, PyTree
 
 PACKAGE = "diffrep_jax.samplers"
+ENCODE = ("mean", "sample")
 ENCODING = "exponential"  # the sampler that encodes for those that do not run upward
 
 
@@ -34,6 +35,7 @@ class Sampling:
       order, corrector, clock: the exponential sampler's; order above 1 and the corrector go with eta 0.
       start: of a bridge, "mean": x_T; "noise": with the noise that the state next to x_T has, "noise_only": by one
         evaluation less.
+      encode: a stochastic encoder's "mean", or a "sample" of it by the seed and the image's number, as the papers do.
       seed: of all noise, which goes by image number.
     """
 
@@ -46,6 +48,7 @@ class Sampling:
     corrector: bool = False
     clock: str = "lambda"
     start: str = "mean"
+    encode: str = "mean"
     seed: int = 0
 
     def __post_init__(self):
@@ -53,6 +56,8 @@ class Sampling:
             raise unknown("grid", self.grid, GRIDS, "sampling.grid")
         if self.start not in STARTS:
             raise unknown("start", self.start, STARTS, "sampling.start")
+        if self.encode not in ENCODE:
+            raise unknown("way to encode", self.encode, ENCODE, "sampling.encode")
         for field in ("churn_step_ratio", "eta"):
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int | float):
@@ -102,7 +107,7 @@ class Sampling:
         """
         how = self.returning()
         if how.churn_step_ratio or not how.stepper().inverse:
-            return Sampling(sampler=ENCODING, grid=self.grid, steps=steps, seed=self.seed)
+            return Sampling(sampler=ENCODING, grid=self.grid, steps=steps, encode=self.encode, seed=self.seed)
         if how.stepper().reversible and steps != self.steps:
             raise UserError(
                 f"invert_steps {steps} does not go with sampler {self.sampler}, which comes back by the steps that it "
@@ -139,5 +144,5 @@ def _parameters(sampler: str) -> list[str]:
 _PARAMETERS: dict[str, Any] = {
     field.name: field.default
     for field in dataclasses.fields(Sampling)
-    if field.name not in ("sampler", "grid", "steps", "churn_step_ratio", "start", "seed")
+    if field.name not in ("sampler", "grid", "steps", "churn_step_ratio", "start", "encode", "seed")
 }

@@ -47,6 +47,12 @@ class Codes:
     attribute_names: tuple[str, ...]
 
 
+def encoding(model: Model) -> dict[str, str | int]:
+    """How the codes are made, for metrics.json and for the file that keeps them."""
+    how = model.sampling
+    return {"encode": how.encode} | ({"encode_seed": how.seed} if how.encode == "sample" else {})
+
+
 def open_labelled(config: Config, name: str, split: str, data_dir: pathlib.Path | None) -> data.ImageDataset:
     """The data set `name`, or the run's own for "", in the shape that its model takes, with all labels that it has."""
     section = config.data
@@ -78,10 +84,12 @@ def codes_of(model: Model, dataset: data.ImageDataset, run: Run, num_images: int
     def encode(numbers: range) -> Arrays:
         bad = run.config.data.max_bad_fraction
         parts: list[Arrays] = []
+        first = numbers.start
         batches = data.ordered_batches(dataset, batch_size=batch_size, indices=numbers, max_bad_fraction=bad)
         for batch in base.progress(batches, -(-len(numbers) // batch_size), f"encode {numbers.start:,} of {count:,}"):
             labels = {name: batch[name] for name in ("label", "attributes") if name in batch}
-            parts.append({"codes": model.encode(batch["image"])} | labels)
+            parts.append({"codes": model.encode(batch["image"], numbers=first)} | labels)
+            first += len(batch["image"])
         return _joined(parts)
 
     names = {"class_names": dataset.class_names, "attribute_names": dataset.attribute_names}
@@ -92,6 +100,7 @@ def codes_of(model: Model, dataset: data.ImageDataset, run: Run, num_images: int
 
     def identity_of(images: int) -> Arrays:
         owner = [dataset.name, dataset.split, str(dataset.source.path), len(dataset), images, *names.values()]
+        owner += encoding(model).values() if model.sampling.encode != "mean" else ()
         return {"owner": np.array(json.dumps(owner)), "fingerprint": fingerprint}
 
     identity = identity_of(count)

@@ -1,15 +1,18 @@
-"""The heads that `probe` leaves in a run's folder, one file a part and data set, and their reading."""
+"""Heads in files: those that `probe` leaves in a run's folder, one a part and data set, and the authors' own."""
 
 import logging
 import zipfile
+from collections.abc import Callable
 
 import numpy as np
 from etils import epath
 
 from diffrep_jax.errors import UserError
-from diffrep_jax.inference.model import same_network
+from diffrep_jax.inference.model import Model, same_network
+from diffrep_jax.port import files, heads
 from diffrep_jax.readout.head import Head, from_arrays
 from diffrep_jax.runs.layout import Run, write_arrays
+from diffrep_jax.tasks._codes import Codes
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +36,47 @@ def read(path: epath.Path) -> Head:
             return from_arrays({name: file[name] for name in file.files}, str(path))
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is no head that can be read ({error}); run --task=probe again.") from None
+
+
+def given(path: epath.Path, model: Model, statistics: Callable[[], Codes]) -> Head:
+    """The head in a file of `probe` or `manipulate`, or of DBAE, PDAE, DiTi or DiffAE, for the codes of this model.
+
+    `statistics`: codes whose mean and deviation stand in where a head is on normalised codes and does not say them.
+    Raises UserError where it is another network's, as far as the file tells.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"tasks.manipulate.head={path} is no file; give a head's, such as RUN/probe/attributes_DATA.npz."
+        )
+    if path.suffix == ".npz":
+        head = read(path)
+        if not same_network(head.fingerprint, model.fingerprint()):
+            raise UserError(
+                f"{path} is of another network, or of an earlier state of this one; run --task=probe again."
+            )
+        return head
+    official = heads.head(files.read_parts(path), str(path))
+    d = model.latent_dim
+    if len(official.kernel) != d:
+        raise UserError(f"{path} reads codes of {len(official.kernel)} dimensions, this model's have {d}.")
+    mean, std = official.mean, official.std
+    if official.normalised and (mean is None or std is None):
+        codes = statistics()
+        mean, std = codes.mean, np.where(codes.std > 0, codes.std, 1)
+        log.info("%s reads normalised codes and does not say their mean: taken from the training codes here.", path)
+    kernel = official.kernel if mean is None or std is None else official.kernel / std[:, None]
+    bias = official.bias if mean is None else official.bias - mean @ kernel
+    return Head(
+        names=official.names,
+        kernel=kernel,
+        bias=bias,
+        kind="bce",
+        dataset="",
+        trained_by=str(path),
+        mean=np.zeros(d) if mean is None else mean,
+        std=np.ones(d) if std is None else std,
+        fingerprint=model.fingerprint(),
+    )
 
 
 def probed(run: Run, dataset: str, name: str, fingerprint: np.ndarray) -> Head | None:

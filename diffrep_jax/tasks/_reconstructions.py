@@ -66,7 +66,8 @@ def measure(
         update(real, pixels)
         codes: dict[Any, Encoded] = {}
         for item in measured:
-            upward = (item.row.invert_steps, item.row.invert_steps and item.row.how)  # what the codes depend on
+            how = item.row.how
+            upward = (item.row.invert_steps, how.encode, item.row.invert_steps and how)  # what the codes depend on
             if upward not in codes:
                 x0 = filled(pixels, size)
                 codes[upward] = model.encoded(x0, item.row.invert_steps, item.row.how, first)

@@ -1,7 +1,8 @@
 """Counterfactuals of two images: what each would be with some blocks of the other's code (DiTi, section 5.2).
 
 For a range of blocks that slice of z goes from one image's to the other's by lerp, the rest of z stays; the stochastic
-codes go by slerp. A method whose code is not built of blocks has one block, all of z.
+codes go by slerp. A method whose code is not built of blocks has one block, all of z; `blocks` cuts it into equal ones,
+as PDAE's code is compared with DiTi's.
 
 Writes to `<workdir>/counterfactual/`: grid.png (two rows a range, one from each image), arrays.npz and metrics.json.
 """
@@ -13,6 +14,7 @@ import numpy as np
 
 from diffrep_jax.data.transforms import to_uint8
 from diffrep_jax.errors import UserError
+from diffrep_jax.fields import check_numbers
 from diffrep_jax.inference import edit
 from diffrep_jax.inference.encoded import joined
 from diffrep_jax.inference.model import Model
@@ -29,17 +31,20 @@ class Counterfactual(base.ImageTask):
 
     Attributes:
       first, second: an image file, or an index into `split`.
+      blocks: how many equal ones z is cut into; 0: the method's own.
       ranges: (first block, number of blocks) of each; () for all blocks as one.
       points: of each way, both ends included.
     """
 
     first: str = "0"
     second: str = "1"
+    blocks: int = 0
     ranges: tuple[tuple[int, int], ...] = ()
     points: int = 5
 
     def __post_init__(self):
         super().__post_init__()
+        check_numbers(self, "tasks.counterfactual", {"blocks": 0})
         if self.points < 2:
             raise UserError(f"tasks.counterfactual.points {self.points} must be at least 2, the two ends.")
         for item in self.ranges:
@@ -50,7 +55,8 @@ class Counterfactual(base.ImageTask):
                 )
 
     def run(self, model: Model, run: Run) -> dict[str, float]:
-        slices = self.slices(model.auto_encoder.block_ends)
+        block_ends = edit.block_ends(model.auto_encoder.block_ends, self.blocks, "tasks.counterfactual.blocks")
+        slices = self.slices(block_ends)
         ends = np.stack([self.image(name, model, run.config) for name in (self.first, self.second)])
         encoded = self.encode(model, ends)
         ways = {
@@ -89,7 +95,7 @@ class Counterfactual(base.ImageTask):
         images, names = np.stack(list(rows.values())), np.array(list(rows))
         write_arrays(folder / "arrays.npz", ends=ends, images=images, names=names)
         pair = {"first": self.first, "second": self.second, "points": self.points, "split": self.split}
-        description = {"mse_of_change": changes} | pair | self.description(model)
+        description = {"mse_of_change": changes, "blocks": self.blocks} | pair | self.description(model)
         run.write_numbers("counterfactual", numbers | description)
         log.info("Counterfactuals of %s and %s; %s", self.first, self.second, folder / "grid.png")
         return numbers

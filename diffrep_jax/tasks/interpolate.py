@@ -1,6 +1,7 @@
 """Interpolate between two images: lerp of their codes, x_T = Gen(z) at each point, decoded (DBAE, section 4.3).
 
-With `invert_steps` slerp of their stochastic codes too, as PDAE and DiTi have it.
+With `invert_steps` slerp of their stochastic codes too, as PDAE and DiTi have it. With `trajectory` the codes stay as
+they are and what they do to the denoiser is mixed at every step (PDAE, section 4.3).
 
 Writes to `<workdir>/interpolate/`: strip.png (first image | points | second image), arrays.npz, metrics.json and, with
 `gif`, interpolation.gif.
@@ -24,11 +25,15 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Interpolate(base.ImageTask):
-    """first, second: an image file, or an index into `split`; points: with both ends; gif: also an animation."""
+    """first, second: an image file, or an index into `split`; points: with both ends; gif: also an animation.
+
+    trajectory: mix the gradients of the two codes, PDAE's and DiTi's, in the place of the codes.
+    """
 
     first: str = "0"
     second: str = "1"
     points: int = 11
+    trajectory: bool = False
     gif: bool = False
 
     def __post_init__(self):
@@ -37,22 +42,26 @@ class Interpolate(base.ImageTask):
             raise UserError(f"tasks.interpolate.points {self.points} must be at least 2, the two ends.")
 
     def run(self, model: Model, run: Run) -> dict[str, float]:
+        if self.trajectory:
+            model.check_mixes("tasks.interpolate.trajectory=True")
         ends = np.stack([self.image(name, model, run.config) for name in (self.first, self.second)])
         encoded = self.encode(model, ends)
-        way = edit.interpolate(encoded[:1], encoded[1:], self.points)
+        interpolate = edit.along_trajectories if self.trajectory else edit.interpolate
+        way = interpolate(encoded[:1], encoded[1:], self.points)
         images = to_uint8(self.decode_points(model, way, "interpolate"))
         steps = metrics.mse(images[1:] / 255.0, images[:-1] / 255.0)
         numbers = {
             "mse_of_ends": float(metrics.mse(ends / 255.0, images[[0, -1]] / 255.0).mean()),
             "largest_step": float(np.sqrt(steps.max())),
         }
-        folder = run.task_folder("interpolate")
+        folder, mixed = run.task_folder("interpolate"), "mixed gradients" if self.trajectory else "lerp z"
         strip = np.concatenate([ends[:1], images, ends[1:]])
-        _pictures.save_png(folder / "strip.png", _pictures.labelled_grid({"input | lerp z | input": strip}))
+        _pictures.save_png(folder / "strip.png", _pictures.labelled_grid({f"input | {mixed} | input": strip}))
         if self.gif:
             _pictures.save_gif(folder / "interpolation.gif", list(images))
         write_arrays(folder / "arrays.npz", ends=ends, images=images, codes=way.z)
         points = {"first": self.first, "second": self.second, "points": self.points, "split": self.split}
+        points |= {"trajectory": self.trajectory}
         run.write_numbers("interpolate", numbers | points | self.description(model))
         log.info("%d points between %s and %s; %s", self.points, self.first, self.second, folder / "strip.png")
         return numbers

@@ -6,7 +6,7 @@
 Decoded from the images' own x_T, that of the unchanged z, and their stochastic codes. The head is the one that `probe`
 has left for this attribute, data set and network, else it is trained here; with `promask` it reads that many dimensions
 alone, so that the others stay as they are (DiTi, section 5.3). Classes count as attributes, one against the rest; of a
-measure, w is the regression's.
+measure, w is the regression's. `head` names one in a file, such as the authors' own.
 
 Writes to `<workdir>/manipulate/`: grid.png (a row a scale), arrays.npz, head.npz and metrics.json.
 """
@@ -14,6 +14,7 @@ Writes to `<workdir>/manipulate/`: grid.png (a row a scale), arrays.npz, head.np
 import dataclasses
 import logging
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -30,7 +31,7 @@ from diffrep_jax.inference.model import Model
 from diffrep_jax.metrics import probe as metrics
 from diffrep_jax.readout.head import Head
 from diffrep_jax.readout.linear import Fit, fit
-from diffrep_jax.runs.layout import Run, write_arrays
+from diffrep_jax.runs.layout import Run, as_path, write_arrays
 from diffrep_jax.tasks import _codes, _heads, _pictures, base
 from diffrep_jax.tasks._codes import Codes
 
@@ -49,6 +50,8 @@ class Manipulate(base.ImageTask):
       scales: how far to go; num_images: the first ones.
       space: that of the step, "raw" or "normalised"; "": the method's own. endpoint: x_T of the "unchanged" z, or of
         the "moved" one.
+      head: a file with a head, of `probe` or `manipulate`, or DBAE's best.pt, a classifier of PDAE or DiTi, DiffAE's
+        last.ckpt; it is taken as it is and needs no labels. "": none.
       dataset: what the head learns from, "" for the run's own.
       promask: how many dimensions the head may read; 0 for all.
       epochs, lr, head_batch_size, seed: of its training; encode_batch_size: images at a time.
@@ -59,6 +62,7 @@ class Manipulate(base.ImageTask):
     num_images: int = 8
     space: str = ""
     endpoint: str = "unchanged"
+    head: str = ""
     dataset: str = ""
     promask: int = 0
     epochs: int = 10
@@ -84,25 +88,39 @@ class Manipulate(base.ImageTask):
         if self.promask > method.latent_dim:
             raise UserError(f"tasks.manipulate.promask {self.promask} is above latent_dim={method.latent_dim}.")
         normalised = self.space == "normalised" if self.space else method.edits_normalised
-        train, dataset = self._codes(model, "train", run)
-        name, targets = _attribute(train, self.attribute)
-        images = self._images(run)
-        head = self._head(train, name, targets, dataset, normalised, run)
-        test, _ = self._codes(model, "test", run)
-        measure, value = _judge(head.logits(test.codes)[:, 0], _attribute(test, self.attribute)[1])
-        log.info("%s: %s %.4f on %d test images.", name, measure, value, len(test.codes))
+        head, numbers = self._given(model, run) if self.head else self._trained(model, normalised, run)
+        name, images = head.names[0], self._images(run)
         starts = range(0, len(images), self.batch_size)
         parts = [self.encode(model, images[first : first + self.batch_size], first) for first in starts]
         direction = head.direction(normalised)
         rows = {scale: self._decode(model, direction, parts, scale) for scale in self.scales}
         # What the head says of the new images, not of the codes that they were made from.
         scores = {str(scale): float(head.logits(model.encode(row)).mean()) for scale, row in rows.items()}
-        numbers = {measure: value, "dimensions": int((head.kernel != 0).sum())}
+        numbers |= {"dimensions": int((head.kernel != 0).sum())}
         how = {"space": "normalised" if normalised else "raw", "endpoint": self.endpoint, "head": head.trained_by}
         self._write(run, images, rows, head)
         described = {"attribute": name, "mean_logit": scores, "images": len(images), "split": self.split}
         run.write_numbers("manipulate", numbers | how | described | self.description(model))
         return numbers
+
+    def _given(self, model: Model, run: Run) -> tuple[Head, dict[str, float]]:
+        """(The head of the attribute in the file, no numbers: it is not judged.)"""
+        if self.promask:
+            raise UserError(
+                f"tasks.manipulate.promask {self.promask} is of no use to a head that is trained; set it to 0."
+            )
+        head = _heads.given(as_path(self.head), model, lambda: self._codes(model, "train", run)[0])
+        return head.only(_named(head.names, self.attribute)), {}
+
+    def _trained(self, model: Model, normalised: bool, run: Run) -> tuple[Head, dict[str, float]]:
+        """(The head of the attribute, the probe's or one trained here; how good it is on test images.)"""
+        train, dataset = self._codes(model, "train", run)
+        name, targets = _attribute(train, self.attribute)
+        head = self._head(train, name, targets, dataset, normalised, run)
+        test, _ = self._codes(model, "test", run)
+        measure, value = _judge(head.logits(test.codes)[:, 0], _attribute(test, self.attribute)[1])
+        log.info("%s: %s %.4f on %d test images.", name, measure, value, len(test.codes))
+        return head, {measure: value}
 
     def _codes(self, model: Model, split: str, run: Run) -> tuple[Codes, str]:
         """The codes of a split, and the name of their data set."""
@@ -185,16 +203,20 @@ def _attribute(codes: Codes, wanted: str) -> tuple[str, np.ndarray]:
     names = [*codes.attribute_names, *codes.class_names]
     if not names:
         raise UserError("The data set has no labels to learn from; set tasks.manipulate.dataset to one that has.")
-    if wanted in names:
-        number = names.index(wanted)
-    elif wanted.isdecimal() and int(wanted) < len(names):
-        number = int(wanted)
-    else:
-        raise unknown("attribute", wanted, names, "tasks.manipulate.attribute")
+    number = names.index(_named(names, wanted))
     attributes: Any = codes.attributes
     if number < len(codes.attribute_names):
         return names[number], attributes[:, number].astype(np.float32)
     return names[number], np.asarray(codes.label == number - len(codes.attribute_names), np.float32)
+
+
+def _named(names: Sequence[str], wanted: str) -> str:
+    """The attribute that is wanted by name or by number."""
+    if wanted not in names and wanted.isdecimal() and int(wanted) < len(names):
+        return names[int(wanted)]
+    if wanted not in names:
+        raise unknown("attribute", wanted, names, "tasks.manipulate.attribute")
+    return wanted
 
 
 def _is_binary(targets: np.ndarray) -> bool:

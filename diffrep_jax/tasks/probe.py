@@ -97,7 +97,7 @@ class Probe:
             _heads.save(run, part, _head(names, kernel, bias, kind, train.name, codes["train"]))
             report[part] = result
             numbers |= {f"{part}_{measure}": value for measure, value in result["mean"].items()}
-        how = {"held_out": held_out, "epochs": self.epochs, "lr": self.lr, "seed": self.seed}
+        how = _codes.encoding(model) | {"held_out": held_out, "epochs": self.epochs, "lr": self.lr, "seed": self.seed}
         for name in (NUMBERS, f"metrics_{train.name}.json"):  # the second one stays when others are probed
             run.write_numbers("probe", numbers | report | how, name)
         return numbers

@@ -1,9 +1,10 @@
 """Reconstruct images from their codes: z = Enc(x_0), x_T from z, solve to t = 0. MSE and SSIM, a grid, arrays.
 
-With `invert_steps` from their stochastic codes too, which is the papers' "inferred x_T".
+With `invert_steps` from their stochastic codes too, which is the papers' "inferred x_T". With `prefixes` also from the
+first blocks of the codes alone: how much of an image the blocks of DiTi's early time-steps hold.
 
 Writes to `<workdir>/reconstruct/`: grid.png (input | x_T | reconstruction), arrays.npz (images, reconstructions uint8,
-codes float32) and metrics.json.
+codes float32) and metrics.json; with `prefixes` prefixes.png and prefixes_curve.png.
 """
 
 import dataclasses
@@ -14,29 +15,44 @@ import numpy as np
 
 from diffrep_jax.data import ordered_batches
 from diffrep_jax.data.transforms import to_uint8
+from diffrep_jax.errors import UserError
 from diffrep_jax.fields import check_count, check_numbers
+from diffrep_jax.inference import edit
 from diffrep_jax.inference.model import Model
 from diffrep_jax.metrics import image as metrics
 from diffrep_jax.runs.layout import Run, write_arrays
-from diffrep_jax.tasks import _pictures, base
+from diffrep_jax.tasks import _charts, _pictures, base
 
 log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Reconstruct(base.ImageTask):
-    """num_images: the first ones of `split`, -1 for all; grid_images: how many the picture shows."""
+    """The fields besides those of an `ImageTask`.
+
+    Attributes:
+      num_images: the first ones of `split`, -1 for all; grid_images: how many the picture shows.
+      prefixes: numbers of blocks; for each, the images are also decoded from so many of the first blocks of z.
+      blocks: how many equal ones z is cut into for that; 0: the method's own.
+    """
 
     num_images: int = 64
     grid_images: int = 8
+    prefixes: tuple[int, ...] = ()
+    blocks: int = 0
 
     def __post_init__(self):
         super().__post_init__()
         check_count(self.num_images, "tasks.reconstruct.num_images")
-        check_numbers(self, "tasks.reconstruct", {"grid_images": 1})
+        check_numbers(self, "tasks.reconstruct", {"grid_images": 1, "blocks": 0})
+        for count in self.prefixes:
+            if type(count) is not int or count < 0:
+                raise UserError(
+                    f"tasks.reconstruct.prefixes holds {count!r}; give numbers of blocks, such as (1,8,64)."
+                )
 
     def run(self, model: Model, run: Run) -> dict[str, float]:
-        config = run.config
+        config, dimensions = run.config, self._dimensions(model)
         dataset = base.open_dataset(config, self.split, self.data_dir)
         total = len(dataset) if self.num_images == -1 else min(self.num_images, len(dataset))
         if total < self.num_images:
@@ -45,18 +61,57 @@ class Reconstruct(base.ImageTask):
         batches = ordered_batches(dataset, batch_size=self.batch_size, num_images=total, max_bad_fraction=bad)
         parts: dict[str, list[np.ndarray]] = {"images": [], "reconstructions": [], "codes": []}
         endpoints: list[np.ndarray] = []
+        shortened: dict[int, list[np.ndarray]] = {count: [] for count in dimensions}
         first = 0
         for batch in base.progress(batches, -(-total // self.batch_size), "reconstruct"):
             encoded = self.encode(model, batch["image"], first)
             parts["images"].append(batch["image"])
             parts["reconstructions"].append(to_uint8(model.decode(encoded, numbers=first)))
             parts["codes"].append(encoded.z)
+            for count, kept in dimensions.items():
+                images = model.decode(edit.prefix(encoded, kept), numbers=first)
+                shortened[count].append(to_uint8(images))
             if first < self.grid_images:
-                endpoints.append(model.endpoint(encoded.z, first))
+                known = encoded.stochastic_code if encoded.z.shape[1] == 0 else None
+                endpoints.append(model.endpoint(encoded.z, first) if known is None else known)
             first += len(encoded)
         arrays = {name: np.concatenate(values) for name, values in parts.items()}
         description = {"dataset": config.data.name, "split": self.split} | self.description(model)
+        if dimensions:
+            made = {count: np.concatenate(images) for count, images in shortened.items()}
+            description |= self._write_prefixes(run, arrays, made, dimensions)
         return self._write(run, arrays, np.concatenate(endpoints), description)
+
+    def _dimensions(self, model: Model) -> dict[int, int]:
+        """{number of blocks: how many dimensions these have}; UserError for more blocks than there are."""
+        if not self.prefixes:
+            return {}
+        ends = edit.block_ends(model.auto_encoder.block_ends, self.blocks, "tasks.reconstruct.blocks")
+        edges = [0, *ends.tolist()]
+        if (most := max(self.prefixes)) >= len(edges):
+            raise UserError(
+                f"tasks.reconstruct.prefixes asks for {most} blocks; this model has {len(ends)}. Take fewer, or cut z "
+                "into more equal ones with tasks.reconstruct.blocks."
+            )
+        return {count: edges[count] for count in sorted(set(self.prefixes))}
+
+    def _write_prefixes(
+        self, run: Run, arrays: dict[str, np.ndarray], made: dict[int, np.ndarray], dimensions: dict[int, int]
+    ) -> dict[str, Any]:
+        """The picture and the curve; the quality by number of blocks, for metrics.json."""
+        x, lines = arrays["images"] / 255.0, []
+        for count, images in made.items():
+            y = images / 255.0
+            quality = {"mse": float(metrics.mse(x, y).mean()), "ssim": float(metrics.ssim(x, y).mean())}
+            lines.append({"blocks": count, "dimensions": dimensions[count]} | quality)
+        folder, shown = run.task_folder("reconstruct"), slice(0, self.grid_images)
+        rows = {f"{count} block{'s'[: count != 1]}": images[shown] for count, images in made.items()}
+        grid = {"input": arrays["images"][shown]} | rows | {"all of z": arrays["reconstructions"][shown]}
+        _pictures.save_png(folder / "prefixes.png", _pictures.labelled_grid(grid))
+        curve = {"MSE": [(line["blocks"], line["mse"]) for line in lines]}
+        chart = _charts.line_chart(curve, "first blocks of z that are decoded from", "MSE", log_y=True)
+        _pictures.save_png(folder / "prefixes_curve.png", chart)
+        return {"prefixes": lines}
 
     def _write(
         self, run: Run, arrays: dict[str, np.ndarray], endpoints: np.ndarray, description: dict[str, Any]

@@ -1,10 +1,12 @@
 """Make new images: from noise alone where the method has no code, else from codes that a prior has made.
 
-With a prior: z = its sample, by the recipe of its own run, x_T from z, decoded. Writes to `<workdir>/sample/`:
-grid.png, samples.npz (images uint8 [n, h, w, c], with a prior also codes float32 [n, d]) and metrics.json.
+With a prior: z = its sample, by the recipe of its own run, x_T from z, decoded. Without one `aggregate` draws z from a
+density that is read off the training codes, all of them together ("DBAE + AE"). Writes to `<workdir>/sample/`:
+grid.png, samples.npz (images uint8 [n, h, w, c], of an auto-encoder also codes float32 [n, d]) and metrics.json.
 """
 
 import dataclasses
+import functools
 import logging
 import pathlib
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from diffrep_jax.data.transforms import to_uint8
-from diffrep_jax.errors import UserError
+from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.fields import check_numbers
 from diffrep_jax.inference.model import Model
 from diffrep_jax.inference.open import open_run
@@ -24,6 +26,7 @@ from diffrep_jax.tasks import _codes, _pictures, base
 log = logging.getLogger(__name__)
 
 COLUMNS = 8
+AGGREGATES = ("gaussian", "kernel")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,22 +36,34 @@ class Sample(base.DecodingTask):
     Attributes:
       num_images: how many; grid_images: how many of them the picture shows.
       prior: the run of a latent prior, for an auto-encoder; "" for a method without a code.
+      aggregate: in the place of a prior, the density of z: "gaussian" with the training codes' mean and covariance, or
+        "kernel", a normal one round each of them; "" for none.
+      bandwidth: the kernel's deviation, in those of the codes; 0 draws training codes as they are.
     """
 
     num_images: int = 64
     grid_images: int = 64
     prior: str = ""
+    aggregate: str = ""
+    bandwidth: float = 0.1
 
     def __post_init__(self):
         super().__post_init__()
-        check_numbers(self, "tasks.sample", {"num_images": 1, "grid_images": 1})
+        check_numbers(self, "tasks.sample", {"num_images": 1, "grid_images": 1, "bandwidth": 0})
+        if self.aggregate not in ("", *AGGREGATES):
+            raise unknown("density of codes", self.aggregate, AGGREGATES, "tasks.sample.aggregate")
+        if self.aggregate and self.prior:
+            raise UserError(
+                f"tasks.sample.prior={self.prior} and aggregate={self.aggregate} are two densities of codes; leave one "
+                "out."
+            )
 
     def run(self, model: Model, run: Run) -> dict[str, float]:
-        prior = self._open_prior(model, run)
+        source = self._density(model, run) if self.aggregate else self._open_prior(model, run)
         parts: list[dict[str, np.ndarray]] = []
         starts = range(0, self.num_images, self.batch_size)
         for first in base.progress(starts, len(starts), "sample"):
-            parts.append(_part(model, prior, first, min(self.batch_size, self.num_images - first)))
+            parts.append(_part(model, source, first, min(self.batch_size, self.num_images - first)))
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         folder = run.task_folder("sample")
         shown = arrays["images"][: self.grid_images]
@@ -56,7 +71,8 @@ class Sample(base.DecodingTask):
         _pictures.save_png(folder / "grid.png", _pictures.labelled_grid(rows))
         write_arrays(folder / SAMPLES, **arrays)
         numbers: dict[str, float] = {"images": len(arrays["images"])}
-        run.write_numbers("sample", numbers | base.describe(model.sampling, model.method) | self._describe(prior))
+        described = self._describe(source) | _codes.encoding(model)
+        run.write_numbers("sample", numbers | base.describe(model.sampling, model.method) | described)
         log.info("%d samples; %s", numbers["images"], folder / "grid.png")
         return numbers
 
@@ -78,19 +94,56 @@ class Sample(base.DecodingTask):
             raise UserError(
                 f"An auto-encoder needs codes to start from: run --task=encode --workdir={run.folder}, then train a "
                 f"prior (--config=configs/latent_prior_FILE.py --data_dir={run.folder}/encode --workdir=PRIOR), then "
-                "add --config.tasks.sample.prior=PRIOR."
+                "add --config.tasks.sample.prior=PRIOR. Or draw them from all training codes together: "
+                "--config.tasks.sample.aggregate=gaussian."
             )
         return open_prior(as_path(self.prior), model, run)
 
-    def _describe(self, prior: Model | None) -> dict[str, Any]:
-        """The recipe of the prior, for metrics.json."""
+    def _density(self, model: Model, run: Run) -> "Aggregate":
+        """Of the codes of the run's training images, which are encoded where the folder `encode` has them not."""
+        config = run.config
+        log.info("A density of all codes, %d dimensions each.", model.latent_dim)  # a method without codes is refused
+        dataset = _codes.open_labelled(config, "", config.data.split, self.data_dir)
+        codes = _codes.codes_of(model, dataset, run, -1, self.batch_size).codes.astype(np.float64)
+        bandwidth = self.bandwidth if self.aggregate == "kernel" else None
+        return Aggregate(codes, bandwidth, model.sampling.seed)
+
+    def _describe(self, prior: "Model | Aggregate | None") -> dict[str, Any]:
+        """The recipe of the prior, or the density, for metrics.json."""
         if prior is None:
             return {"prior": ""}
+        if isinstance(prior, Aggregate):
+            kernel = {"bandwidth": self.bandwidth} if self.aggregate == "kernel" else {}
+            return {"prior": "", "aggregate": self.aggregate, "training_codes": len(prior.codes)} | kernel
         described = base.describe(prior.sampling, prior.method)
         return {"prior": self.prior} | {f"prior_{name}": value for name, value in described.items()}
 
 
-def _part(model: Model, prior: Model | None, first: int, count: int) -> dict[str, np.ndarray]:
+@dataclasses.dataclass(frozen=True)
+class Aggregate:
+    """The density of all training codes [n, d]: a Gaussian of their moments, or with a bandwidth kernels round them."""
+
+    codes: np.ndarray
+    bandwidth: float | None
+    seed: int
+
+    def generate(self, count: int, numbers: int) -> np.ndarray:
+        """The codes of the images `numbers` ..., each by the seed and its number alone."""
+        rngs = [np.random.default_rng([self.seed, i]) for i in range(numbers, numbers + count)]
+        picked = self.codes[[rng.integers(len(self.codes)) for rng in rngs]]
+        noise = np.stack([rng.standard_normal(self.codes.shape[1]) for rng in rngs])
+        if self.bandwidth is not None:
+            return (picked + self.bandwidth * self.codes.std(0) * noise).astype(np.float32)
+        return (self.codes.mean(0) + noise @ self._factor.T).astype(np.float32)
+
+    @functools.cached_property
+    def _factor(self) -> np.ndarray:
+        """L with L L^T = the covariance, which may be singular."""
+        values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(self.codes.T, bias=True)))
+        return vectors * np.sqrt(np.maximum(values, 0))
+
+
+def _part(model: Model, prior: "Model | Aggregate | None", first: int, count: int) -> dict[str, np.ndarray]:
     """The images first .. first + count - 1, and their codes."""
     if prior is None:
         return {"images": to_uint8(model.generate(count, numbers=first))}
