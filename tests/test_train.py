@@ -25,7 +25,7 @@ from diffrep_jax.train.settings import Settings
 from diffrep_jax.train.state import TrainState, abstract_state, create_state
 from diffrep_jax.train.step import ema_decay_at, example_keys, make_train_step
 from diffrep_jax.train.writer import Writer
-from tests.tiny import run_python, start, tiny_config
+from tests.tiny import start, tiny_config
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
