@@ -1,14 +1,61 @@
 """Fixtures of all tests, and the marker gpu."""
 
+import os
+
 import jax
 import pytest
 
+from diffrep_jax import forms
+
+# Files that take longest, the longest first: begun early, so that no worker is left alone with one at the end.
+LONGEST = (
+    "port_dbae",
+    "port_pdae",
+    "evaluate",
+    "devices",
+    "train",
+    "diffae",
+    "cli",
+    "run_config",
+    "editing_tasks",
+    "tasks",
+)
+
 
 @pytest.fixture(scope="session", autouse=True)
-def compile_cache(tmp_path_factory):
-    """One compilation a program, as users have it, but nothing left from earlier sessions."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+def compilation(tmp_path_factory):
+    """One compilation a program and session, also in processes that tests start, and a quick one: most take seconds.
+
+    Nothing is left from earlier sessions.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder  # one for all workers
+    settings = {"jax_compilation_cache_dir": str(folder / "xla"), "jax_disable_most_optimizations": True}
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in (settings | {"jax_persistent_cache_min_compile_time_secs": 0.2}).items():
+            jax.config.update(name, value)
+            environment.setenv(name.upper(), str(value))
+        yield
+
+
+def _optimized(compilation):
+    """Programs as users have them: for tests of speed and memory, and of different programs' equal bits."""
+    with pytest.MonkeyPatch.context() as environment:
+        jax.config.update("jax_disable_most_optimizations", False)
+        environment.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "False")
+        yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+optimized = pytest.fixture(_optimized, name="optimized")
+optimized_file = pytest.fixture(_optimized, scope="module", name="optimized_file")
+
+
+@pytest.fixture(scope="module")
+def traced_for_cpu():
+    """Networks are traced in the form for CPUs alone, in half the time; the forms have tests of their own."""
+    with forms.tracing_for("cpu"):
+        yield
 
 
 @pytest.fixture
@@ -19,7 +66,14 @@ def x64():
     jax.config.update("jax_enable_x64", False)
 
 
+def pytest_configure(config):
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False  # pytest-xdist would begin with the files of most tests
+
+
 def pytest_collection_modifyitems(items):
+    places = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
     if jax.default_backend() == "cpu":
         for item in items:
             if "gpu" in item.keywords:
@@ -27,7 +81,7 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory, compile_cache):
+def tiny_run(tmp_path_factory, compilation):
     """The folder of a tiny DBAE trained for four steps on digits."""
     from diffrep_jax.methods.base import build
     from diffrep_jax.runs.layout import Run

@@ -32,6 +32,8 @@ from tests.diffae_official import (
     tensors_of,
 )
 
+pytestmark = pytest.mark.usefixtures("traced_for_cpu")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def exact_products():

@@ -18,6 +18,7 @@ from diffrep_jax.models.normalization import group_norm
 from diffrep_jax.models.unet import UNet
 from tests.networks import KEY, random_values
 
+pytestmark = pytest.mark.usefixtures("optimized_file")
 PLATFORMS = ["cpu", "tpu"]  # "tpu" stands for all that are no CPU
 
 

@@ -7,10 +7,13 @@ import pytest
 
 from tests.tiny import run_python
 
-pytestmark = pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc" or tuple(map(int, re.findall(r"\d+", platform.release())[:2])) < (5, 14),
-    reason="needs Linux 5.14 with glibc",
-)
+pytestmark = [
+    pytest.mark.usefixtures("optimized"),
+    pytest.mark.skipif(
+        platform.libc_ver()[0] != "glibc" or tuple(map(int, re.findall(r"\d+", platform.release())[:2])) < (5, 14),
+        reason="needs Linux 5.14 with glibc",
+    ),
+]
 SCRIPT = """
 import os, sys, time
 from diffrep_jax.train import heap

@@ -17,6 +17,7 @@ from diffrep_jax.train import joined, optimizer
 from diffrep_jax.train.state import TrainState, abstract_state, create_state, laid_out_as
 from tests.tiny import run_python
 
+pytestmark = pytest.mark.usefixtures("optimized_file")
 ADAM = configs.ConfigDict({"name": "adam", "lr": 0.1, "ema_decay": 0.9})
 
 

@@ -1,5 +1,6 @@
 """The official DBAE through its rule table, held to numbers measured with PyTorch (`tests/golden/`)."""
 
+import dataclasses
 import shutil
 
 import jax
@@ -15,8 +16,9 @@ from diffrep_jax.port import dbae, files
 from diffrep_jax.runs.layout import Run
 from diffrep_jax.samplers import Sampling
 from diffrep_jax.tasks import base
-from tests import golden
+from tests import golden, stepwise
 
+pytestmark = pytest.mark.usefixtures("traced_for_cpu")
 CASES = {"det": "dbae_celeba64_det_vp", "sto": "dbae_celeba64_sto_vp"}
 LARGE = "dbae_ffhq128_sto_vp"
 
@@ -147,7 +149,7 @@ def test_round_trip_is_bitwise(case, parts):
 def test_code_and_endpoint(case, parts):
     kind, ae, _, expected = case
     method, variables = parts
-    features = method._encoder.apply({"params": variables["params"]["encoder"]}, X0)
+    features = jax.jit(method._encoder.apply)({"params": variables["params"]["encoder"]}, X0)
     assert error(features, expected["encoder_out"]) < 1e-5
     assert error(ae.encode(X0, CODE_NOISE if kind == "sto" else None), expected["z"]) < 1e-5
     assert error(ae.endpoint(expected["z"]), expected["x_T_full"]) < 1e-5
@@ -179,13 +181,20 @@ SAMPLES = [
 
 @pytest.mark.slow
 def test_samples(case):
+    """With the stochastic encoder's network as one program, with the other's step by step."""
     kind, ae, _, expected = case
+    by_steps = dataclasses.replace(ae, method=stepwise.with_compiled_denoiser(ae.method))
     nodes = Sampling(steps=4).nodes(ae.method.process)
     np.testing.assert_allclose(nodes, expected["sigmas"], rtol=2e-6)
     for sampler, ratio, tolerance in [rest for case_kind, *rest in SAMPLES if case_kind == kind]:
         how = Sampling(sampler, "karras", 4, ratio)
         assert how.nfe(ae.method.process) == expected[f"nfe_{sampler}_churn{ratio}"]
-        out = ae.decode(expected["z"], expected["x_T_full"], how, noise=CHURN_NOISE.swapaxes(0, 1))
+        given = (expected["z"], expected["x_T_full"], how)
+        if kind == "sto":
+            out = ae.decode(*given, noise=CHURN_NOISE.swapaxes(0, 1))
+        else:
+            with stepwise.in_python():
+                out = by_steps.decode(*given, noise=CHURN_NOISE.swapaxes(0, 1))
         assert error(every_fourth(out), expected[f"sample_{sampler}_churn{ratio}"]) < tolerance, (sampler, ratio)
 
 

@@ -15,8 +15,9 @@ from diffrep_jax.models.latent_mlp import LatentMLP
 from diffrep_jax.port import ddpm, diti, latent_prior, pdae
 from diffrep_jax.samplers import Sampling, driver, sample
 from diffrep_jax.samplers.drift import Problem
-from tests import golden
+from tests import golden, stepwise
 
+pytestmark = pytest.mark.usefixtures("traced_for_cpu")
 EXPECTED = golden.numbers("diti_tiny")
 X0 = np.tanh(golden.normal("dx0", 2, 64, 64, 3))
 EPS = golden.normal("deps", 2, 64, 64, 3)
@@ -106,7 +107,7 @@ def noisy():
 
 
 def test_code(variables):
-    assert error(build(SECTIONS["pdae"]).encode(variables, X0), EXPECTED["z"]) < 1e-5
+    assert error(jax.jit(build(SECTIONS["pdae"]).encode)(variables, X0), EXPECTED["z"]) < 1e-5
 
 
 @pytest.mark.slow
@@ -127,7 +128,7 @@ def test_noise_and_shift(variables):
 def test_plain_ddpm():
     method = build(SECTIONS["ddpm"])
     variables = ddpm.table(SECTIONS["ddpm"]).to_variables(official("ddpm"), shapes_of(method), "x.pt")
-    assert error(every_second(method.predict(variables, noisy(), T)), EXPECTED["ddpm_eps"]) < 1e-5
+    assert error(every_second(jax.jit(method.predict)(variables, noisy(), T)), EXPECTED["ddpm_eps"]) < 1e-5
 
 
 def test_ffhq_encoder():
@@ -136,7 +137,7 @@ def test_ffhq_encoder():
     template = {"params": {"encoder": shapes_of(method)["params"]["encoder"]}}
     tensors = {f"encoder.{name}": x for name, x in official("ffhq_encoder", "ffhqenc.").items()}
     variables = pdae.table(section).to_variables(tensors, template, "x.pt")
-    z = method.encode(variables, np.tanh(golden.normal("fx0", 1, 128, 128, 3)))
+    z = jax.jit(method.encode)(variables, np.tanh(golden.normal("fx0", 1, 128, 128, 3)))
     assert error(z, EXPECTED["ffhq_z"]) < 1e-5
 
 
@@ -219,28 +220,39 @@ def test_coefficients_at_every_step():
 
 
 @functools.cache
-def gradients(mode):
-    """(loss, gradients); of the mode pdae the loss alone, as no test asks for more."""
-    method = build(SECTIONS["pdae"] if mode == "pdae" else SECTIONS["diti"] | {"mode": mode})
-    tensors = autoencoder_tensors()
-    variables = pdae.table(SECTIONS["pdae"]).to_variables(tensors, shapes_of(method), "x.pt")
-    loss = lambda params: method.loss_at({"params": params}, X0, T, EPS).mean()  # noqa: E731
-    if mode == "pdae":
-        return jax.jit(loss)(variables["params"]), None
-    return jax.jit(jax.value_and_grad(loss))(variables["params"])
+def gradients():
+    """{mode: (loss, gradients)}; of the mode pdae the loss alone, as no test asks for more.
+
+    One program: the modes differ in what passes to the encoder, and share the rest.
+    """
+    methods = {"pdae": build(SECTIONS["pdae"])}
+    methods |= {mode: build(SECTIONS["diti"] | {"mode": mode}) for mode in ("base", "stop_grad", "dual")}
+    template = shapes_of(methods["pdae"])
+    variables = pdae.table(SECTIONS["pdae"]).to_variables(autoencoder_tensors(), template, "x.pt")
+
+    @jax.jit
+    def run(params):
+        losses = {
+            mode: lambda params, method=method: method.loss_at({"params": params}, X0, T, EPS).mean()
+            for mode, method in methods.items()
+        }
+        results = {mode: jax.value_and_grad(loss)(params) for mode, loss in losses.items() if mode != "pdae"}
+        return results | {"pdae": (losses["pdae"](params), None)}
+
+    return jax.device_get(run(variables["params"]))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["base", "stop_grad", "dual", "pdae"])
 def test_losses(mode):
     name = "loss_pdae" if mode == "pdae" else f"loss_diti_{mode}"
-    assert float(gradients(mode)[0]) == pytest.approx(float(EXPECTED[name]), rel=1e-6)
+    assert float(gradients()[mode][0]) == pytest.approx(float(EXPECTED[name]), rel=1e-6)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["base", "stop_grad"])
 def test_every_gradient_norm_of_the_encoder(mode):
-    ours = pdae.table(SECTIONS["pdae"]).to_official({"params": {"encoder": gradients(mode)[1]["encoder"]}})
+    ours = pdae.table(SECTIONS["pdae"]).to_official({"params": {"encoder": gradients()[mode][1]["encoder"]}})
     names = list(golden.manifest("diti_tiny.encoder"))
     norms = [np.linalg.norm(ours[f"encoder.{name}"].astype(np.float64)) for name in names]
     np.testing.assert_allclose(norms, EXPECTED[f"enc_grad_norm_{mode}"], rtol=1e-4)
@@ -248,14 +260,14 @@ def test_every_gradient_norm_of_the_encoder(mode):
 
 @pytest.mark.slow
 def test_dual_is_base_plus_stop_grad():
-    both = jax.tree.map(jnp.add, gradients("base")[1], gradients("stop_grad")[1])
-    for ours, expected in zip(jax.tree.leaves(gradients("dual")[1]), jax.tree.leaves(both), strict=True):
-        np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-5 * float(jnp.abs(expected).max() + 1e-9))
+    both = jax.tree.map(np.add, gradients()["base"][1], gradients()["stop_grad"][1])
+    for ours, expected in zip(jax.tree.leaves(gradients()["dual"][1]), jax.tree.leaves(both), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-5 * float(np.abs(expected).max() + 1e-9))
 
 
 @pytest.mark.slow
 def test_the_base_gets_no_gradient():
-    grads = gradients("base")[1]
+    grads = gradients()["base"][1]
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(grads["unet"]))
     assert all(np.any(leaf) for leaf in jax.tree.leaves(grads["gradient_estimator"]["code"]))
 
@@ -293,18 +305,17 @@ def ddim(request, variables):
     stepper = how.stepper()
 
     @jax.jit
-    def solve(variables, x, plan, shift_from, code_from):
-        def denoised(x, t):
-            z = jnp.where(t >= code_from, EXPECTED["z"], 0)
-            return jnp.clip(method.mixed_denoiser(variables, [z], [1.0], shift_from)(x, t), -1, 1)
-
-        return sample(stepper, Problem(denoised, x), x, plan)
+    def denoise(variables, x, t, shift_from, code_from):
+        z = jnp.where(t >= code_from, EXPECTED["z"], 0)
+        return jnp.clip(method.mixed_denoiser(variables, [z], [1.0], shift_from)(x, t), -1, 1)
 
     def run(x, nodes, shift_from=-1.0, code_from=-1.0):
         plan = driver.plan(stepper, method.process, nodes)
-        return solve(variables, x, plan, np.float32(shift_from), np.float32(code_from))
+        denoised = lambda x, t: denoise(variables, x, t, np.float32(shift_from), np.float32(code_from))  # noqa: E731
+        with stepwise.in_python():
+            return sample(stepper, Problem(denoised, x), jnp.asarray(x), plan)
 
-    down, up = (how.nodes(method.process, upward) for upward in (False, True))
+    up, down = (how.nodes(method.process, upward) for upward in (True, False))
     return prefix, up, down, run(X0, up), run
 
 
@@ -337,18 +348,19 @@ def test_decoding_without_the_last_shifts(ddim):
 @pytest.mark.slow
 def test_interpolated_trajectory(variables):
     method = build(SECTIONS["pdae"])
-    problem_of = lambda denoiser: Problem(lambda x, t: jnp.clip(denoiser(x, t), -1, 1), X0[:1])  # noqa: E731
     how, z = Sampling(grid="ddim_linspace", steps=8), EXPECTED["z"]
     stepper = how.stepper()
     down, up = (how.plan(method.process, upward) for upward in (False, True))
 
     @jax.jit
-    def run(variables):
-        code = method.invert(variables, X0[:1], z[:1], X0[:1], stepper, up)
-        mixed = method.mixed_denoiser(variables, [z[:1], z[1:]], [0.6, 0.4])
-        return sample(stepper, problem_of(mixed), code, down)
+    def mixed(variables, x, t):
+        return jnp.clip(method.mixed_denoiser(variables, [z[:1], z[1:]], [0.6, 0.4])(x, t), -1, 1)
 
-    assert error(every_second(run(variables)), EXPECTED["traj_interp_a0.4"]) < DECODED
+    with stepwise.in_python():
+        by_steps = stepwise.with_compiled_denoiser(method)
+        code = by_steps.invert(variables, jnp.asarray(X0[:1]), z[:1], X0[:1], stepper, up)
+        image = sample(stepper, Problem(functools.partial(mixed, variables), X0[:1]), code, down)
+    assert error(every_second(image), EXPECTED["traj_interp_a0.4"]) < DECODED
 
 
 def test_the_masked_denoiser_sees_the_block_of_its_time_alone(variables):

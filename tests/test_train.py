@@ -21,7 +21,7 @@ from diffrep_jax.train import optimizer
 from diffrep_jax.train.settings import Settings
 from diffrep_jax.train.state import abstract_state, create_state
 from diffrep_jax.train.step import ema_decay_at, example_keys, make_train_step
-from tests.tiny import run_python, start, tiny_config
+from tests.tiny import start, tiny_config
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -142,58 +142,6 @@ def test_resumed_training_is_bitwise_the_uninterrupted_one(tmp_path):
     assert starts[0]["began"] <= lines[0]["time"] <= starts[1]["began"] <= lines[2]["time"]
 
 
-DEVICES = """
-import jax, numpy as np
-from diffrep_jax.methods.base import build
-from diffrep_jax import sharding
-from diffrep_jax.train import optimizer
-from diffrep_jax.train.state import create_state
-from diffrep_jax.train.step import compile_step, make_train_step
-from tests.tiny import tiny_config
-config = tiny_config(batch_size=16)
-config.unlock(); config.method.unet.width = 32
-method = build(config.method)
-mesh = sharding.make_mesh(fsdp=FSDP)
-optim = optimizer.build(config.optim, method)
-state = create_state(method, optim, mesh, 0)
-images = np.random.default_rng(0).uniform(-1, 1, (16, 8, 8, 1)).astype(np.float32)
-batch = sharding.put_batch({"image": images}, mesh)
-compiled = compile_step(make_train_step(method, optim, ema_decay=0.9, seed=0, microbatches=2), state, batch, mesh)
-for _ in range(3):
-    state, metrics = compiled(state, batch)
-    print("loss", float(metrics["loss"]))
-leaves = jax.tree.leaves(state.params)
-total = sum(leaf.nbytes for leaf in leaves)
-print("share", max(sum(s.data.nbytes for leaf in leaves for s in leaf.addressable_shards if s.device == d)
-                   for d in jax.devices()) / total)
-"""
-
-
-@pytest.mark.slow
-def test_eight_devices_train_as_one_and_fsdp_divides_the_parameters():
-    outputs = {}
-    for devices, fsdp in ((1, 1), (8, 1), (8, 4)):
-        lines = run_python(DEVICES.replace("FSDP", str(fsdp)), devices=devices).split("\n")
-        losses = [float(line.split()[1]) for line in lines if line.startswith("loss")]
-        share = next(float(line.split()[1]) for line in lines if line.startswith("share"))
-        outputs[devices, fsdp] = (losses, share)
-    single, share = outputs[1, 1]
-    assert share == 1
-    for key in ((8, 1), (8, 4)):
-        np.testing.assert_allclose(outputs[key][0], single, rtol=2e-4)
-    assert outputs[8, 1][1] == 1
-    assert outputs[8, 4][1] < 0.25 * 1.1  # small leaves stay whole
-
-
-def test_fsdp_rule_splits_the_largest_axis_that_divides():
-    # the rule reads sizes only, so one device stands for four in an abstract mesh
-    mesh = jax.sharding.AbstractMesh((2, 4), ("data", "fsdp"))
-    assert sharding.parameter_spec(mesh, (3, 3, 64, 128)) == jax.sharding.PartitionSpec(None, None, None, "fsdp")
-    assert sharding.parameter_spec(mesh, (4096, 30)) == jax.sharding.PartitionSpec("fsdp")
-    assert sharding.parameter_spec(mesh, (7, 1001)) == jax.sharding.PartitionSpec()  # nothing divides
-    assert sharding.parameter_spec(mesh, (64,)) == jax.sharding.PartitionSpec()  # small
-
-
 def test_nan_loss_stops_with_a_message_and_keeps_the_last_good_checkpoint(tmp_path):
     config = tiny_config(total_steps=2, checkpoint_every=1)
     method = build(config.method)
@@ -276,18 +224,6 @@ def test_training_settings_that_make_no_sense_are_refused(field, value):
         Settings(**{field: value})
 
 
-def test_a_batch_that_devices_cannot_share_is_refused():
-    mesh = jax.sharding.AbstractMesh((4, 1), ("data", "fsdp"))
-    sharding.check_divides(8, mesh, "train.batch_size")
-    with pytest.raises(UserError, match="config.train.batch_size=6 does not divide by the mesh of 4"):
-        sharding.check_divides(6, mesh, "train.batch_size")
-
-
-def test_a_mesh_that_does_not_fit_is_refused():
-    with pytest.raises(UserError, match="fsdp=64 does not make up"):
-        sharding.make_mesh(fsdp=64)
-
-
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [("name", "radm", "Did you mean 'radam'"), ("lr", 0.0, "lr 0.0"), ("ema_decay", 1.0, "ema_decay 1.0")],
@@ -299,6 +235,7 @@ def test_bad_optimizer_settings_are_refused(field, value, message):
         optimizer.build(config, Linear())
 
 
+@pytest.mark.usefixtures("optimized")
 def test_pixels_and_their_floats_train_alike(images):
     """Bit for bit, in the batch and in its micro-batches."""
     pixels = np.random.default_rng(5).integers(0, 256, images.shape, np.uint8)
