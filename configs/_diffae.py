@@ -35,5 +35,6 @@ def diffae_config(dataset: str, variant: str, images: int, batch_size: int = BAT
     }
     for task in ("interpolate", "counterfactual", "manipulate"):
         config.tasks[task].invert_steps = 250
+    config.tasks.reconstruct.every_steps = 10_000
     config.optim = {"name": "adam", "lr": 1e-4, "ema_decay": 0.9999, "clip_norm": 1.0}
     return config

@@ -63,6 +63,7 @@ def gaussian_config(method: str, dataset: str, variant: str, images: int) -> Con
     if method == "ddpm":
         config.tasks.sample.every_steps = 10_000
     else:
+        config.tasks.reconstruct.every_steps = 10_000
         config.method.ssl = {}
         if chosen["ssl"] != "none":
             _add_ssl(config, chosen["ssl"])
@@ -77,15 +78,17 @@ def _add_ssl(config: ConfigDict, name: str) -> None:
         "weight": 0.01,
         "main_weight": 1.0,
         "start_step": 200_000,
-        "batch_size": 512,
+        "batch_size": {"simclr": 512, "simsiam": 128}[kind],
         "augment": not name.endswith("without_aug"),
         "jitter": {"simclr": 1.0, "simsiam": 0.5}[kind],
         "encoder_decay": 1e-6,
         "hidden": 2048,
     }
     config.method.ssl.update({"simclr": {"temperature": 0.5, "out": 128}, "simsiam": {"bottleneck": 128}}[kind])
-    # There 1e-3 and 1e-4 times (images a GPU) / 32, on the two GPUs that its README names.
-    config.optim.ssl = {"name": "sgd", "lr": {"simclr": 8e-3, "simsiam": 8e-4}[kind]}
+    # There 1e-3 and 1e-4 times (images of a GPU) / 32, on the two GPUs that its README names; half a cosine to a tenth.
+    lr = {"simclr": 8e-3, "simsiam": 2e-4}[kind]
+    schedule = {"decay_steps": config.train.total_steps, "decay_to": 0.1}
+    config.optim.ssl = {"name": "sgd", "lr": lr, "weight_decay": 1e-6} | schedule
 
 
 def digits_config(method: str, variant: str, steps: int) -> ConfigDict:
@@ -102,8 +105,10 @@ def digits_config(method: str, variant: str, steps: int) -> ConfigDict:
         config.tasks.counterfactual.update(blocks=0, ranges=((0, 1), (1, 1), (2, 2), (4, 4)))
     if "ssl" in config.optim:
         config.method.ssl.update(start_step=0, batch_size=64, hidden=128)
-        config.optim.ssl.lr = 0.1
-    if method == "ddpm":
+        config.optim.ssl.update(lr=0.1, weight_decay=0.0, decay_steps=config.train.total_steps)
+    if method != "ddpm":
+        config.tasks.reconstruct.every_steps = 1000
+    else:
         config.sampling.eta = 1.0  # on so small a network cleaner than eta = 0
         config.tasks.sample.every_steps = 1000
     return config

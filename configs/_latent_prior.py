@@ -1,8 +1,9 @@
 """What all latent priors share: DiffAE's recipe. The codes are those that `--task=encode` has written of a run.
 
 DiffAE trains at lr 1e-4 with the batch and the number of codes below and clips gradients at norm 1; PDAE trains at lr
-1e-3 with 128 codes a process, without an end, and does not clip (`--config.optim.clip_norm=0`). Both use AdamW with
-weight decay 0.01 for faces and Adam for LSUN. There are no variants.
+1e-3 with 128 codes a process, without an end, does not clip them (`--config.optim.clip_norm=0`), and clips the codes
+that it samples (`--config.method.clipped=True`). Both use AdamW with weight decay 0.01 for faces and Adam for LSUN.
+There are no variants.
 """
 
 from ml_collections import ConfigDict
@@ -23,6 +24,7 @@ def latent_prior_config(variant: str, latent_dim: int, layers: int, batch_size: 
         "channels": config.data.get_ref("channels"),
         "beta": 0.008,
         "dtype": "float32",
+        "clipped": False,
         "mlp": {"width": 2048, "layers": layers, "time_width": 64},
     }
     config.optim = {"name": "adamw", "lr": 1e-4, "ema_decay": 0.9999, "clip_norm": 1.0, "weight_decay": 0.01}

@@ -27,5 +27,5 @@ def shared_config(
         )
     )
     config.tasks.prepare.size = row.prepared
-    config.tasks.inspect_data.split = row.split
+    config.tasks.inspect_data.split = config.tasks.encode.split = row.split
     return config

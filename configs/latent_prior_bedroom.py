@@ -13,4 +13,6 @@ from configs._latent_prior import latent_prior_config, lsun
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    return lsun(latent_prior_config(variant, latent_dim=512, layers=20, batch_size=2048, total_codes=2_001_000_000))
+    config = lsun(latent_prior_config(variant, latent_dim=512, layers=20, batch_size=2048, total_codes=2_001_000_000))
+    config.data.split = "all"  # the codes of all images, as the auto-encoders are trained on all
+    return config

@@ -13,4 +13,6 @@ from configs._latent_prior import latent_prior_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    return latent_prior_config(variant, latent_dim=512, layers=10, batch_size=256, total_codes=101_000_000)
+    config = latent_prior_config(variant, latent_dim=512, layers=10, batch_size=256, total_codes=101_000_000)
+    config.data.split = "all"  # the codes of all images, as the auto-encoders are trained on all
+    return config

@@ -20,7 +20,8 @@ ROWS = [
     if line.startswith("| `") and "| `--" in line
 ]
 
-# What the files say: learning rate, images a step, images in all in millions (None: without an end).
+# What the files say, DiTi's rates as its trainer scales them: learning rate, images a step, images in all in millions
+# (None: without an end).
 PUBLISHED = {
     "PDAE": {
         "celeba64_representation_learning.yml": (1e-4, 128, None),
@@ -36,21 +37,21 @@ PUBLISHED = {
     },
     "DiTi": {
         "celeba64/pdae.yml": (2e-4, 128, 38),
-        "celeba64/diti64.yml": (1e-4, 128, 38),
-        "celeba64/diti64_balanced.yml": (1e-4, 128, 38),
-        "celeba64/diti64_stopgrad.yml": (1e-4, 128, 60),
-        "celeba64/diti64_balanced_stopgrad.yml": (1e-4, 128, 38),
-        "celeba64/simclr.yml": (1e-4, 128, 38),
-        "celeba64/simclr_without_aug.yml": (1e-4, 128, 38),
-        "celeba64/simsiam.yml": (1e-4, 128, 38),
+        "celeba64/diti64.yml": (2e-4, 128, 38),
+        "celeba64/diti64_balanced.yml": (2e-4, 128, 38),
+        "celeba64/diti64_stopgrad.yml": (2e-4, 128, 60),
+        "celeba64/diti64_balanced_stopgrad.yml": (2e-4, 128, 38),
+        "celeba64/simclr.yml": (2e-4, 128, 38),
+        "celeba64/simclr_without_aug.yml": (2e-4, 128, 38),
+        "celeba64/simsiam.yml": (2e-4, 128, 38),
         "ffhq/pdae.yml": (2e-4, 256, 64),
         "ffhq/diti64.yml": (1e-4, 128, 64),
         "ffhq/diti64_balanced_stopgrad.yml": (1e-4, 128, 64),
         "ffhq/simclr.yml": (1e-4, 128, 64),
         "ffhq/simsiam.yml": (1e-4, 128, 64),
         "bedroom128/pdae.yml": (5e-5, 128, 70),
-        "bedroom128/diti64.yml": (1e-4, 128, 70),
-        "bedroom128/diti64_balanced_stopgrad.yml": (1e-4, 128, 70),
+        "bedroom128/diti64.yml": (5e-5, 128, 70),
+        "bedroom128/diti64_balanced_stopgrad.yml": (5e-5, 128, 70),
     },
 }
 

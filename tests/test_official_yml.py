@@ -79,7 +79,11 @@ def test_a_latent_prior_determines_its_network(tmp_path):
     network = {"input_channel": 512, "model_channel": 2048, "num_layers": 10, "time_emb_channel": 64}
     content = {"latent_denoise_fn_config": network | {"use_norm": True, "dropout": 0.0}}
     yml = config_yml.read(write(tmp_path / "config.yml", content))
-    assert latent_prior.shape(yml) == {"channels": 512, "mlp": {"width": 2048, "layers": 10, "time_width": 64}}
+    assert latent_prior.shape(yml) == {
+        "clipped": True,
+        "channels": 512,
+        "mlp": {"width": 2048, "layers": 10, "time_width": 64},
+    }
     content["latent_denoise_fn_config"]["use_norm"] = False
     with pytest.raises(UserError, match="use_norm=False; only .*use_norm=True is supported"):
         latent_prior.shape(config_yml.read(write(tmp_path / "config.yml", content)))

@@ -35,3 +35,41 @@ def test_without_a_norm_nothing_is_clipped():
         np.testing.assert_array_equal(updates(grads, **settings)["a"], [-1e4, -1e4])
     with pytest.raises(UserError, match="config.optim.clip_norm -1.0 is below 0; 0 clips nothing"):
         updates(grads, clip_norm=-1.0)
+
+
+# --- rates that change, and decay
+
+
+def steps_of(count, **settings):
+    """What each of `count` updates adds, for a constant gradient of 1 and no memory of it (Adam's is sign-like)."""
+    optim = optimizer.build(ConfigDict({"name": "adam", "lr": 2.0, "ema_decay": 0.9} | settings), Method())
+    grads, added = {"a": jnp.ones(1)}, []
+    state = optim.init(grads)
+    for _ in range(count):
+        out, state = optim.update(grads, state, grads)
+        added.append(-float(out["a"][0]))
+    return added
+
+
+def test_a_rate_warms_up_and_falls_along_half_a_cosine():
+    np.testing.assert_allclose(steps_of(5, warmup_steps=4), [0.5, 1, 1.5, 2, 2], rtol=1e-3)
+    falling = steps_of(7, decay_steps=4, decay_to=0.1)
+    np.testing.assert_allclose([falling[0], falling[2], *falling[4:]], [2, 1.1, 0.2, 0.2, 0.2], rtol=1e-3)
+    torch = [2.0, 0.2 + 0.9 * (1 + np.cos(np.pi / 4)), 1.1]  # CosineAnnealingLR(T_max=4, eta_min=0.2)
+    np.testing.assert_allclose(falling[:3], torch, rtol=1e-3)
+    np.testing.assert_allclose(steps_of(3), [2, 2, 2], rtol=1e-3)
+    with pytest.raises(UserError, match="config.optim.warmup_steps -1 is below 0"):
+        steps_of(1, warmup_steps=-1)
+
+
+def test_sgd_takes_weight_decay_as_part_of_the_gradient():
+    """As PyTorch: v <- 0.9 v + (g + decay p), p <- p - lr v."""
+    optim = optimizer.build(ConfigDict({"name": "sgd", "lr": 0.5, "ema_decay": 0.9, "weight_decay": 0.1}), Method())
+    params, state, p, v = {"a": jnp.full(1, 3.0)}, None, 3.0, 0.0
+    state = optim.init(params)
+    for _ in range(3):
+        out, state = optim.update({"a": jnp.ones(1)}, state, params)
+        params = {"a": params["a"] + out["a"]}
+        v = 0.9 * v + 1 + 0.1 * p
+        p -= 0.5 * v
+        np.testing.assert_allclose(params["a"], p, rtol=1e-6)

@@ -39,15 +39,6 @@ def start(config: ConfigDict, workdir, hooks=(), method=None):
     return train(method or build(config.method), Run.at(workdir, config), None, hooks)
 
 
-def start(config: ConfigDict, workdir, hooks=(), method=None):
-    """Train a config in a folder; the state."""
-    from diffrep_jax.methods.base import build
-    from diffrep_jax.runs.layout import Run
-    from diffrep_jax.train.loop import train
-
-    return train(method or build(config.method), Run.at(workdir, config), None, hooks)
-
-
 def run_python(code: str, *, devices: int = 1, timeout: int = 300, flags: str = "") -> str:
     """Run code in a fresh interpreter with so many host devices, XLA with more `flags`; its standard output."""
     import os

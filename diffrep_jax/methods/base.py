@@ -256,12 +256,17 @@ class Unconditional(DiscreteTraining):
     """A method without a code: x_T ~ N(0, I) -> x_0, by the noise eps_hat that its network sees in x_t.
 
     Subclasses say `predict` and `loss_at`; generation follows. What is generated are images in [-1, 1], or where
-    `makes_images` is False something else, which has no such range.
+    `makes_images` is False something else, which has no such range unless `bounded` says so.
     """
 
     image_size: int
     channels: int
     makes_images: ClassVar[bool] = True
+
+    @property
+    def bounded(self) -> bool:
+        """Whether D and what is generated are clipped to [-1, 1]."""
+        return self.makes_images
 
     def predict(self, variables: PyTree, x: Image, t: Time, keys: Keys | None = None) -> Image:
         """eps_hat(x_t, t); `keys` turn dropout on."""
@@ -287,9 +292,9 @@ class Unconditional(DiscreteTraining):
     def generate(
         self, variables: PyTree, xT: Image, stepper: Stepper, plan: PyTree, noise: Noise | None = None
     ) -> Array:
-        """x_T -> x_0. Where that is an image D and x_0 are clipped to [-1, 1], as in decoding."""
+        """x_T -> x_0; where `bounded` says so D and x_0 are clipped to [-1, 1], as in decoding."""
         denoiser = self.denoiser(variables)
-        bounded = (lambda x: jnp.clip(x, -1, 1)) if self.makes_images else (lambda x: x)
+        bounded = (lambda x: jnp.clip(x, -1, 1)) if self.bounded else (lambda x: x)
         return bounded(sample(stepper, Problem(lambda x, t: bounded(denoiser(x, t)), xT), xT, plan, noise))
 
 

@@ -6,9 +6,10 @@ image is one code, normalised by the mean and the standard deviation of all of t
     z_t = sqrt(alpha_bar_t) z_0 + sqrt(1 - alpha_bar_t) eps,     1000 steps of the same beta
     loss = E_t,eps |eps - eps_hat(z_t, t)|,  t uniform                                            (an MLP, L1)
 
-Sampling is that of a DDPM from z_T ~ N(0, I); z_0 is not clipped. Then z = mean + std z_0, and the auto-encoder decodes
-it. Here a code is an image of one pixel with d channels. Mean and deviation are buffers, part of the checkpoint, and
-with them the auto-encoder's fingerprint: the code of one fixed picture, by which it is known again.
+Sampling is that of a DDPM from z_T ~ N(0, I); z_0 is not clipped, but PDAE and DiTi clip z_T and z_0 to [-1, 1]. Then
+z = mean + std z_0, and the auto-encoder decodes it. Here a code is an image of one pixel with d channels. Mean and
+deviation are buffers, part of the checkpoint, and with them the auto-encoder's fingerprint: the code of one fixed
+picture, by which it is known again.
 """
 
 import dataclasses
@@ -41,6 +42,7 @@ class LatentPrior(Unconditional):
       beta: of every step.
       dtype: "float32" or "bfloat16", the type of the network's computation.
       mlp: the network's own arguments (models/latent_mlp.py).
+      clipped: sampling clips z_T and each estimate of z_0 to [-1, 1], as PDAE's and DiTi's; DiffAE's clips neither.
     """
 
     image_size: int
@@ -48,8 +50,10 @@ class LatentPrior(Unconditional):
     beta: float
     dtype: str
     mlp: Mapping[str, Any]
+    clipped: bool = dataclasses.field(kw_only=True, default=False)
 
     makes_images = False
+    changeable = (*Unconditional.changeable, "clipped")
 
     def __post_init__(self):
         object.__setattr__(self, "mlp", freeze(self.mlp))
@@ -61,6 +65,14 @@ class LatentPrior(Unconditional):
             )
         if not 0 < self.beta < 1:
             raise UserError(f"config.method.beta={self.beta} is outside (0, 1); the paper has 0.008.")
+
+    @property
+    def bounded(self) -> bool:
+        return self.clipped
+
+    def endpoint(self, keys: Keys) -> Image:
+        zT = super().endpoint(keys)
+        return jnp.clip(zT, -1, 1) if self.clipped else zT
 
     @property
     def process(self) -> DiscreteVP:

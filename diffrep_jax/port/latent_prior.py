@@ -55,6 +55,7 @@ def shape(yml: ConfigYml) -> dict[str, Any]:
     yml.require(f"{place}.dropout", 0.0)
     mlp = {"width": "model_channel", "layers": "num_layers", "time_width": "time_emb_channel"}
     return {
+        "clipped": True,  # as the code with such a file samples
         "channels": yml.number(f"{place}.input_channel"),
         "mlp": {ours: yml.number(f"{place}.{official}") for ours, official in mlp.items()},
     }

@@ -4,12 +4,13 @@ import functools
 from collections.abc import Hashable
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.methods.base import Method
 from diffrep_jax.train.joined import LEAF_BY_LEAF, Elementwise
-from diffrep_jax.types import Config, PyTree
+from diffrep_jax.types import Array, Config, PyTree
 
 OPTIMIZERS = {
     "radam": optax.radam,
@@ -17,12 +18,15 @@ OPTIMIZERS = {
     "adamw": optax.adamw,
     "sgd": functools.partial(optax.sgd, momentum=0.9),
 }
+SCHEDULE = {"warmup_steps": 0, "decay_steps": 0, "decay_to": 0.1}  # optional fields of a section, and their defaults
 OWN_FIELDS = {"adamw": ("weight_decay",)}  # of a config's section, besides those that all have
 
 
 def build(config: Config, method: Method, elementwise: Elementwise = LEAF_BY_LEAF) -> optax.GradientTransformation:
-    """`config.name` at the constant rate `config.lr` for parameters labelled "train"; "frozen" ones stay.
+    """`config.name` at the rate `config.lr` for parameters labelled "train"; "frozen" ones stay.
 
+    The rate is constant, unless `config.warmup_steps` lead up to it, or it falls along half a cosine, over
+    `config.decay_steps` steps, to the part `config.decay_to` of it. sgd takes a `weight_decay` as part of the gradient.
     Where `config.clip_norm` is above 0, gradients of a larger norm, over all trained parameters, are scaled to it.
     For another label there is the section `config.<label>`, with a name and a rate of its own.
     optax.radam is PyTorch's RAdam, which DBAE uses, to 1e-9. adamw shrinks all parameters by lr weight_decay a step.
@@ -50,7 +54,30 @@ def _transform(section: Config, place: str) -> optax.GradientTransformation:
         raise unknown("optimizer", section.name, OPTIMIZERS, f"{place}.name")
     if not section.lr > 0:
         raise UserError(f"{place}.lr {section.lr} must be above 0.")
-    return OPTIMIZERS[section.name](section.lr, **_own_settings(section, place))
+    transform = OPTIMIZERS[section.name](_rate(section, place), **_own_settings(section, place))
+    if section.name == "sgd" and "weight_decay" in section:
+        if not section.weight_decay >= 0:
+            raise UserError(f"{place}.weight_decay {section.weight_decay} is below 0; 0 decays nothing.")
+        return optax.chain(optax.add_decayed_weights(section.weight_decay), transform)
+    return transform
+
+
+def _rate(section: Config, place: str) -> float | optax.Schedule:
+    """The learning rate, or where it changes its schedule by the number of updates so far."""
+    values = {field: section[field] if field in section else usual for field, usual in SCHEDULE.items()}
+    for field, value in values.items():
+        if not value >= 0:
+            raise UserError(f"{place}.{field} {value} is below 0; leave it out or use 0 or more.")
+    warmup, decay, end = values.values()
+    if not (warmup or decay):
+        return section.lr
+
+    def rate(step: Array) -> Array:
+        part = jnp.minimum((step + 1) / max(warmup, 1), 1)
+        fallen = (1 - jnp.cos(jnp.pi * jnp.minimum(step / max(decay, 1), 1))) / 2 if decay else 0.0
+        return section.lr * part * (1 - (1 - end) * fallen)
+
+    return rate
 
 
 def _clipped(section: Config, place: str, transform: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -1,0 +1,25 @@
+"""What an imported run computes in: float32, as the authors' encoders, generators and heads, unless told."""
+
+import pytest
+
+from configs import dbae_celeba
+from diffrep_jax.errors import UserError
+from diffrep_jax.tasks import base
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [({}, "float32"), ({"dtype": "bfloat16"}, "bfloat16")])
+def test_an_imported_run_computes_in_float32_unless_told(wanted, expected, caplog):
+    caplog.set_level("INFO")
+    config = dbae_celeba.get_config().lock()
+    assert config.method.dtype == "bfloat16"
+    base.build("import", config.tasks["import"].to_dict() | wanted, {})._set_dtype(config)
+    assert config.method.dtype == expected and config.is_locked
+    assert ("Computes in float32, not in the config's bfloat16." in caplog.text) == (expected == "float32")
+
+
+def test_an_empty_dtype_is_the_configs():
+    config = dbae_celeba.get_config().lock()
+    base.build("import", {"dtype": ""}, {})._set_dtype(config)
+    assert config.method.dtype == "bfloat16"
+    with pytest.raises(UserError, match="Unknown dtype 'float16' in config.tasks.import.dtype"):
+        base.build("import", {"dtype": "float16"}, {})
