@@ -32,8 +32,8 @@ def interpolate(first: Encoded, second: Encoded, points: int, dimensions: slice 
 def along_trajectories(first: Encoded, second: Encoded, points: int) -> Encoded:
     """As `interpolate`, but decoded by a mixture of what either code does at each step (PDAE, section 4.3)."""
     way = interpolate(first, second, points)
-    ends = (np.repeat(end.z, points, axis=0) for end in (first, second))
-    return dataclasses.replace(way, mixture=Mixture(*ends, np.linspace(0, 1, points, dtype=np.float32)))
+    begin, end = (np.repeat(side.z, points, axis=0) for side in (first, second))
+    return dataclasses.replace(way, mixture=Mixture(begin, end, np.linspace(0, 1, points, dtype=np.float32)))
 
 
 def block_ends(own: np.ndarray, blocks: int, place: str) -> np.ndarray:

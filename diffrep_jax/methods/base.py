@@ -45,9 +45,9 @@ class Views:
 class Mixture(NamedTuple):
     """Two codes an image [b, d], and the share [b] of the second one in what they do to the denoiser."""
 
-    first: Code
-    second: Code
-    share: Array
+    first: Any  # arrays, NumPy's outside of what is compiled
+    second: Any
+    share: Any
 
 
 class Method(Protocol):
@@ -183,7 +183,7 @@ class AutoEncoder(Base):
         """The block of z that the times [n] belong to, where the code is built of blocks; on the host."""
         return np.zeros(len(t), int)
 
-    def loss_weight(self, t: Time) -> Array:
+    def loss_weight(self, t: Any) -> Any:
         """What the loss weighs |D - x_0|^2 with at the times [b]."""
         raise NotImplementedError
 
@@ -327,7 +327,7 @@ class NoiseCoded(AutoEncoder):
     def denoiser(self, variables: PyTree, z: Code | Mixture, xT: Image) -> Denoiser:
         return self.ddpm.denoiser(variables)
 
-    def loss_weight(self, t: Time) -> Array:
+    def loss_weight(self, t: Any) -> Any:
         return noise_weight(self.process, t)
 
 

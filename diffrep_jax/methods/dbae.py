@@ -151,7 +151,7 @@ class DBAE(AutoEncoder):
 
     # Training
 
-    def loss_weight(self, t: Time) -> Array:
+    def loss_weight(self, t: Any) -> Any:
         return self.preconditioning.weight(*self.process.coefficients(t))
 
     def loss(

@@ -99,7 +99,7 @@ class DiffAE(DiscreteTraining, AutoEncoder):
 
     # Training
 
-    def loss_weight(self, t: Time) -> Array:
+    def loss_weight(self, t: Any) -> Any:
         return noise_weight(self.process, t)
 
     def loss_at(self, variables: PyTree, x0: Image, t: Time, eps: Image, dropout_keys: Keys | None = None) -> Array:

@@ -185,7 +185,7 @@ class PDAE(DiscreteTraining, AutoEncoder):
         shifts = [self._estimate(variables, emb, skips, z, key) for z, key in zip(codes, keys, strict=True)]
         return self.weight(t) * sum(((eps - (eps_hat + k * shift)) ** 2).mean((1, 2, 3)) for shift in shifts)
 
-    def loss_weight(self, t: Time) -> Array:
+    def loss_weight(self, t: Any) -> Any:
         """With c(t) for -k(t), as in sampling: at the first steps the loss sees less of G than D does."""
         return self.weight(t) * noise_weight(self.process, t)
 

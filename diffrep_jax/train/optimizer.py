@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Hashable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import optax
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.methods.base import Method
 from diffrep_jax.train.joined import LEAF_BY_LEAF, Elementwise
-from diffrep_jax.types import Array, Config, PyTree
+from diffrep_jax.types import Config, PyTree
 
 OPTIMIZERS = {
     "radam": optax.radam,
@@ -72,7 +73,7 @@ def _rate(section: Config, place: str) -> float | optax.Schedule:
     if not (warmup or decay):
         return section.lr
 
-    def rate(step: Array) -> Array:
+    def rate(step: Any) -> Any:
         part = jnp.minimum((step + 1) / max(warmup, 1), 1)
         fallen = (1 - jnp.cos(jnp.pi * jnp.minimum(step / max(decay, 1), 1))) / 2 if decay else 0.0
         return section.lr * part * (1 - (1 - end) * fallen)
