@@ -26,6 +26,11 @@ ALT = {
     "counterfactual/grid.png": "Images with a part of another image's code in the place of their own.",
     "sample/grid.png": "New images, decoded from codes that were drawn.",
     "inspect_data/contact_sheet.png": "Images as the model sees them, evenly spaced over the data set.",
+    "reconstruct/prefixes.png": "Held-out images decoded from the first blocks of their codes alone.",
+    "reconstruct/prefixes_curve.png": "The error of images by the number of blocks that they are decoded from.",
+    "timesteps/loss.png": "The loss by time-step, with an image's own code, another's and none.",
+    "timesteps/eps.png": "The error of the noise by time-step, with an image's own code, another's and none.",
+    "timesteps/denoised.png": "Noised images, and what one step makes of them without and with the code.",
 }
 
 QUALITY = ("mse", "psnr", "ssim", "lpips", "fid", "fid_interpolation")
