@@ -168,8 +168,11 @@ def ddim(name, x, steps, z=None, upward=False):
     problem = Problem(lambda x, t: bound(denoise(x, t)), jnp.asarray(x))
     stepper, states = recipe(steps).stepper(), [jnp.asarray(x)]
     plan = jax.tree.map(jnp.float32, recipe(steps).plan(method.process, upward))
-    for i in range(steps):
-        states.append(stepper.step(problem, states[-1], jax.tree.map(lambda leaf, i=i: leaf[i], plan), None))
+    rows = [jax.tree.map(lambda leaf, i=i: leaf[i], plan) for i in range(steps)]
+    carry = stepper.init(problem, states[0], rows[0], None)
+    for row in rows:
+        carry = stepper.step(problem, carry, row, None)
+        states.append(stepper.image(carry))
     return states
 
 
