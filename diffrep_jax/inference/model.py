@@ -103,7 +103,9 @@ class Model:
         z = self.encode(images)
         if invert_steps == 0:
             return Encoded(z)
-        return Encoded(z, self.invert(images, z, self.recipe(how, {}).inverted(invert_steps), numbers))
+        how = self.recipe(how, {})
+        how.returning().check_inverted(invert_steps)
+        return Encoded(z, self.invert(images, z, how, numbers, steps=invert_steps))
 
     # Codes to images
 
