@@ -138,7 +138,8 @@ class Model:
         z = self.encode(images, how=how, numbers=numbers)
         if invert_steps == 0:
             return Encoded(z)
-        return Encoded(z, self.invert(images, z, how.inverted(invert_steps), numbers))
+        how.returning().check_inverted(invert_steps)
+        return Encoded(z, self.invert(images, z, how, numbers, steps=invert_steps))
 
     # Codes to images
 

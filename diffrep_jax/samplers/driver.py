@@ -28,11 +28,13 @@ class Stepper:
     inverse: whether it also runs upward, from x_0 to where decoding starts. memory: whether a step reads what earlier
     ones have left, so that consecutive steps have to meet. reversible: whether what comes back of an inverted image is
     that image; it then goes up and down the same times, and starts from a stochastic code of twice the channels.
+    noisy_start: whether `init` draws noise; without, its `noise` is None.
     """
 
     inverse: ClassVar[bool] = False
     memory: ClassVar[bool] = False
     reversible: ClassVar[bool] = False
+    noisy_start: ClassVar[bool] = False
 
     @property
     def stochastic(self) -> bool:
@@ -115,6 +117,7 @@ def _integrate(
         i, now = inputs
         return stepper.step(problem, carry, now, draw(i)), None
 
-    carry = stepper.init(problem, x, row(0), draw(jnp.asarray(START)))
+    first = draw(jnp.asarray(START)) if stepper.noisy_start else None
+    carry = stepper.init(problem, x, row(0), first)
     carry, _ = jax.lax.scan(body, carry, (jnp.arange(steps - 1), row(slice(None, -1))))
     return stepper.last(problem, carry, row(-1), draw(jnp.asarray(steps - 1))), row(-1)

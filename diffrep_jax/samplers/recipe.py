@@ -101,19 +101,19 @@ class Sampling:
         return self.stepper().nfe(len(self.nodes(process, upward, coded)) - 1, upward)
 
     def inverted(self, steps: int) -> "Sampling":
-        """The recipe to encode with: the same grid with so many steps, and the sampler if it runs upward.
-
-        Raises UserError where a reversible sampler would have other steps to come back by.
-        """
+        """The recipe to encode with: the same grid with so many steps, and the sampler if it runs upward."""
         how = self.returning()
         if how.churn_step_ratio or not how.stepper().inverse:
             return Sampling(sampler=ENCODING, grid=self.grid, steps=steps, encode=self.encode, seed=self.seed)
-        if how.stepper().reversible and steps != self.steps:
+        return dataclasses.replace(how, steps=steps)
+
+    def check_inverted(self, steps: int) -> None:
+        """Raise UserError where a sampler that comes back by the steps that it went up would have others."""
+        if self.stepper().reversible and steps != self.steps:
             raise UserError(
                 f"invert_steps {steps} does not go with sampler {self.sampler}, which comes back by the steps that it "
                 f"went up; use invert_steps={self.steps}, as sampling.steps is."
             )
-        return dataclasses.replace(how, steps=steps)
 
     def returning(self) -> "Sampling":
         """The recipe to decode a stochastic code with, which is all the noise that there is to start with."""

@@ -7,7 +7,7 @@ At eta = 0 this gives the detail that x_T leaves open, by chance, as "booting no
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,8 @@ class NoisyStart(Stepper):
 
     inner: Stepper
     denoised: bool
+
+    noisy_start: ClassVar[bool] = True
 
     @property
     def stochastic(self) -> bool:
