@@ -73,3 +73,15 @@ def test_sgd_takes_weight_decay_as_part_of_the_gradient():
         v = 0.9 * v + 1 + 0.1 * p
         p -= 0.5 * v
         np.testing.assert_allclose(params["a"], p, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"warmup_step": 4}, "Unknown field 'warmup_step' in config.optim. Did you mean 'warmup_steps'"),
+        ({"ssl": {"name": "sgd", "lr": 1.0, "wieght_decay": 0.1}}, "Unknown field 'wieght_decay' in config.optim.ssl"),
+    ],
+)
+def test_an_unknown_field_is_refused_and_not_passed_over(settings, message):
+    with pytest.raises(UserError, match=message):
+        updates({"a": jnp.ones(1)}, **settings)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from diffrep_jax.errors import UserError, unknown
+from diffrep_jax.fields import refuse_unknown
 from diffrep_jax.methods.base import Method
 from diffrep_jax.train.joined import LEAF_BY_LEAF, Elementwise
 from diffrep_jax.types import Config, PyTree
@@ -21,6 +22,7 @@ OPTIMIZERS = {
 }
 SCHEDULE = {"warmup_steps": 0, "decay_steps": 0, "decay_to": 0.1}  # optional fields of a section, and their defaults
 OWN_FIELDS = {"adamw": ("weight_decay",)}  # of a config's section, besides those that all have
+FIELDS = ("name", "lr", "ema_decay", "clip_norm", "weight_decay", *SCHEDULE)
 
 
 def build(config: Config, method: Method, elementwise: Elementwise = LEAF_BY_LEAF) -> optax.GradientTransformation:
@@ -39,6 +41,7 @@ def build(config: Config, method: Method, elementwise: Elementwise = LEAF_BY_LEA
     transforms: dict[Hashable, optax.GradientTransformation] = {"frozen": optax.set_to_zero()}
     for label, section in sections.items():
         place = "config.optim" if section is config else f"config.optim.{label}"
+        refuse_unknown([name for name in section if name not in sections], FIELDS, place)
         transforms[label] = _clipped(section, place, elementwise.transformation(_transform(section, place)))
 
     def labels(params: PyTree) -> PyTree:
