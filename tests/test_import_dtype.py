@@ -1,4 +1,4 @@
-"""What an imported run computes in: float32, as the authors' encoders, generators and heads, unless told."""
+"""What an imported run computes in: float32, as the authors' encoders, generators and heads, unless asked otherwise."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from diffrep_jax.tasks import base
 
 
 @pytest.mark.parametrize(("wanted", "expected"), [({}, "float32"), ({"dtype": "bfloat16"}, "bfloat16")])
-def test_an_imported_run_computes_in_float32_unless_told(wanted, expected, caplog):
+def test_an_imported_run_computes_in_float32_unless_asked_otherwise(wanted, expected, caplog):
     caplog.set_level("INFO")
     config = dbae_celeba.get_config().lock()
     assert config.method.dtype == "bfloat16"
