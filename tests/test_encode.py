@@ -36,7 +36,7 @@ def read(workdir):
 def encodings(monkeypatch):
     """The number of images in each call of the encoder."""
     calls, plain = [], Model.encode
-    monkeypatch.setattr(Model, "encode", lambda self, x, *a: calls.append(len(x)) or plain(self, x, *a))
+    monkeypatch.setattr(Model, "encode", lambda self, x, *a, **k: calls.append(len(x)) or plain(self, x, *a, **k))
     return calls
 
 

@@ -14,6 +14,7 @@ from diffrep_jax.data import open_dataset
 from diffrep_jax.data.sources import open_source
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
+from diffrep_jax.runs.layout import Run
 from diffrep_jax.train.loop import train
 from launch import main
 from tests.made_data import encoded, scene
@@ -205,7 +206,7 @@ def test_a_damaged_data_set_is_one_line(data_dir, tmp_path):
 def test_it_trains_end_to_end(data_dir, tmp_path, tiny_run):  # whose compiled step is used again
     config = tiny_config(total_steps=2)
     config.data.name = "celeba"
-    state = train(build(config.method), config, tmp_path, data_dir)
+    state = train(build(config.method), Run.at(tmp_path, config), data_dir)
     assert int(state.step) == 2
     assert (tmp_path / "checkpoints" / "2").is_dir()
     assert "tensorflow" not in sys.modules
