@@ -53,7 +53,7 @@ class Checkpoints:
 
         Damaged ones are named in the log. Raises UserError where all of them are damaged.
         """
-        steps = sorted((found.step for found in self._checkpointer.checkpoints), reverse=True)
+        steps = sorted((saved.step for saved in self._checkpointer.checkpoints), reverse=True)
         sealed = any(checksums.is_sealed(self._folder / str(step)) for step in steps)
         for step in steps:
             if (why := self._damage(step, parts, sealed)) is None:
@@ -95,7 +95,7 @@ class Checkpoints:
         """Start writing; returns as soon as the arrays have been copied. A whole step that exists is left as it is."""
         if step == self.latest_step():
             return
-        newer = [found.step for found in self._checkpointer.checkpoints if found.step >= step]
+        newer = [saved.step for saved in self._checkpointer.checkpoints if saved.step >= step]
         for damaged in newer:  # passed over when the run went on: Orbax takes no step below its newest
             self._checkpointer.delete(damaged)
         self._checkpointer.save_checkpointables_async(step, _not_empty(parts), force=True)
