@@ -26,20 +26,6 @@ if TYPE_CHECKING:  # JAX is loaded once its memory is set up
 
     from diffrep_jax.methods.base import Method
 
-# Dense bf16 peak, TFLOP/s a device, from the makers' data sheets; other devices are measured with a matmul.
-PEAK_BF16 = {
-    "NVIDIA H200": 989,
-    "NVIDIA H100 80GB HBM3": 989,
-    "NVIDIA A100-SXM4-80GB": 312,
-    "NVIDIA A100-SXM4-40GB": 312,
-    "NVIDIA L40S": 362,
-    "Tesla T4": 65,
-    "TPU v4": 275,
-    "TPU v5 lite": 197,
-    "TPU v5p": 459,
-    "TPU v6 lite": 918,
-}
-
 WARM_UP = 3  # calls before the clock: the allocator grows, and a CPU's first two steps are slower
 
 
@@ -223,21 +209,13 @@ def model_flops(config: ConfigDict, what: str, batch_size: int) -> float:
 
 def peak_flops(device: Any, dtype: str) -> tuple[float, str]:
     """(FLOP/s of one device, where the number comes from)."""
-    import jax
-    import jax.numpy as jnp
+    from diffrep_jax.train import devices
 
-    if dtype == "bfloat16" and device.device_kind in PEAK_BF16:
-        return PEAK_BF16[device.device_kind] * 1e12, "data sheet, dense bf16"
-    n = 2048 if device.platform == "cpu" else 8192
-    x = jax.device_put(jnp.ones((n, n), dtype), device)
-    matmul = jax.jit(lambda a: a @ a)
-    jax.block_until_ready(matmul(x))
-    times = []
-    for _ in range(5):
-        began = time.perf_counter()
-        jax.block_until_ready(matmul(x))
-        times.append(time.perf_counter() - began)
-    return 2 * n**3 / min(times), f"measured, {n} x {n} {dtype} matmul"
+    known = devices.of_kind(device.device_kind)
+    if dtype == "bfloat16" and known is not None:
+        return known.bfloat16, "data sheet, dense bf16"
+    size = 2048 if device.platform == "cpu" else 8192
+    return devices.measured_peak(device, dtype, size), f"measured, {size} x {size} {dtype} matmul"
 
 
 def peak_memory(device: Any, analysis: Any) -> float:

@@ -48,6 +48,9 @@ MAY_IMPORT = {
         "sharding",
         "hosts",
         "train.state",  # what an imported checkpoint is made of
+        "train.cost",  # what a plan is made of, and the next two
+        "train.devices",
+        "train.settings",
     ),
     "sections": ("data", "methods.base", "samplers.recipe", "tasks.base", "train.settings"),
     "api": ("inference",),

@@ -1,7 +1,8 @@
 """One training step as one jitted call: loss, gradients over micro-batches, update, EMA."""
 
+import contextlib
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -136,10 +137,16 @@ def compile_step(step: Step, state: TrainState, batch: Batch, mesh: Mesh) -> Any
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )
-    gc.disable()  # tracing makes a million objects and no garbage; the collector would take a third of the time
+    with tracing_for(mesh.devices.flat[0].platform), without_collector():
+        lowered = jitted.lower(state, batch)
+    return lowered.compile()
+
+
+@contextlib.contextmanager
+def without_collector() -> Iterator[None]:
+    """Tracing makes a million objects and no garbage; the collector would take a third of the time."""
+    gc.disable()
     try:
-        with tracing_for(mesh.devices.flat[0].platform):
-            lowered = jitted.lower(state, batch)
+        yield
     finally:
         gc.enable()
-    return lowered.compile()

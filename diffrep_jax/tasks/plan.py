@@ -1,0 +1,182 @@
+"""How long a config trains on given devices, whether it fits and with which settings: known before one pays for them.
+
+No accelerator is needed. FLOPs are XLA's count. Memory is an estimate (`train.liveness`); for "cpu" the compiler says.
+"""
+
+import dataclasses
+import logging
+from typing import Any, ClassVar
+
+from diffrep_jax.errors import UserError
+from diffrep_jax.fields import check_numbers, construct
+from diffrep_jax.methods.base import Method, build
+from diffrep_jax.runs.layout import Run
+from diffrep_jax.train import cost, devices
+from diffrep_jax.train.settings import Settings
+from diffrep_jax.types import Config
+
+log = logging.getLogger(__name__)
+
+USABLE = 0.9  # of a device's memory; the rest is the driver's, the program's, and lost between buffers
+DAY = 24 * 3600.0
+SHORTEST = 2e-3  # seconds that a step takes whatever is in it, roughly
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """A way to train, and what it needs of each device.
+
+    Attributes:
+      fsdp: devices that parameters, averages and optimizer are split over; remat: residual blocks are recomputed.
+      state_bytes: what stays; largest: the most images that a device can compute at a time, 0: the state does not fit.
+    """
+
+    fsdp: int
+    remat: bool
+    state_bytes: int
+    largest: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Attributes:
+    device: a name of `train.devices`, or "cpu" for this machine; devices: how many of them.
+    mfu: the part of the peak that training is taken to reach; `python -m benchmarks.throughput` measures it.
+    price: of a device for an hour, 0: unknown.
+    """
+
+    needs_run: ClassVar[bool] = False
+
+    device: str = "H100"
+    devices: int = 1
+    mfu: float = 0.3
+    price: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "config.tasks.plan", {"devices": 1, "price": 0})
+        if not 0 < self.mfu <= 1:
+            raise UserError(f"config.tasks.plan.mfu is {self.mfu}: a part of the peak, above 0 and at most 1.")
+        if self.device.lower() != "cpu":
+            devices.named(self.device, "config.tasks.plan.device")
+
+    def run(self, model: None, run: Run) -> dict[str, float]:
+        config, method = run.config, build(run.config.method)
+        settings = construct(Settings, config.train, "config.train")
+        fsdp = self._fsdp(config, settings)
+        cpu = self.device.lower() == "cpu"
+        device = devices.this_cpu(method.dtype) if cpu else devices.named(self.device, "config.tasks.plan.device")
+        log.info("Tracing the training step; a minute for large networks ...")
+        at_a_time = settings.microbatch / self.devices
+        costs = {remat: cost.step_cost(form, config, device.platform) for remat, form in forms(method).items()}
+        remat = getattr(method, "remat", False)
+        if cpu:
+            log.info("Compiling it; minutes for large networks ...")
+            compiled = cost.compiled_temporaries(method, config, settings.microbatch)
+            part = compiled / costs[remat].temporaries(at_a_time)
+            costs = {again: step.scaled(part) for again, step in costs.items()}
+        temporaries = costs[remat].temporaries(at_a_time)
+        state = self._state_bytes(method, config, fsdp)
+        room = USABLE * device.memory
+        ways = [
+            self._way(method, config, n, again, step, room)
+            for n in sorted({fsdp, self.devices})
+            for again, step in costs.items()
+        ]
+        flops = min(step.flops for step in costs.values())  # the model's, not what remat does twice
+        seconds = (
+            flops * settings.batch_size * settings.total_steps / (device.peak(method.dtype) * self.mfu * self.devices)
+        )
+        numbers: dict[str, Any] = {
+            "parameters": cost.count(method),
+            "flops_per_image": flops,
+            "peak_flops": device.peak(method.dtype),
+            "memory_bytes": device.memory,
+            "state_bytes": state,
+            "temporary_bytes": round(temporaries),
+            "fits": bool(state + temporaries <= room),
+            "images_per_second": settings.batch_size * settings.total_steps / seconds,
+            "days": seconds / DAY,
+            "price": self.price * self.devices * seconds / 3600,
+        }
+        run.write_numbers(
+            "plan", numbers | {"plan": dataclasses.asdict(self), "ways": [dataclasses.asdict(way) for way in ways]}
+        )
+        self._tell(numbers, ways, settings, method.dtype)
+        return numbers
+
+    def _fsdp(self, config: Config, settings: Settings) -> int:
+        """How many devices the config splits the state over, of those of the plan."""
+        data, fsdp = config.mesh.data, config.mesh.fsdp
+        fsdp = self.devices // max(data, 1) if fsdp == -1 else fsdp
+        if fsdp < 1 or self.devices % fsdp or data not in (-1, self.devices // fsdp):
+            raise UserError(
+                f"config.mesh data={data} x fsdp={config.mesh.fsdp} does not make up the {self.devices} devices of "
+                "config.tasks.plan.devices; set --config.mesh.data=-1 and a --config.mesh.fsdp that divides them."
+            )
+        if settings.microbatch % self.devices:
+            raise UserError(
+                f"{settings.microbatch} images at a time (train.batch_size, train.microbatch_size) do not divide by "
+                f"tasks.plan.devices={self.devices}; choose a multiple."
+            )
+        return fsdp
+
+    def _state_bytes(self, method: Method, config: Config, fsdp: int) -> int:
+        return cost.total_bytes(cost.state_shapes(method, config, self.devices // fsdp, fsdp))
+
+    def _way(self, method: Method, config: Config, fsdp: int, remat: bool, step: cost.Cost, room: float) -> Way:
+        state = self._state_bytes(method, config, fsdp)
+        return Way(fsdp, remat, state, step.images_within(room - state))
+
+    def _tell(self, numbers: dict[str, Any], ways: list[Way], settings: Settings, dtype: str) -> None:
+        """The plan in words."""
+        gib = 2.0**30
+        log.info(
+            "%.1f million parameters, %.1f GFLOP an image and step.",
+            numbers["parameters"] / 1e6,
+            numbers["flops_per_image"] / 1e9,
+        )
+        log.info(
+            "%d x %s: %.3g images/s, %d steps of %d images in %.3g days, at %g of %.3g TFLOP/s (%s)%s.",
+            self.devices,
+            self.device,
+            numbers["images_per_second"],
+            settings.total_steps,
+            settings.batch_size,
+            numbers["days"],
+            self.mfu,
+            numbers["peak_flops"] / 1e12,
+            dtype,
+            f", for {numbers['price']:,.0f}" if self.price else "",
+        )
+        if numbers["days"] * DAY / settings.total_steps < SHORTEST:
+            log.info("That is below %g ms a step: launching it, not its FLOPs, will decide.", 1000 * SHORTEST)
+        need = (numbers["state_bytes"] + numbers["temporary_bytes"]) / gib
+        log.info(
+            "Memory of a device: %.1f GiB of state and %.1f GiB to compute %d images at a time; it has %.1f GiB: %s.",
+            numbers["state_bytes"] / gib,
+            numbers["temporary_bytes"] / gib,
+            settings.microbatch // self.devices,
+            numbers["memory_bytes"] / gib,
+            "it fits" if numbers["fits"] else f"{need:.1f} GiB do not fit",
+        )
+        log.info("The most images that all devices together can compute at a time:")
+        for way in ways:
+            flags = f"--config.mesh.fsdp={way.fsdp} --config.method.remat={way.remat}"
+            most = f"{way.largest * self.devices:,d}" if way.largest else "none: the state does not fit"
+            if way.largest == cost.LARGEST:
+                most = "as many as you like"
+            log.info("  %-55s %s", flags, most)
+        if self.device.lower() != "cpu":
+            log.info("Memory is estimated, not compiled: try a few steps before you pay for many.")
+        if not numbers["fits"]:
+            log.info("Set --config.train.microbatch_size to a divisor of %d that fits.", settings.batch_size)
+
+
+def forms(method: Method) -> dict[bool, Method]:
+    """{whether blocks are recomputed: the method so}, of one form where it has no say in that."""
+    if not any(field.name == "remat" for field in dataclasses.fields(method)):  # type: ignore[arg-type]
+        return {False: method}
+    return {remat: dataclasses.replace(method, remat=remat) for remat in (False, True)}  # type: ignore[type-var]
+
+
+Task = Plan

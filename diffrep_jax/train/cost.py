@@ -1,0 +1,116 @@
+"""What a training step takes, known before it is run or compiled: FLOPs, the bytes of its state and of its values."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh
+
+from diffrep_jax.forms import tracing_for
+from diffrep_jax.methods.base import Method, example_batch
+from diffrep_jax.methods.parameters import shapes, trained
+from diffrep_jax.sharding import AXES
+from diffrep_jax.train import optimizer
+from diffrep_jax.train.joined import LEAF_BY_LEAF
+from diffrep_jax.train.liveness import temporary_bytes
+from diffrep_jax.train.state import TrainState, abstract_state
+from diffrep_jax.train.step import make_train_step, without_collector
+from diffrep_jax.types import Config, PyTree
+
+SIZES = (32, 64)  # images a device that are traced; between and beyond them memory is taken to go in a straight line
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Of a step on one device.
+
+    Attributes:
+      flops: of an image, multiply-adds counted as two, by XLA's analysis of the uncompiled step.
+      at_sizes: bytes of intermediate values at SIZES images, estimated by `train.liveness`.
+      least: bytes that they have at any number of images, those of the gradient.
+    """
+
+    flops: float
+    at_sizes: tuple[int, int]
+    least: int
+
+    def temporaries(self, images: float) -> float:
+        """Bytes of intermediate values where so many images are computed at a time."""
+        slope = (self.at_sizes[1] - self.at_sizes[0]) / (SIZES[1] - SIZES[0])
+        return max(self.at_sizes[0] + slope * (images - SIZES[0]), self.least)
+
+    def scaled(self, part: float) -> "Cost":
+        """With so many times the bytes."""
+        small, large = self.at_sizes
+        return dataclasses.replace(
+            self, at_sizes=(round(small * part), round(large * part)), least=round(self.least * part)
+        )
+
+    def images_within(self, room: float) -> int:
+        """The most images at a time whose intermediate values fit into so many bytes; 0 where none do."""
+        if self.temporaries(1) > room:
+            return 0
+        slope = (self.at_sizes[1] - self.at_sizes[0]) / (SIZES[1] - SIZES[0])
+        return max(1, math.floor((room - self.at_sizes[0]) / slope + SIZES[0])) if slope > 0 else LARGEST
+
+
+LARGEST = 2**20  # images at a time: more than anybody trains with
+
+
+def step_cost(method: Method, config: Config, platform: str) -> Cost:
+    """The cost of the step in the form that it has on a platform, "cpu", "gpu" or "tpu"; traced, not compiled."""
+    small, large = (_traced(method, config, platform, images) for images in SIZES)
+    analysis: Any = small.lower().cost_analysis()
+    flops = (analysis[0] if isinstance(analysis, list) else analysis)["flops"]
+    state = total_bytes(state_shapes(method, config, 1, 1))
+    # The new state takes the place of the old one, which is donated.
+    small_bytes, large_bytes = (temporary_bytes(traced.jaxpr.jaxpr) - state for traced in (small, large))
+    gradient = total_bytes(trained(method, shapes(method)["params"]))
+    return Cost(float(flops) / SIZES[0], (small_bytes, large_bytes), gradient)
+
+
+def _traced(method: Method, config: Config, platform: str, images: int) -> Any:
+    step, state, batch = on_one_device(method, config, images)
+    with tracing_for(platform), without_collector():
+        return jax.jit(step).trace(state, batch)
+
+
+def on_one_device(method: Method, config: Config, images: int) -> tuple[Any, TrainState, dict[str, Any]]:
+    """(the step, its state's shapes, its batch's shapes), all images at once."""
+    optim = optimizer.build(config.optim, method, LEAF_BY_LEAF)
+    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state_shapes(method, config, 1, 1))
+    shape = example_batch(method)["image"].shape[1:]
+    dtype = jnp.uint8 if getattr(method, "makes_images", True) else jnp.float32
+    step = make_train_step(method, optim, ema_decay=config.optim.ema_decay, seed=0)
+    return step, state, {"image": jax.ShapeDtypeStruct((images, *shape), dtype)}
+
+
+def state_shapes(method: Method, config: Config, data: int, fsdp: int) -> TrainState:
+    """Shapes and shardings of the state on a mesh of data x fsdp devices, which need not exist."""
+    mesh = AbstractMesh((data, fsdp), AXES)
+    return abstract_state(method, optimizer.build(config.optim, method, LEAF_BY_LEAF), mesh)
+
+
+def total_bytes(tree: PyTree) -> int:
+    """Of a tree of arrays or shapes; a device's share where they have shardings."""
+    return sum(_share(leaf) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _share(leaf: Any) -> int:
+    sharding = getattr(leaf, "sharding", None)
+    return math.prod(leaf.shape if sharding is None else sharding.shard_shape(leaf.shape))
+
+
+def count(method: Method) -> int:
+    """Parameters, frozen ones included."""
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes(method)["params"]))
+
+
+def compiled_temporaries(method: Method, config: Config, images: int) -> int:
+    """Bytes of intermediate values of a step as the compiler of the device at hand plans them; it compiles."""
+    step, state, batch = on_one_device(method, config, images)
+    with tracing_for(jax.default_backend()), without_collector():
+        lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
+    return lowered.compile().memory_analysis().temp_size_in_bytes

@@ -1,0 +1,153 @@
+"""What a step takes, counted by hand; the plan's arithmetic, and what it refuses."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from diffrep_jax.errors import UserError
+from diffrep_jax.methods.base import build
+from diffrep_jax.runs.layout import Run
+from diffrep_jax.tasks import base
+from diffrep_jax.train import cost, devices
+from diffrep_jax.train.liveness import temporary_bytes
+from tests.tiny import tiny_config
+
+SQUARE = jax.ShapeDtypeStruct((64, 64), jnp.float32)
+ONE = 64 * 64 * 4  # bytes
+
+
+def peak(function, *shapes):
+    return temporary_bytes(jax.jit(function).trace(*shapes).jaxpr.jaxpr)
+
+
+# --- bytes, counted by hand
+
+
+def test_a_chain_of_products_holds_two_at_a_time():
+    assert peak(lambda x: x @ x @ x @ x @ x, SQUARE) == 2 * ONE
+
+
+def test_what_a_later_equation_uses_stays():
+    def function(x):
+        a = x @ x
+        b = a @ a
+        c = b @ b
+        return c @ a  # a, b and c at once, and a, c and the result
+
+    assert peak(function, SQUARE) == 3 * ONE
+
+
+def test_elementwise_values_are_part_of_sums_and_of_each_other_but_products_read_from_memory():
+    assert peak(lambda x: jnp.tanh(x + 1).sum(), SQUARE) == 4
+    assert peak(lambda x: jnp.tanh(x + 1) @ x, SQUARE) == 2 * ONE
+    assert peak(lambda x: jnp.tanh(x + 1), SQUARE) == ONE
+
+
+def test_an_elementwise_value_of_two_large_ones_has_bytes_of_its_own():
+    def function(x):
+        a = x @ x
+        s = a + a @ a
+        return s @ s
+
+    assert peak(function, SQUARE) == 3 * ONE
+
+
+def test_a_loop_needs_its_body_once():
+    def function(x):
+        return jax.lax.scan(lambda c, _: (c @ c @ c, None), x, None, length=100)[0]
+
+    assert peak(function, SQUARE) == 3 * ONE  # the carry, and two products inside
+
+
+def test_remat_holds_less_and_a_batch_more():
+    def network(x, again):
+        block = lambda x: jnp.tanh(x @ x) @ x @ x  # noqa: E731
+        block = jax.checkpoint(block) if again else block
+        for _ in range(8):
+            x = block(x)
+        return x.sum()
+
+    plain, again = (peak(jax.grad(lambda x, a=a: network(x, a)), SQUARE) for a in (False, True))
+    assert again < 0.6 * plain
+
+
+# --- the cost of a step
+
+
+def test_the_state_is_split_by_fsdp_and_not_by_data():
+    config = tiny_config()
+    method = build(config.method)
+    whole = cost.total_bytes(cost.state_shapes(method, config, 1, 1))
+    assert cost.total_bytes(cost.state_shapes(method, config, 4, 1)) == whole
+    split = cost.total_bytes(cost.state_shapes(method, config, 1, 4))
+    assert whole / 4 <= split < whole  # leaves that are too small stay whole
+
+
+def test_memory_is_a_straight_line_that_ends_at_the_gradient():
+    step = cost.Cost(flops=1.0, at_sizes=(1000, 1800), least=500)  # 25 an image, 200 for none
+    assert step.temporaries(64) == 1800 and step.temporaries(128) == 3400
+    assert step.temporaries(1) == 500
+    assert step.images_within(3400) == 128 and step.images_within(3399) == 127
+    assert step.images_within(499) == 0
+    assert step.scaled(2).temporaries(64) == 3600
+
+
+# --- the task
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    """A plan of the tiny config: its FLOPs and bytes given, to check the arithmetic by hand."""
+    given = cost.Cost(flops=1e12, at_sizes=(32 * 10**9, 64 * 10**9), least=10**9)
+    monkeypatch.setattr(cost, "step_cost", lambda method, config, platform: given)
+
+    def run(changes, **fields):
+        config = tiny_config()
+        with config.unlocked():
+            config.update_from_flattened_dict(changes)
+        task = base.build("plan", fields, {})
+        return task.run(None, Run.at(tmp_path, config)), json.loads((tmp_path / "plan" / "metrics.json").read_text())
+
+    return run
+
+
+def test_days_and_price(plan):
+    changes = {"train.batch_size": 64, "train.total_steps": 1000}
+    numbers, written = plan(changes, device="a100", devices=2, mfu=0.5, price=3.0)
+    # 64,000 images of 1e12 FLOPs on two devices of half of 156e12 each (float32, as TF32)
+    seconds = 64_000 * 1e12 / (2 * 0.5 * 156e12)
+    assert numbers["days"] == pytest.approx(seconds / 86_400)
+    assert numbers["images_per_second"] == pytest.approx(156)
+    assert numbers["price"] == pytest.approx(2 * 3 * seconds / 3600)
+    assert numbers["fits"] and written["days"] == numbers["days"]
+
+
+def test_what_does_not_fit_and_what_does(plan, caplog):
+    caplog.set_level("INFO")
+    numbers, written = plan({"train.batch_size": 128}, device="L4")
+    assert not numbers["fits"]
+    # 0.9 of 24 GB at 1 GB an image
+    assert {way["largest"] for way in written["ways"]} == {21}
+    assert "do not fit" in caplog.text and "microbatch_size" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields", "message"),
+    [
+        ({}, {"device": "H10"}, "Unknown device 'H10' in config.tasks.plan.device. Did you mean 'H100'"),
+        ({}, {"mfu": 1.5}, "mfu is 1.5"),
+        ({}, {"devices": 0}, "plan.devices is 0"),
+        ({"mesh.fsdp": 3}, {"devices": 8}, "does not make up the 8 devices"),
+        ({"train.batch_size": 4}, {"devices": 8}, "4 images at a time"),
+    ],
+)
+def test_what_makes_no_plan_is_refused(plan, changes, fields, message):
+    with pytest.raises(UserError, match=message):
+        plan(changes, **fields)
+
+
+def test_this_machine_is_a_device_too():
+    assert 1e7 < devices.measured_peak(jax.devices("cpu")[0], "float32", 256) < 1e15
+    assert devices.this_machine_memory() > 2**28
