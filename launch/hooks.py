@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from diffrep_jax.errors import UserError
 from diffrep_jax.hosts import is_first
 from diffrep_jax.inference.model import Model
 from diffrep_jax.inference.open import recipe
 from diffrep_jax.methods.base import Method
 from diffrep_jax.runs.layout import Run
-from diffrep_jax.sharding import mesh_of
+from diffrep_jax.sharding import make_mesh, mesh_of
 from diffrep_jax.tasks import base
 from diffrep_jax.train.state import TrainState
 from diffrep_jax.train.writer import Writer
@@ -30,6 +31,18 @@ class TaskHook:
 
     def due(self, step: int) -> bool:
         return step % self.task.every_steps == 0
+
+    def check(self) -> None:
+        """UserError, with the way to do without it, where the task will not find what it needs."""
+        model = Model(self.method, {}, make_mesh(**self.run.config.mesh), recipe(self.run.config))
+        try:
+            self.task.check(model, self.run.preview(0))
+        except UserError as error:
+            section, every = f"config.tasks.{self.name}", self.task.every_steps
+            raise UserError(
+                f"{str(error).rstrip('.')}. This is for the preview {section} of every {every} steps; "
+                f"{section}.every_steps=0 trains without it."
+            ) from None
 
     def __call__(self, step: int, state: TrainState, writer: Writer) -> None:
         if not (self.task.needs_run or is_first()):
@@ -48,8 +61,9 @@ class TaskHook:
 
 
 def task_hooks(method: Method, run: Run, data_dir: pathlib.Path | None) -> list[TaskHook]:
-    """A hook for every section of `config.tasks` whose `every_steps` is above 0."""
+    """A hook for every section of `config.tasks` whose `every_steps` is above 0 and not beyond the training."""
     due = {name: settings for name, settings in run.config.tasks.items() if "every_steps" in settings}
     tasks = {name: base.build(name, settings, {"data_dir": data_dir}) for name, settings in due.items()}
-    hooks = [TaskHook(name, task, method, run) for name, task in tasks.items() if task.every_steps > 0]
+    most = run.config.train.total_steps
+    hooks = [TaskHook(name, task, method, run) for name, task in tasks.items() if 0 < task.every_steps <= most]
     return sorted(hooks, key=lambda hook: not hook.task.needs_run)  # the report is of what the others have written

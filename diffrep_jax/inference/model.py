@@ -83,18 +83,22 @@ class Model:
 
         Raises UserError for a sample of a deterministic encoder.
         """
-        how, method, images = self.recipe(how, changes), self.auto_encoder, self._images(images)
-        if how.encode == "sample" and not method.encodes_noise:
-            raise UserError(
-                f"sampling.encode=sample is of no use: the encoder of this {type(method).__name__} is deterministic; "
-                "leave it at mean."
-            )
+        how, method = self.recipe(how, changes), self.auto_encoder
+        self._check_encode(how)
+        images = self._images(images)
         if noise is not None:
             noise = _shaped("noise", noise, (len(images), method.latent_dim))
         elif how.encode == "sample":
             rows = _numbers(numbers, len(images))
             return self._run(compiled.encode_sample, len(images), images, rows, seed=how.seed)
         return self._run(compiled.encode, len(images), images, noise)
+
+    def _check_encode(self, how: Sampling) -> None:
+        if how.encode == "sample" and not self.auto_encoder.encodes_noise:
+            raise UserError(
+                f"sampling.encode=sample is of no use: the encoder of this {type(self.method).__name__} is "
+                "deterministic; leave it at mean."
+            )
 
     def endpoint(self, z: np.ndarray, numbers: Numbers = 0, seed: int | None = None) -> np.ndarray:
         """x_T [n, h, w, c], where decoding starts; `seed` where the method draws it, by default the recipe's."""
@@ -138,8 +142,15 @@ class Model:
         z = self.encode(images, how=how, numbers=numbers)
         if invert_steps == 0:
             return Encoded(z)
-        how.returning().check_inverted(invert_steps)
+        self.check_encoded(invert_steps, how)
         return Encoded(z, self.invert(images, z, how, numbers, steps=invert_steps))
+
+    def check_encoded(self, invert_steps: int = 0, how: Sampling | None = None) -> None:
+        """Raise UserError where `encoded` has no answer, whatever the images."""
+        how, model = how or self.sampling, self.noise_coded if invert_steps else self
+        model._check_encode(how)
+        if invert_steps:
+            how.returning().check_inverted(invert_steps)
 
     # Codes to images
 
@@ -274,7 +285,16 @@ class Model:
 
     def check_prior(self, prior: "Model", place: str) -> None:
         """Raise UserError, naming `place`, where a model is no prior, or that of another auto-encoder."""
-        method = prior.method
+        method = self.prior_method(prior.method, place)
+        theirs = np.asarray(method.statistics(prior.variables)["fingerprint"])
+        if theirs.any() and not same_network(theirs, self.fingerprint()):
+            raise UserError(
+                f"{place} was trained on another auto-encoder's codes, or this one was trained since: encode again and "
+                "train a new prior on that."
+            )
+
+    def prior_method(self, method: Method, place: str) -> Unconditional:
+        """The method, which makes codes as this model takes them; UserError, naming `place`, where it does not."""
         if not isinstance(method, Unconditional) or method.makes_images:
             raise UserError(f"{place} is a {type(method).__name__} run, no prior; give one of latent_prior.")
         if method.channels != self.latent_dim:
@@ -282,12 +302,7 @@ class Model:
                 f"{place} makes codes of {method.channels} dimensions, this model takes {self.latent_dim}; give its "
                 "own prior."
             )
-        theirs = np.asarray(method.statistics(prior.variables)["fingerprint"])
-        if theirs.any() and not same_network(theirs, self.fingerprint()):
-            raise UserError(
-                f"{place} was trained on another auto-encoder's codes, or this one was trained since: encode again and "
-                "train a new prior on that."
-            )
+        return method
 
     def candidate_errors(self, images: np.ndarray, seed: int = 0, first: int = 0) -> dict[str, np.ndarray]:
         """`Method.candidate_errors`: {field: errors [n, values]}."""

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from diffrep_jax import data, hosts, sharding
 from diffrep_jax.fields import construct
 from diffrep_jax.methods.base import Method, Views
-from diffrep_jax.runs import checkpoint, lock, provenance
+from diffrep_jax.runs import checkpoint, layout, lock, provenance, space
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.layout import Run
 from diffrep_jax.train import init_from, joined, optimizer
@@ -40,6 +40,10 @@ LEARNED_WITH = ("seed", "method", "data", "optim", "train", "mesh")  # sections 
 
 class Hook(Protocol):
     """Something that is done with the state every now and then."""
+
+    def check(self) -> None:
+        """Open all that it will need, before anything is computed or written; UserError where that is not there."""
+        ...
 
     def due(self, step: int) -> bool: ...
 
@@ -71,9 +75,12 @@ def train(
     Raises UserError for bad settings, where another process trains the run, and where the loss stops being finite;
     SystemExit(143) on SIGTERM, (130) on SIGINT, once saved.
     """
-    training = prepare(method, run, data_dir)
+    training, hooks = prepare(method, run, data_dir), list(hooks)
+    for hook in hooks:
+        hook.check()
+    space.warn_if_short(run.folder, space.size_of(training.template.parts()), training.settings.keep_last + 1)
     locked = lock.held(run.folder, force_unlock) if hosts.is_first() else contextlib.nullcontext()
-    with locked, StopSignal() as stop:
+    with layout.removed_if_unused(run.folder), locked, StopSignal() as stop:
         return _train(training, hooks, stop)
 
 
