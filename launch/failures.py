@@ -5,12 +5,18 @@ looked through.
 """
 
 import errno
+import logging
 import os
 import re
 import shutil
+import sys
+import threading
+import warnings
 from collections.abc import Iterator
 
 from diffrep_jax.errors import UserError
+
+log = logging.getLogger(__name__)
 
 REFUSALS = {
     errno.ENOSPC: ("no space is left on the disk", "make room, or use a folder on another disk"),
@@ -30,6 +36,7 @@ REFUSALS = {
     errno.EAGAIN: ("the system has no more processes or threads", "raise the limit (ulimit -u)"),
     errno.EPIPE: ("nobody reads it any more", "start again"),
 }
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 SHARED_MEMORY = "/dev/shm"
 LITTLE = 2**26  # bytes of it that are not enough for worker processes
 
@@ -44,12 +51,21 @@ OUT_OF_SHARED_MEMORY = (
 )
 
 
+def quiet() -> None:
+    """No traces of what libraries leave in threads and destructors: what matters of it is raised as well."""
+    sys.unraisablehook = lambda _: None
+    threading.excepthook = lambda thrown: log.debug("In a thread: %s", thrown.exc_value)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+
+
 def explained(error: BaseException, workdir: str | None, task: str) -> str | None:
     """The line; None for what is nobody's mistake but the program's."""
     chain = list(_chain(error))
     for link in chain:
         if isinstance(link, UserError):
             return str(link)
+    if workdir is not None and (gone := _gone(chain, workdir)):
+        return gone
     for link in chain:
         if (line := _refused(link, workdir) or _worker(link)) is not None:
             return line + (" The last complete checkpoint stays." if task == "train" else "")
@@ -72,8 +88,32 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(link))
         yield link
+        context = None if link.__suppress_context__ else link.__context__
         grouped = link.exceptions if isinstance(link, BaseExceptionGroup) else ()
-        waiting += [other for other in (link.__cause__, link.__context__, *grouped) if other is not None]
+        waiting += [other for other in (link.__cause__, context, *grouped) if other is not None]
+
+
+def _gone(chain: list[BaseException], workdir: str) -> str | None:
+    """Where a file of the run is missing since the whole run is."""
+    from diffrep_jax.runs import layout
+
+    missing = [link for link in chain if isinstance(link, FileNotFoundError) or "NOT_FOUND" in str(link)]
+    if not missing or os.path.isfile(os.path.join(workdir, layout.CONFIG)):
+        return None
+    paths = [getattr(link, "filename", None) or _stated(link) for link in missing]
+    if not any(path and _inside(path, workdir) for path in paths):
+        return None
+    return f"{workdir} was removed or renamed while it was written; restore it, or start again in a new --workdir."
+
+
+def _stated(error: BaseException) -> str | None:
+    """The first path that its text has in quotes."""
+    quoted = PATH.search(str(error))
+    return quoted.group(1) if quoted else None
+
+
+def _inside(path: str | bytes, folder: str) -> bool:
+    return os.path.abspath(os.fsdecode(path)).startswith(os.path.abspath(folder))
 
 
 def _refused(error: BaseException, workdir: str | None) -> str | None:
@@ -85,21 +125,23 @@ def _refused(error: BaseException, workdir: str | None) -> str | None:
     if number is None or not isinstance(number, int) or number <= 0:
         return None
     if path is None or isinstance(path, int):
-        path = stated.group(1) if (stated := PATH.search(text)) else workdir
-    path = os.fsdecode(path) if path else "A file"
-    if number == errno.ENOSPC and _is_shared_memory(path):
+        path = _stated(error)
+    path = None if path is None else os.fsdecode(path)
+    if number == errno.ENOSPC and _is_shared_memory(path, workdir or "."):
         return OUT_OF_SHARED_MEMORY[0].upper() + OUT_OF_SHARED_MEMORY[1:]
-    if workdir and number == errno.ENOENT and not os.path.isdir(workdir) and path.startswith(os.path.abspath(workdir)):
-        return f"{workdir} is gone: it was removed or renamed while it was written; restore it, or start again."
+    path = path or workdir or "A file"
+    if workdir and _inside(path, workdir) and number in OF_THE_DISK:
+        path = workdir
     reason, remedy = REFUSALS.get(number, (os.strerror(number), "see to it, or use another folder"))
     return f"{path}: {reason}; {remedy}."
 
 
-def _is_shared_memory(path: str) -> bool:
+def _is_shared_memory(path: str | None, workdir: str) -> bool:
     """Whether what is full is the memory that processes share, as a container's usual 64 MB soon are."""
-    if path.startswith((SHARED_MEMORY, "/psm_", "/sem.", "/mp-")):
-        return True
-    return path == "A file" and os.path.isdir(SHARED_MEMORY) and shutil.disk_usage(SHARED_MEMORY).free < LITTLE
+    if path is not None:
+        return path.startswith((SHARED_MEMORY, "/psm_", "/sem.", "/mp-"))
+    free = [shutil.disk_usage(place).free if os.path.isdir(place) else LITTLE for place in (SHARED_MEMORY, workdir)]
+    return free[0] < LITTLE <= free[1]
 
 
 def _worker(error: BaseException) -> str | None:

@@ -38,10 +38,9 @@ class TaskHook:
         try:
             self.task.check(model, self.run.preview(0))
         except UserError as error:
-            section, every = f"config.tasks.{self.name}", self.task.every_steps
             raise UserError(
-                f"{str(error).rstrip('.')}. This is for the preview {section} of every {every} steps; "
-                f"{section}.every_steps=0 trains without it."
+                f"{error} That is for the preview config.tasks.{self.name}: change this section, or turn the preview "
+                "off."
             ) from None
 
     def __call__(self, step: int, state: TrainState, writer: Writer) -> None:

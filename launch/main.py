@@ -197,4 +197,7 @@ def run(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    from launch.failures import quiet
+
+    quiet()
     run(sys.argv[1:])

@@ -67,7 +67,7 @@ def test_what_a_preview_lacks_is_said_before_the_first_step(tmp_path, task, fiel
     with pytest.raises(UserError) as refused:
         hook_of(configured(task, **fields), tmp_path / "run").check()
     assert message in str(refused.value)
-    assert f"config.tasks.{task}.every_steps=0 trains without it." in str(refused.value)
+    assert f"That is for the preview config.tasks.{task}: change this section" in str(refused.value)
     assert not (tmp_path / "run").exists()
 
 

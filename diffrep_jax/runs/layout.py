@@ -84,9 +84,9 @@ def removed_if_unused(folder: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # where something is in it
             (path / CHECKPOINTS).rmdir()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             if not existed:
                 path.rmdir()
         raise

@@ -19,6 +19,7 @@ import optax
 from jax.sharding import Mesh
 
 from diffrep_jax import data, hosts, sharding
+from diffrep_jax.errors import UserError
 from diffrep_jax.fields import construct
 from diffrep_jax.methods.base import Method, Views
 from diffrep_jax.runs import checkpoint, layout, lock, provenance, space
@@ -170,6 +171,7 @@ def _loop(training: Training, checkpoints: checkpoint.Checkpoints, compiled: "_C
             leave = stop.received or monitor.out_of_time()
             if leave or step == settings.total_steps or step % settings.checkpoint_every == 0:
                 monitor.check()  # never save a state whose loss is not finite
+                _refuse_if_removed(run)
                 checkpoints.save(step, state.parts())
             if leave:
                 limit = f"train.max_minutes={settings.max_minutes}"
@@ -183,6 +185,14 @@ def _loop(training: Training, checkpoints: checkpoint.Checkpoints, compiled: "_C
     if stop.received:
         raise SystemExit(stop.exit_code)
     return state
+
+
+def _refuse_if_removed(run: Run) -> None:
+    """A folder that was removed would be made again, and have but the rest of the run."""
+    if not run_config.is_run(run.folder):
+        raise UserError(
+            f"{run.folder} was removed or renamed while it was trained; restore it, or start again in a new --workdir."
+        )
 
 
 class _Compiled:

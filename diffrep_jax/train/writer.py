@@ -56,13 +56,14 @@ class _Board:
 
     def __init__(self, folder: epath.Path, first_step: int):
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto import event_pb2
 
-        self._event: Any = Event
+        protocol: Any = event_pb2
+        self._event = protocol.Event
         self._file = EventsWriter(os.fspath(folder / "events"))
         self._flushed = 0.0
         # Later steps of earlier files are not shown any more.
-        self._add(first_step, session_log=SessionLog(status=SessionLog.START))
+        self._add(first_step, session_log=protocol.SessionLog(status=protocol.SessionLog.START))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         from tensorboardX import summary
