@@ -1,6 +1,7 @@
 """Tasks as training hooks: the same code that `--task=` runs, on the averaged weights, every n steps."""
 
 import dataclasses
+import logging
 import pathlib
 import tempfile
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from diffrep_jax.errors import UserError
+from diffrep_jax.errors import NotFinite, UserError
 from diffrep_jax.hosts import is_first
 from diffrep_jax.inference.model import Model
 from diffrep_jax.inference.open import recipe
@@ -18,6 +19,8 @@ from diffrep_jax.sharding import make_mesh, mesh_of
 from diffrep_jax.tasks import base
 from diffrep_jax.train.state import TrainState
 from diffrep_jax.train.writer import Writer
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +55,11 @@ class TaskHook:
         if self.task.needs_run:
             variables = state.averaged
             model = Model(self.method, variables, mesh_of(variables), recipe(self.run.config))
-        numbers = self.task.run(model, preview)
+        try:
+            numbers = self.task.run(model, preview)
+        except NotFinite as error:  # early weights may be far off: training goes on
+            log.warning("No preview of %s at step %d: %s", self.name, step, error)
+            return
         writer.scalars(step, {f"{self.name}/{key}": value for key, value in numbers.items()})
         for picture in sorted(preview.task_folder(self.name).glob("*.png")):
             with picture.open("rb") as file:
