@@ -1,6 +1,7 @@
 """Tasks as training hooks: the same code that `--task=` runs, on the averaged weights, every n steps."""
 
 import dataclasses
+import logging
 import pathlib
 import tempfile
 from typing import Any
@@ -8,15 +9,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from diffrep_jax.errors import NotFinite, UserError
 from diffrep_jax.hosts import is_first
 from diffrep_jax.inference.model import Model
 from diffrep_jax.inference.open import recipe
 from diffrep_jax.methods.base import Method
 from diffrep_jax.runs.layout import Run
-from diffrep_jax.sharding import mesh_of
+from diffrep_jax.sharding import make_mesh, mesh_of
 from diffrep_jax.tasks import base
 from diffrep_jax.train.state import TrainState
 from diffrep_jax.train.writer import Writer
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +35,17 @@ class TaskHook:
     def due(self, step: int) -> bool:
         return step % self.task.every_steps == 0
 
+    def check(self) -> None:
+        """UserError, with the way to do without it, where the task will not find what it needs."""
+        model = Model(self.method, {}, make_mesh(**self.run.config.mesh), recipe(self.run.config))
+        try:
+            self.task.check(model, self.run.preview(0))
+        except UserError as error:
+            raise UserError(
+                f"{error} That is for the preview config.tasks.{self.name}: change this section, or turn the preview "
+                "off."
+            ) from None
+
     def __call__(self, step: int, state: TrainState, writer: Writer) -> None:
         if not (self.task.needs_run or is_first()):
             return  # nothing to compute together, and nothing to read here
@@ -40,7 +55,11 @@ class TaskHook:
         if self.task.needs_run:
             variables = state.averaged
             model = Model(self.method, variables, mesh_of(variables), recipe(self.run.config))
-        numbers = self.task.run(model, preview)
+        try:
+            numbers = self.task.run(model, preview)
+        except NotFinite as error:  # early weights may be far off: training goes on
+            log.warning("No preview of %s at step %d: %s", self.name, step, error)
+            return
         writer.scalars(step, {f"{self.name}/{key}": value for key, value in numbers.items()})
         for picture in sorted(preview.task_folder(self.name).glob("*.png")):
             with picture.open("rb") as file:
@@ -48,8 +67,9 @@ class TaskHook:
 
 
 def task_hooks(method: Method, run: Run, data_dir: pathlib.Path | None) -> list[TaskHook]:
-    """A hook for every section of `config.tasks` whose `every_steps` is above 0."""
+    """A hook for every section of `config.tasks` whose `every_steps` is above 0 and not beyond the training."""
     due = {name: settings for name, settings in run.config.tasks.items() if "every_steps" in settings}
     tasks = {name: base.build(name, settings, {"data_dir": data_dir}) for name, settings in due.items()}
-    hooks = [TaskHook(name, task, method, run) for name, task in tasks.items() if task.every_steps > 0]
+    most = run.config.train.total_steps
+    hooks = [TaskHook(name, task, method, run) for name, task in tasks.items() if 0 < task.every_steps <= most]
     return sorted(hooks, key=lambda hook: not hook.task.needs_run)  # the report is of what the others have written

@@ -5,6 +5,7 @@ python launch/main.py --workdir=runs/ffhq --task=reconstruct --config.sampling.s
 """
 
 import argparse
+import io
 import logging
 import os
 import pathlib
@@ -76,8 +77,15 @@ def split_overrides(arguments: list[str]) -> dict[str, str]:
 def main(argv: list[str]) -> None:
     flags, overrides = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(lambda record: not record.exc_info)  # what a library's thread logs so, it raises as well
+    logging.raiseExceptions = False  # where nobody reads the log any more, or its disk is full, work goes on
     for library in ("absl", "jax", "orbax"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # what it says of lost tasks is raised as well
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may have bytes that are no text
     if flags.task not in tasks():
         raise unknown("task", flags.task, tasks(), "--task")
 
@@ -162,12 +170,26 @@ def _run_task(flags: argparse.Namespace, run) -> None:
     task.run(open_run(run.folder, config=run.config) if task.needs_run else None, run)
 
 
+def _flag(argv: list[str], name: str) -> str | None:
+    """The value of --name, as typed, expanded; None where it is not there."""
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        flag, equals, value = argument.partition("=")
+        if flag == f"--{name}":
+            return expanded(value if equals else following)
+    return None
+
+
 def run(argv: list[str]) -> None:
-    """`main`, with the mistakes of a user as one line and exit code 2."""
+    """`main`, with the mistakes of a user, and what the machine refuses, as one line and exit code 2."""
+    from launch.failures import explained
+
     try:
         main(argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        line = explained(error, _flag(argv, "workdir"), _flag(argv, "task") or "train")
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("Interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
@@ -175,4 +197,7 @@ def run(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    from launch.failures import quiet
+
+    quiet()
     run(sys.argv[1:])

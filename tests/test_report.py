@@ -174,7 +174,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
 
 def test_inside_training_it_comes_last_and_on_the_first_process_alone(tmp_path, monkeypatch):
     """The others' folders of previews hold no run, and a report reads what the other hooks have written."""
-    config = tiny_config()
+    config = tiny_config(total_steps=10)
     with config.unlocked():
         for name in ("probe", "reconstruct", "report"):
             config.tasks[name].every_steps = 5

@@ -6,7 +6,7 @@ import numpy as np
 
 from diffrep_jax.data.bad_entries import BadEntry
 from diffrep_jax.data.decoding import decode
-from diffrep_jax.errors import UserError
+from diffrep_jax.errors import UserError, check_finite
 
 __all__ = ["centre_crop", "crop", "decode", "flip", "load_image", "resize", "to_channels", "to_float", "to_uint8"]
 
@@ -86,8 +86,10 @@ def to_float(pixels: np.ndarray) -> np.ndarray:
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
-    """float in [-1, 1] -> uint8 0..255, rounded and clipped; undoes `to_float`."""
-    return np.clip(np.rint((np.asarray(images, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
+    """float in [-1, 1] -> uint8 0..255, rounded and clipped; undoes `to_float`. NotFinite for what is no number."""
+    images = np.asarray(images, np.float32)
+    check_finite(images, "Image", "no picture can be made of it.")
+    return np.clip(np.rint((images + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
 def load_image(path: pathlib.Path, size: int, channels: int) -> np.ndarray:

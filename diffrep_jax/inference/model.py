@@ -5,7 +5,7 @@ uint8 or as floats in [-1, 1], [n, h, w, c], and come out as float32 in [-1, 1].
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,13 +14,13 @@ from jax.sharding import Mesh
 
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.inference import compiled, edit
+from diffrep_jax.inference.arrays import Numbers, check_answer, check_shape, numbered, shaped
 from diffrep_jax.inference.encoded import Encoded
 from diffrep_jax.methods.base import AutoEncoder, Method, Mixture, NoiseCoded, Unconditional
 from diffrep_jax.samplers.recipe import Sampling
 from diffrep_jax.sharding import batch_sharding, replicated
 from diffrep_jax.types import PyTree
 
-Numbers = int | np.ndarray  # of images, for their noise: that of the first one, or one each
 SAME = 1e-4  # codes of one network on two machines differ less, relative to their norm
 
 
@@ -83,24 +83,28 @@ class Model:
 
         Raises UserError for a sample of a deterministic encoder.
         """
-        how, method, images = self.recipe(how, changes), self.auto_encoder, self._images(images)
-        if how.encode == "sample" and not method.encodes_noise:
-            raise UserError(
-                f"sampling.encode=sample is of no use: the encoder of this {type(method).__name__} is deterministic; "
-                "leave it at mean."
-            )
+        how, method = self.recipe(how, changes), self.auto_encoder
+        self._check_encode(how)
+        images = self._images(images)
         if noise is not None:
-            noise = _shaped("noise", noise, (len(images), method.latent_dim))
+            noise = shaped("noise", noise, (len(images), method.latent_dim))
         elif how.encode == "sample":
-            rows = _numbers(numbers, len(images))
+            rows = numbered(numbers, len(images))
             return self._run(compiled.encode_sample, len(images), images, rows, seed=how.seed)
         return self._run(compiled.encode, len(images), images, noise)
+
+    def _check_encode(self, how: Sampling) -> None:
+        if how.encode == "sample" and not self.auto_encoder.encodes_noise:
+            raise UserError(
+                f"sampling.encode=sample is of no use: the encoder of this {type(self.method).__name__} is "
+                "deterministic; leave it at mean."
+            )
 
     def endpoint(self, z: np.ndarray, numbers: Numbers = 0, seed: int | None = None) -> np.ndarray:
         """x_T [n, h, w, c], where decoding starts; `seed` where the method draws it, by default the recipe's."""
         z = self._codes(z)
         seed = self.sampling.seed if seed is None else seed
-        return self._run(compiled.endpoint, len(z), z, _numbers(numbers, len(z)), seed=seed)
+        return self._run(compiled.endpoint, len(z), z, numbered(numbers, len(z)), seed=seed)
 
     def invert(
         self,
@@ -138,8 +142,15 @@ class Model:
         z = self.encode(images, how=how, numbers=numbers)
         if invert_steps == 0:
             return Encoded(z)
-        how.returning().check_inverted(invert_steps)
+        self.check_encoded(invert_steps, how)
         return Encoded(z, self.invert(images, z, how, numbers, steps=invert_steps))
+
+    def check_encoded(self, invert_steps: int = 0, how: Sampling | None = None) -> None:
+        """Raise UserError where `encoded` has no answer, whatever the images."""
+        how, model = how or self.sampling, self.noise_coded if invert_steps else self
+        model._check_encode(how)
+        if invert_steps:
+            how.returning().check_inverted(invert_steps)
 
     # Codes to images
 
@@ -175,19 +186,19 @@ class Model:
         start = xT
         if stochastic_code is not None:
             shape = (len(z), *xT.shape[1:-1], (1 + stepper.reversible) * self.channels)
-            start = _shaped("stochastic_code", stochastic_code, shape)
+            start = shaped("stochastic_code", stochastic_code, shape)
             start = start if stepper.reversible else self._a_at(nodes[0]) * xT + start
         if noise is not None:
             draws = len(nodes) - 1 + (how.start != "mean")
-            noise = _shaped("noise", noise, (len(z), draws, *xT.shape[1:]))
+            noise = shaped("noise", noise, (len(z), draws, *xT.shape[1:]))
         recipe = {"how": (how.seed, how.plan(method.process, coded=coded)), "stepper": stepper}
-        draws = (_numbers(numbers, len(z)), noise)
+        draws = (numbered(numbers, len(z)), noise)
         return self._run(compiled.decode, len(z), z if code is None else code, xT, start, draws, **recipe)
 
     def decode_generated(self, z: np.ndarray, how: Sampling | None = None, numbers: Numbers = 0) -> np.ndarray:
         """Images from codes that a prior has made, which no image has."""
         how, z = self.recipe(how, {}), self._codes(z)
-        rows, xT = _numbers(numbers, len(z)), self.endpoint(z, numbers, how.seed)
+        rows, xT = numbered(numbers, len(z)), self.endpoint(z, numbers, how.seed)
         recipe = {"how": (how.seed, how.plan(self.auto_encoder.process)), "stepper": how.stepper()}
         return self._run(compiled.decode_sample, len(z), z, xT, rows, **recipe)
 
@@ -211,7 +222,7 @@ class Model:
                 )
             return self.decode_generated(prior.generate(n, numbers=numbers), how, numbers)
         recipe = {"how": (how.seed, how.plan(self.method.process)), "stepper": how.stepper()}
-        return self._run(compiled.generate, n, _numbers(numbers, n), **recipe)
+        return self._run(compiled.generate, n, numbered(numbers, n), **recipe)
 
     def denoise(self, x_t: np.ndarray, t: float | np.ndarray, z: np.ndarray | None, x_T: np.ndarray) -> np.ndarray:
         """D(x_t, t), unclipped; t a number or one for each image [n], in the process's [t_data, t_max].
@@ -274,14 +285,7 @@ class Model:
 
     def check_prior(self, prior: "Model", place: str) -> None:
         """Raise UserError, naming `place`, where a model is no prior, or that of another auto-encoder."""
-        method = prior.method
-        if not isinstance(method, Unconditional) or method.makes_images:
-            raise UserError(f"{place} is a {type(method).__name__} run, no prior; give one of latent_prior.")
-        if method.channels != self.latent_dim:
-            raise UserError(
-                f"{place} makes codes of {method.channels} dimensions, this model takes {self.latent_dim}; give its "
-                "own prior."
-            )
+        method = self.prior_method(prior.method, place)
         theirs = np.asarray(method.statistics(prior.variables)["fingerprint"])
         if theirs.any() and not same_network(theirs, self.fingerprint()):
             raise UserError(
@@ -289,10 +293,21 @@ class Model:
                 "train a new prior on that."
             )
 
+    def prior_method(self, method: Method, place: str) -> Unconditional:
+        """The method, which makes codes as this model takes them; UserError, naming `place`, where it does not."""
+        if not isinstance(method, Unconditional) or method.makes_images:
+            raise UserError(f"{place} is a {type(method).__name__} run, no prior; give one of latent_prior.")
+        if method.channels != self.latent_dim:
+            raise UserError(
+                f"{place} makes codes of {method.channels} dimensions, this model takes {self.latent_dim}; give its "
+                "own prior."
+            )
+        return method
+
     def candidate_errors(self, images: np.ndarray, seed: int = 0, first: int = 0) -> dict[str, np.ndarray]:
         """`Method.candidate_errors`: {field: errors [n, values]}."""
         images = self._images(images)
-        return self._run(compiled.candidate_errors, len(images), images, _numbers(first, len(images)), seed=seed)
+        return self._run(compiled.candidate_errors, len(images), images, numbered(first, len(images)), seed=seed)
 
     def check_mixes(self, place: str) -> None:
         """Raise UserError, naming `place`, where a denoiser cannot mix what two codes do."""
@@ -326,7 +341,7 @@ class Model:
     def _images(self, images: np.ndarray) -> np.ndarray:
         """Checked and in [-1, 1]."""
         images = np.asarray(images)
-        _check_shape("images", images, (None, self.image_size, self.image_size, self.channels))
+        check_shape("images", images, (None, self.image_size, self.image_size, self.channels))
         if images.dtype == np.uint8:
             return images.astype(np.float32) / np.float32(127.5) - np.float32(1)
         if not np.issubdtype(images.dtype, np.floating):
@@ -336,10 +351,10 @@ class Model:
         return images.astype(np.float32)
 
     def _codes(self, z: Any, n: int | None = None) -> np.ndarray:
-        return _shaped("z", z, (n, self.latent_dim))
+        return shaped("z", z, (n, self.latent_dim))
 
     def _like_images(self, name: str, array: Any, n: int) -> np.ndarray:
-        return _shaped(name, array, (n, self.image_size, self.image_size, self.channels))
+        return shaped(name, array, (n, self.image_size, self.image_size, self.channels))
 
     def _run(self, function: Callable[..., Any], n: int, *arrays: Any, **static: Any) -> Any:
         """Call with every array padded along its first axis and split over the mesh; cut the result to n."""
@@ -355,27 +370,11 @@ class Model:
                 x = jax.device_put(x, replicated(self.mesh))
             return np.asarray(x)[:n]
 
-        return jax.tree.map(get, function(self.method, self.variables, *jax.tree.map(put, arrays), **static))
+        answer = jax.tree.map(get, function(self.method, self.variables, *jax.tree.map(put, arrays), **static))
+        check_answer(function.__name__, answer)
+        return answer
 
 
 def same_network(theirs: np.ndarray, ours: np.ndarray) -> bool:
     """Whether two fingerprints are of one network."""
     return bool(theirs.shape == ours.shape and np.linalg.norm(theirs - ours) <= SAME * np.linalg.norm(ours))
-
-
-def _numbers(numbers: Numbers, n: int) -> np.ndarray:
-    if isinstance(numbers, int):
-        return np.arange(numbers, numbers + n)
-    return np.asarray(_check_shape("numbers", np.asarray(numbers), (n,)))
-
-
-def _shaped(name: str, array: Any, shape: Sequence[int | None]) -> np.ndarray:
-    return _check_shape(name, np.asarray(array, np.float32), shape)
-
-
-def _check_shape(name: str, array: np.ndarray, shape: Sequence[int | None]) -> np.ndarray:
-    fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
-    if not fits or array.shape[0] == 0:
-        wanted = ", ".join("n" if n is None else str(n) for n in shape)
-        raise UserError(f"{name} has the shape {array.shape}; this model takes [{wanted}] with n >= 1.")
-    return array

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from diffrep_jax.errors import check_finite
+
 FOLDS = 5
 LEAST_AUROC = 0.75  # of an attribute's best number, to be captured
 MOST_SHARED = 0.2  # of an attribute's entropy that another one determines
@@ -28,6 +30,7 @@ def auroc(codes: np.ndarray, attributes: np.ndarray) -> np.ndarray:
     from scipy.stats import rankdata
 
     has = np.asarray(attributes, np.float64)
+    check_finite(codes, "The code of image")
     ranks = rankdata(np.asarray(codes, np.float64), axis=0)  # ties share their mean rank
     positives = has.sum(0)[:, None]
     pairs = positives * (len(has) - positives)
@@ -94,6 +97,8 @@ def importances(
     """
     from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
 
+    for values in (codes, test_codes):
+        check_finite(values, "The code of image")
     used, scores = np.zeros((codes.shape[1], factors.shape[1])), np.full(factors.shape[1], np.nan)
     for i in range(factors.shape[1]):
         if np.ptp(factors[:, i]) == 0:

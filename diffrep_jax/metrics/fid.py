@@ -7,6 +7,8 @@ import dataclasses
 
 import numpy as np
 
+from diffrep_jax.errors import check_finite
+
 
 @dataclasses.dataclass
 class Moments:
@@ -23,6 +25,7 @@ class Moments:
     def update(self, features: np.ndarray) -> None:
         """Take in features [n, d]."""
         features = np.asarray(features, np.float64)
+        check_finite(features, "The features of image")
         count, mean = len(features), features.mean(0)
         centred = features - mean
         shift = mean - self.mean

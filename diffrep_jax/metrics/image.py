@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from diffrep_jax.errors import check_finite
 from diffrep_jax.types import Array
 
 
@@ -12,7 +13,8 @@ def to_unit(images: Array) -> np.ndarray:
 
 def mse(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The mean squared difference of each image: [n, h, w, c] x 2 -> [n]."""
-    return ((np.asarray(x, np.float64) - np.asarray(y, np.float64)) ** 2).mean((1, 2, 3))
+    x, y = _pair(x, y)
+    return ((x - y) ** 2).mean((1, 2, 3))
 
 
 def psnr(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -37,7 +39,7 @@ def ssim_official(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _ssim(x: np.ndarray, y: np.ndarray, axes: tuple[int, int]) -> np.ndarray:
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    x, y = _pair(x, y)
     mean_x, mean_y = _window(x, axes), _window(y, axes)
     var_x = _window(x * x, axes) - mean_x**2
     var_y = _window(y * y, axes) - mean_y**2
@@ -45,6 +47,14 @@ def _ssim(x: np.ndarray, y: np.ndarray, axes: tuple[int, int]) -> np.ndarray:
     c1, c2 = 0.01**2, 0.03**2
     values = ((2 * mean_x * mean_y + c1) * (2 * cov + c2)) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
     return values.mean((1, 2, 3))
+
+
+def _pair(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """In float64; NotFinite where an image is not."""
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    for images, what in ((x, "Original image"), (y, "Image")):
+        check_finite(images, what)
+    return x, y
 
 
 def _window(x: np.ndarray, axes: tuple[int, int]) -> np.ndarray:

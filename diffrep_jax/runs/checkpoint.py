@@ -46,6 +46,7 @@ class Checkpoints:
             cleanup_tmp_directories=writer,
         )
         self._sealing = concurrent.futures.ThreadPoolExecutor(1)
+        self._sealed: concurrent.futures.Future[None] | None = None  # of the last checkpoint
         self._verdicts: dict[tuple[int, Any], str | None] = {}  # what is wrong with a step's parts, None: nothing
 
     def latest_step(self, parts: Collection[str] | None = None) -> int | None:
@@ -93,6 +94,8 @@ class Checkpoints:
 
     def save(self, step: int, parts: Parts) -> None:
         """Start writing; returns as soon as the arrays have been copied. A whole step that exists is left as it is."""
+        if self._sealed is not None:
+            self._sealed.result()  # raises what its disk refused
         if step == self.latest_step():
             return
         newer = [saved.step for saved in self._checkpointer.checkpoints if saved.step >= step]
@@ -101,7 +104,7 @@ class Checkpoints:
         self._checkpointer.save_checkpointables_async(step, _not_empty(parts), force=True)
         self._verdicts = {(step, None): None}
         if jax.process_index() == 0:
-            self._sealing.submit(self._seal, step)
+            self._sealed = self._sealing.submit(self._seal, step)
 
     def _seal(self, step: int) -> None:
         """Wait until Orbax has put the checkpoint into its place, then write its checksums."""
@@ -136,6 +139,8 @@ class Checkpoints:
         """Wait until everything is written."""
         self._sealing.shutdown()
         self._checkpointer.close()
+        if self._sealed is not None:
+            self._sealed.result()
 
 
 def _key(parts: Collection[str] | None) -> Any:

@@ -77,6 +77,22 @@ def made(folder: str | os.PathLike[str]) -> epath.Path:
 
 
 @contextlib.contextmanager
+def removed_if_unused(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Where the context raises, a run's folder that it made, and its folder of checkpoints, go if they are empty."""
+    path = as_path(folder)
+    existed = path.exists()
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError, ValueError):  # where something is in it
+            (path / CHECKPOINTS).rmdir()
+        with contextlib.suppress(OSError, ValueError):
+            if not existed:
+                path.rmdir()
+        raise
+
+
+@contextlib.contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A file that takes its place when all of it is written; until then, and where that fails, the old one stays."""
     path = epath.Path(path)

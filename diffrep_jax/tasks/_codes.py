@@ -69,16 +69,22 @@ def path_of(folder: epath.Path, dataset: str, split: str) -> epath.Path:
     return folder / f"{dataset}_{split}.npz"
 
 
-def codes_of(model: Model, dataset: data.ImageDataset, run: Run, num_images: int, batch_size: int) -> Codes:
-    """The codes of a data set: from the folder `encode` if they are of this very network, else encoded and kept there.
-
-    Beside training, in a folder that is no run, nothing is kept. Raises UserError where there are fewer images.
-    """
+def check_count(dataset: data.ImageDataset, num_images: int) -> int:
+    """How many images are meant, -1 being all; UserError where there are fewer."""
     count = len(dataset) if num_images == -1 else num_images
     if count > len(dataset):
         raise UserError(
             f"{count} images were asked for: split '{dataset.split}' of '{dataset.name}' has {len(dataset)}; ask less."
         )
+    return count
+
+
+def codes_of(model: Model, dataset: data.ImageDataset, run: Run, num_images: int, batch_size: int) -> Codes:
+    """The codes of a data set: from the folder `encode` if they are of this very network, else encoded and kept there.
+
+    Beside training, in a folder that is no run, nothing is kept. Raises UserError where there are fewer images.
+    """
+    count = check_count(dataset, num_images)
     batch_size = min(batch_size, count)
 
     def encode(numbers: range) -> Arrays:

@@ -15,25 +15,31 @@ from diffrep_jax.tasks._codes import Codes
 log = logging.getLogger(__name__)
 
 
+def check_names(dataset: ImageDataset, wanted: Sequence[str]) -> None:
+    """Raise UserError where a data set has neither attributes nor classes, or not those that are wanted."""
+    names = dataset.attribute_names or dataset.class_names
+    if not names:
+        raise UserError(
+            f"The data set '{dataset.name}' has no labels: {dataset.attributes_from} "
+            "Or set tasks.evaluate.disentanglement_images=0."
+        )
+    for name in wanted:
+        if name not in names:
+            raise unknown("attribute", name, names, "tasks.evaluate.attributes")
+
+
 def factors(codes: Codes, dataset: ImageDataset, wanted: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...], bool]:
     """What the codes are held against: (values [n, k], names, whether all are 0 or 1).
 
     Attributes, those of `wanted` or all; else the classes, one against the rest. UserError where there are neither, or
     names that are not there.
     """
-    if codes.attributes is None and codes.label is None:
-        raise UserError(
-            f"The data set '{dataset.name}' has no labels: {dataset.attributes_from} "
-            "Or set tasks.evaluate.disentanglement_images=0."
-        )
+    check_names(dataset, wanted)
     binary = dataset.binary_attributes
     if codes.attributes is not None:
         values, names = codes.attributes, codes.attribute_names
     else:
         values, names, binary = np.eye(len(codes.class_names))[codes.label], codes.class_names, True
-    for name in wanted:
-        if name not in names:
-            raise unknown("attribute", name, names, "tasks.evaluate.attributes")
     chosen = [names.index(name) for name in wanted or names]
     return values[:, chosen], tuple(names[i] for i in chosen), binary
 

@@ -38,16 +38,21 @@ def read(path: epath.Path) -> Head:
         raise UserError(f"{path} is no head that can be read ({error}); run --task=probe again.") from None
 
 
+def check_given(path: epath.Path) -> None:
+    """Raise UserError where there is no such file."""
+    if not path.is_file():
+        raise UserError(
+            f"tasks.manipulate.head={path} is no file; give a head's, such as RUN/probe/attributes_DATA.npz."
+        )
+
+
 def given(path: epath.Path, model: Model, statistics: Callable[[], Codes]) -> Head:
     """The head in a file of `probe` or `manipulate`, or of DBAE, PDAE, DiTi or DiffAE, for the codes of this model.
 
     `statistics`: codes whose mean and deviation stand in where a head is on normalised codes and does not say them.
     Raises UserError where it is another network's, as far as the file tells.
     """
-    if not path.is_file():
-        raise UserError(
-            f"tasks.manipulate.head={path} is no file; give a head's, such as RUN/probe/attributes_DATA.npz."
-        )
+    check_given(path)
     if path.suffix == ".npz":
         head = read(path)
         if not same_network(head.fingerprint, model.fingerprint()):

@@ -29,10 +29,17 @@ class Task(Protocol):
     """A frozen dataclass whose fields, with their defaults, are the config's `tasks.<name>` section, and those of PATHS
     that it wants.
 
-    A task with a field `every_steps` also runs inside training, every so many steps (0: never).
+    A task with a field `every_steps` also runs inside training, every so many steps (0: never), and has `check`.
     """
 
     needs_run: ClassVar[bool]  # False: it starts without a trained model, `model` is None
+
+    def check(self, model: Any, run: Run) -> None:
+        """Open all that `run` will need besides the weights, before training begins; UserError for what does not fit.
+
+        `model` has no weights yet. Nothing is computed or written.
+        """
+        ...
 
     def run(self, model: Any, run: Run) -> dict[str, float]:
         """Write pictures and arrays into the task's folder of the run; return the numbers, also in its metrics.json."""
@@ -109,6 +116,10 @@ class DecodingTask:
     def __post_init__(self):
         check_numbers(self, _place(self), {"every_steps": 0, "batch_size": 1})
 
+    def check(self, model: Model, run: Run) -> None:
+        """As `Task.check`: here the recipe."""
+        describe(model.sampling, model.method)
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageTask(DecodingTask):
@@ -126,6 +137,12 @@ class ImageTask(DecodingTask):
     def __post_init__(self):
         super().__post_init__()
         check_numbers(self, _place(self), {"invert_steps": 0})
+
+    def check(self, model: Model, run: Run) -> None:
+        """As `Task.check`: the recipe both ways, and the split."""
+        model.check_encoded(self.invert_steps)
+        self.description(model)
+        open_dataset(run.config, self.split, self.data_dir)
 
     def encode(self, model: Model, images: np.ndarray, first: int = 0) -> Encoded:
         """Images -> their codes; `first` is the number of the first image."""

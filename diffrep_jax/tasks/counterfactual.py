@@ -54,10 +54,17 @@ class Counterfactual(base.ImageTask):
                     "such as ((2,4),(16,8))."
                 )
 
-    def run(self, model: Model, run: Run) -> dict[str, float]:
+    def check(self, model: Model, run: Run) -> None:
+        super().check(model, run)
+        self._slices_and_ends(model, run)
+
+    def _slices_and_ends(self, model: Model, run: Run) -> tuple[dict[str, slice], np.ndarray]:
         block_ends = edit.block_ends(model.auto_encoder.block_ends, self.blocks, "tasks.counterfactual.blocks")
-        slices = self.slices(block_ends)
-        ends = np.stack([self.image(name, model, run.config) for name in (self.first, self.second)])
+        ends = [self.image(name, model, run.config) for name in (self.first, self.second)]
+        return self.slices(block_ends), np.stack(ends)
+
+    def run(self, model: Model, run: Run) -> dict[str, float]:
+        slices, ends = self._slices_and_ends(model, run)
         encoded = self.encode(model, ends)
         ways = {
             f"{blocks}, {name}": edit.interpolate(start, end, self.points, dimensions)

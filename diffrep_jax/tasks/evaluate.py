@@ -98,15 +98,33 @@ class Evaluate(base.ImageTask):
         invert_steps = fields.pop("invert_steps", self.invert_steps)
         return _reconstructions.Row(dataclasses.replace(usual, **fields), invert_steps)
 
+    def check(self, model: Model, run: Run) -> None:
+        """As `base.Task.check`. It loads the weights of the measures too: what is missing is said at once."""
+        config = run.config
+        for row in () if self.reconstructions or self.num_images == 0 else self.recipes(model.sampling):
+            model.check_encoded(row.invert_steps, row.how)
+            base.describe(row.how, model.method)
+        originals, generated = self._originals(config), self._generated(run)
+        if self.num_images != 0 and self.reconstructions:
+            self._made(originals)
+        if generated or self.interpolate_at:
+            self._training_images(config)
+        if self.disentanglement_images:
+            model.check_encoded()
+            dataset = self._labelled(run)
+            _codes.check_count(dataset, self.disentanglement_images)
+            _disentangle.check_names(dataset, self.attributes)
+        open_instruments(self.without, self.weights_dir, originals.size)
+
     def run(self, model: Model, run: Run) -> dict[str, float]:
         """Measure all that is asked for; the numbers are those of the first row."""
         config = run.config
         originals, generated = self._originals(config), self._generated(run)
         instruments = open_instruments(self.without, self.weights_dir, originals.size)
-        codes = self._codes(model, run)
         training: dict[str, OfSet] = {}
         if instruments.sets and (generated or self.interpolate_at):
             training = self._training(config, instruments)
+        codes = self._codes(model, run)
         report: dict[str, Any] = {"rows": [], "missing": dict(instruments.missing)}
         if self.num_images != 0 and self.reconstructions:
             report["rows"] = [self._compared(config, instruments, originals)]
@@ -150,11 +168,7 @@ class Evaluate(base.ImageTask):
     # Files against files, or against the split
 
     def _compared(self, config: Config, instruments: Instruments, originals: "_Originals") -> dict[str, Any]:
-        made = image_sets.open_images(pathlib.Path(as_path(self.reconstructions)), ("reconstructions", "images"))
-        count = originals.count
-        if len(made) < count or (self.num_images == -1 and len(made) > count):
-            counts = f"{self.reconstructions} has {len(made)} images, {originals.name} {count}"
-            raise UserError(f"{counts}: each needs its partner; set tasks.evaluate.num_images.")
+        made, count = self._made(originals), originals.count
         if self.reference:
             given = image_sets.batches(originals.images, self.batch_size, count)
         else:
@@ -169,6 +183,15 @@ class Evaluate(base.ImageTask):
         row |= pairs.numbers(real)
         log.info("%s", _shown(row))
         return row
+
+    def _made(self, originals: "_Originals") -> image_sets.ImageSet:
+        """The files in the place of reconstructions; UserError where their number is another."""
+        made = image_sets.open_images(pathlib.Path(as_path(self.reconstructions)), ("reconstructions", "images"))
+        count = originals.count
+        if len(made) < count or (self.num_images == -1 and len(made) > count):
+            counts = f"{self.reconstructions} has {len(made)} images, {originals.name} {count}"
+            raise UserError(f"{counts}: each needs its partner; set tasks.evaluate.num_images.")
+        return made
 
     def _originals(self, config: Config) -> "_Originals":
         """What is reconstructed; UserError where there are fewer images than asked for."""
@@ -188,10 +211,13 @@ class Evaluate(base.ImageTask):
 
     def _training(self, config: Config, instruments: Instruments) -> dict[str, OfSet]:
         """All images that the run was trained on, as a set."""
-        dataset, sets = base.open_dataset(config, config.data.split, self.data_dir), instruments.new_sets()
+        dataset, sets = self._training_images(config), instruments.new_sets()
         for pixels in self._batches(config, dataset, len(dataset), "training images"):
             update(sets, pixels)
         return sets
+
+    def _training_images(self, config: Config) -> data.ImageDataset:
+        return base.open_dataset(config, config.data.split, self.data_dir)
 
     def _generated(self, run: Run) -> list[image_sets.ImageSet]:
         usual = pathlib.Path(run.folder / "sample" / SAMPLES)
@@ -216,9 +242,12 @@ class Evaluate(base.ImageTask):
         """The codes of the data set's training images, and what they are held against."""
         if not self.disentanglement_images:
             return None
-        dataset = _codes.open_labelled(run.config, self.dataset, "train", self.data_dir)
+        dataset = self._labelled(run)
         codes = _codes.codes_of(model, dataset, run, self.disentanglement_images, self.batch_size)
         return codes.codes, *_disentangle.factors(codes, dataset, self.attributes)
+
+    def _labelled(self, run: Run) -> data.ImageDataset:
+        return _codes.open_labelled(run.config, self.dataset, "train", self.data_dir)
 
 
 @dataclasses.dataclass(frozen=True)

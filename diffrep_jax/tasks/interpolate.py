@@ -41,10 +41,17 @@ class Interpolate(base.ImageTask):
         if self.points < 2:
             raise UserError(f"tasks.interpolate.points {self.points} must be at least 2, the two ends.")
 
-    def run(self, model: Model, run: Run) -> dict[str, float]:
+    def check(self, model: Model, run: Run) -> None:
+        super().check(model, run)
+        self._ends(model, run)
+
+    def _ends(self, model: Model, run: Run) -> np.ndarray:
         if self.trajectory:
             model.check_mixes("tasks.interpolate.trajectory=True")
-        ends = np.stack([self.image(name, model, run.config) for name in (self.first, self.second)])
+        return np.stack([self.image(name, model, run.config) for name in (self.first, self.second)])
+
+    def run(self, model: Model, run: Run) -> dict[str, float]:
+        ends = self._ends(model, run)
         encoded = self.encode(model, ends)
         interpolate = edit.along_trajectories if self.trajectory else edit.interpolate
         way = interpolate(encoded[:1], encoded[1:], self.points)

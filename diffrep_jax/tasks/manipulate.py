@@ -83,10 +83,21 @@ class Manipulate(base.ImageTask):
             if getattr(self, field) not in choices:
                 raise unknown(field, getattr(self, field), choices, f"{place}.{field}")
 
+    def check(self, model: Model, run: Run) -> None:
+        super().check(model, run)
+        if self.promask > model.latent_dim:
+            raise UserError(f"tasks.manipulate.promask {self.promask} is above latent_dim={model.latent_dim}.")
+        if self.head:
+            _heads.check_given(as_path(self.head))
+        else:
+            for split in ("train", "test"):
+                dataset = self._labelled(run, split)
+                _named(_names(dataset), self.attribute)
+        self._dataset(run)
+
     def run(self, model: Model, run: Run) -> dict[str, float]:
         method = model.auto_encoder
-        if self.promask > method.latent_dim:
-            raise UserError(f"tasks.manipulate.promask {self.promask} is above latent_dim={method.latent_dim}.")
+        self.check(model, run)  # not after an hour of encoding
         normalised = self.space == "normalised" if self.space else method.edits_normalised
         head, numbers = self._given(model, run) if self.head else self._trained(model, normalised, run)
         name, images = head.names[0], self._images(run)
@@ -124,19 +135,25 @@ class Manipulate(base.ImageTask):
 
     def _codes(self, model: Model, split: str, run: Run) -> tuple[Codes, str]:
         """The codes of a split, and the name of their data set."""
-        dataset = _codes.open_labelled(run.config, self.dataset, split, self.data_dir)
+        dataset = self._labelled(run, split)
         return _codes.codes_of(model, dataset, run, -1, self.encode_batch_size), dataset.name
+
+    def _labelled(self, run: Run, split: str) -> data.ImageDataset:
+        return _codes.open_labelled(run.config, self.dataset, split, self.data_dir)
+
+    def _dataset(self, run: Run) -> data.ImageDataset:
+        """The images to change."""
+        if self.images is None:
+            return base.open_dataset(run.config, self.split, self.data_dir)
+        section = run.config.data
+        shape = {"image_size": section.image_size, "channels": section.channels}
+        return data.open_dataset("folder", split="all", data_dir=self.images, **shape)
 
     def _images(self, run: Run) -> np.ndarray:
         """The images to change, uint8."""
-        section = run.config.data
-        if self.images is None:
-            dataset = base.open_dataset(run.config, self.split, self.data_dir)
-        else:
-            shape = {"image_size": section.image_size, "channels": section.channels}
-            dataset = data.open_dataset("folder", split="all", data_dir=self.images, **shape)
+        dataset = self._dataset(run)
         count = min(self.num_images, len(dataset))
-        bad = section.max_bad_fraction
+        bad = run.config.data.max_bad_fraction
         batches = data.ordered_batches(dataset, batch_size=count, num_images=count, max_bad_fraction=bad)
         return np.concatenate([batch["image"] for batch in batches])
 
@@ -200,14 +217,20 @@ class Manipulate(base.ImageTask):
 
 def _attribute(codes: Codes, wanted: str) -> tuple[str, np.ndarray]:
     """The name and the values [n] of an attribute or class, wanted by name or by number."""
-    names = [*codes.attribute_names, *codes.class_names]
-    if not names:
-        raise UserError("The data set has no labels to learn from; set tasks.manipulate.dataset to one that has.")
+    names = _names(codes)
     number = names.index(_named(names, wanted))
     attributes: Any = codes.attributes
     if number < len(codes.attribute_names):
         return names[number], attributes[:, number].astype(np.float32)
     return names[number], np.asarray(codes.label == number - len(codes.attribute_names), np.float32)
+
+
+def _names(labelled: Codes | data.ImageDataset) -> list[str]:
+    """Attributes, then classes; UserError where there are neither."""
+    names = [*labelled.attribute_names, *labelled.class_names]
+    if not names:
+        raise UserError("The data set has no labels to learn from; set tasks.manipulate.dataset to one that has.")
+    return names
 
 
 def _named(names: Sequence[str], wanted: str) -> str:

@@ -76,10 +76,16 @@ class Probe:
         check_numbers(self, "tasks.probe", least)
         base.check_encoding("probe", self.dataset, self.num_images, self.encode_batch_size)
 
+    def check(self, model: Model, run: Run) -> None:
+        """As `base.Task.check`."""
+        model.check_encoded()
+        for dataset in self._datasets(run).values():
+            _codes.check_count(dataset, self.num_images)
+
     def run(self, model: Model, run: Run) -> dict[str, float]:
         """Encode, train the heads, judge them; the numbers are means over attributes."""
-        train = self._open(run, "train")
-        datasets = {"train": train} | {split: self._open(run, split) for split in train.splits if split in JUDGES}
+        datasets = self._datasets(run)
+        train = datasets["train"]
         if np.intersect1d(train.entries, datasets["test"].entries).size:
             del datasets["test"]  # a head would be judged on what it was taught: CelebA-HQ's only split is all of it
         codes = {
@@ -101,6 +107,10 @@ class Probe:
         for name in (NUMBERS, f"metrics_{train.name}.json"):  # the second one stays when others are probed
             run.write_numbers("probe", numbers | report | how, name)
         return numbers
+
+    def _datasets(self, run: Run) -> dict[str, data.ImageDataset]:
+        train = self._open(run, "train")
+        return {"train": train} | {split: self._open(run, split) for split in train.splits if split in JUDGES}
 
     def _open(self, run: Run, split: str) -> data.ImageDataset:
         """The data set with all labels that it has; UserError where there are none."""

@@ -51,6 +51,10 @@ class Reconstruct(base.ImageTask):
                     f"tasks.reconstruct.prefixes holds {count!r}; give numbers of blocks, such as (1,8,64)."
                 )
 
+    def check(self, model: Model, run: Run) -> None:
+        super().check(model, run)
+        self._dimensions(model)
+
     def run(self, model: Model, run: Run) -> dict[str, float]:
         config, dimensions = run.config, self._dimensions(model)
         dataset = base.open_dataset(config, self.split, self.data_dir)

@@ -36,6 +36,9 @@ class Report:
     def __post_init__(self):
         check_numbers(self, "tasks.report", {"every_steps": 0})
 
+    def check(self, model: None, run: Run) -> None:
+        """As `base.Task.check`: it shows what is there, and needs nothing."""
+
     def run(self, model: None, run: Run) -> dict[str, float]:
         method = type(build(run.config.method)).__name__
         content = document(collect(pathlib.Path(run.folder)), method, list(base.names()), provenance.software())

@@ -13,15 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from diffrep_jax.data import ImageDataset
 from diffrep_jax.data.transforms import to_uint8
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.fields import check_numbers
 from diffrep_jax.inference.model import Model
 from diffrep_jax.inference.open import open_run
-from diffrep_jax.methods.base import Unconditional
+from diffrep_jax.methods.base import Unconditional, build
+from diffrep_jax.runs import checkpoint
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.layout import SAMPLES, Run, as_path, write_arrays
 from diffrep_jax.tasks import _codes, _pictures, base
+from diffrep_jax.types import Config
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,14 @@ class Sample(base.DecodingTask):
                 "out."
             )
 
+    def check(self, model: Model, run: Run) -> None:
+        super().check(model, run)
+        if self.aggregate:
+            self._training_images(model, run)
+        elif self._needs_prior(model, run):
+            place = f"tasks.sample.prior={self.prior}"
+            model.prior_method(build(prior_config(as_path(self.prior), place).method), place)
+
     def run(self, model: Model, run: Run) -> dict[str, float]:
         source = self._density(model, run) if self.aggregate else self._open_prior(model, run)
         parts: list[dict[str, np.ndarray]] = []
@@ -77,36 +88,43 @@ class Sample(base.DecodingTask):
         return numbers
 
     def _open_prior(self, model: Model, run: Run) -> Model | None:
-        """None for a method that needs none; UserError where it makes no images, needs a prior, or this one is none."""
+        """None for a method that needs none; UserError as of `_needs_prior` and `open_prior`."""
+        return open_prior(as_path(self.prior), model, run) if self._needs_prior(model, run) else None
+
+    def _needs_prior(self, model: Model, run: Run) -> bool:
+        """Whether it samples from a prior; UserError for a method that makes no images, and where one is named in vain
+        or missing."""
         if isinstance(model.method, Unconditional):
             if not model.method.makes_images:
                 raise UserError(
-                    f"{run.folder} makes codes, no images: sample with its auto-encoder's --workdir and "
-                    f"--config.tasks.sample.prior={run.folder}."
+                    f"{run.root} makes codes, no images: sample with its auto-encoder's --workdir and "
+                    f"--config.tasks.sample.prior={run.root}."
                 )
             if self.prior:
                 raise UserError(
-                    f"tasks.sample.prior={self.prior} is of no use: the model in {run.folder} has no codes; leave it "
-                    "out."
+                    f"tasks.sample.prior={self.prior} is of no use: the model in {run.root} has no codes; leave it out."
                 )
-            return None
+            return False
         if not self.prior:
             raise UserError(
-                f"An auto-encoder needs codes to start from: run --task=encode --workdir={run.folder}, then train a "
-                f"prior (--config=configs/latent_prior_FILE.py --data_dir={run.folder}/encode --workdir=PRIOR), then "
+                f"An auto-encoder needs codes to start from: run --task=encode --workdir={run.root}, then train a "
+                f"prior (--config=configs/latent_prior_FILE.py --data_dir={run.root}/encode --workdir=PRIOR), then "
                 "add --config.tasks.sample.prior=PRIOR. Or draw them from all training codes together: "
                 "--config.tasks.sample.aggregate=gaussian."
             )
-        return open_prior(as_path(self.prior), model, run)
+        return True
 
     def _density(self, model: Model, run: Run) -> "Aggregate":
         """Of the codes of the run's training images, which are encoded where the folder `encode` has them not."""
-        config = run.config
-        log.info("A density of all codes, %d dimensions each.", model.latent_dim)  # a method without codes is refused
-        dataset = _codes.open_labelled(config, "", config.data.split, self.data_dir)
+        dataset = self._training_images(model, run)
+        log.info("A density of all codes, %d dimensions each.", model.latent_dim)
         codes = _codes.codes_of(model, dataset, run, -1, self.batch_size).codes.astype(np.float64)
         bandwidth = self.bandwidth if self.aggregate == "kernel" else None
         return Aggregate(codes, bandwidth, model.sampling.seed)
+
+    def _training_images(self, model: Model, run: Run) -> ImageDataset:
+        model.check_encoded()  # refuses a method without codes
+        return _codes.open_labelled(run.config, "", run.config.data.split, self.data_dir)
 
     def _describe(self, prior: "Model | Aggregate | None") -> dict[str, Any]:
         """The recipe of the prior, or the density, for metrics.json."""
@@ -151,16 +169,24 @@ def _part(model: Model, prior: "Model | Aggregate | None", first: int, count: in
     return {"images": to_uint8(model.decode_generated(z, numbers=first)), "codes": z}
 
 
+def prior_config(folder: pathlib.PurePath, place: str) -> Config:
+    """The config of the run in `folder`; UserError where that is none, or was never trained."""
+    if not run_config.is_run(folder):
+        raise UserError(
+            f"{place} is no run; give the folder of a trained prior (--config=configs/latent_prior_FILE.py)."
+        )
+    if not checkpoint.exist(folder):
+        raise UserError(f"{place} has no checkpoint; train it first (--workdir={folder} --task=train).")
+    return run_config.load(folder)
+
+
 def open_prior(folder: pathlib.PurePath, model: Model, run: Run) -> Model:
     """The prior in `folder` for the auto-encoder `model` of `run`, held against it.
 
     Where an imported one has no mean and deviation of its codes, those of the auto-encoder's folder `encode` are taken.
     """
     place = f"tasks.sample.prior={folder}"
-    if not run_config.is_run(folder):
-        raise UserError(
-            f"{place} is no run; give the folder of a trained prior (--config=configs/latent_prior_FILE.py)."
-        )
+    prior_config(folder, place)
     prior = open_run(folder)
     model.check_prior(prior, place)
     method = prior.method
@@ -168,15 +194,15 @@ def open_prior(folder: pathlib.PurePath, model: Model, run: Run) -> Model:
     known = {name: np.asarray(values) for name, values in method.statistics(prior.variables).items()}
     if known["fingerprint"].any():
         return prior
-    unsure = f"{place} does not say which auto-encoder its codes are of; taking them for those of {run.folder}."
+    unsure = f"{place} does not say which auto-encoder its codes are of; taking them for those of {run.root}."
     if known["mean"].any() or (known["std"] != 1).any():
         log.warning(unsure)
         return prior
     split = run_config.load(folder).data.split
-    path = _codes.path_of(run.folder / _codes.FOLDER, run.config.data.name, split)
+    path = _codes.path_of(run.root / _codes.FOLDER, run.config.data.name, split)
     if not path.is_file():
         raise UserError(
-            f"{place} was imported without the mean and std of its codes: run --task=encode --workdir={run.folder} "
+            f"{place} was imported without the mean and std of its codes: run --task=encode --workdir={run.root} "
             f"--config.tasks.encode.split={split} first."
         )
     log.warning(unsure)

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from diffrep_jax.data import ordered_batches
+from diffrep_jax.data import ImageDataset, ordered_batches
 from diffrep_jax.data.transforms import to_uint8
 from diffrep_jax.errors import UserError
 from diffrep_jax.fields import check_numbers
@@ -55,6 +55,11 @@ class Timesteps(base.DecodingTask):
         super().__post_init__()
         check_numbers(self, "tasks.timesteps", {"num_images": 2, "points": 1, "shown": 1, "grid_images": 1})
 
+    def check(self, model: Model, run: Run) -> None:
+        super().check(model, run)
+        model.noise_coded.check_encoded()
+        self._dataset(run)
+
     def run(self, model: Model, run: Run) -> dict[str, float]:
         model = model.noise_coded
         images = self._images(run)
@@ -78,11 +83,15 @@ class Timesteps(base.DecodingTask):
             return np.unique(np.floor(parts * process.steps))
         return process.t_min + parts * (process.t_max - process.t_min)
 
-    def _images(self, run: Run) -> np.ndarray:
-        """[n, h, w, c] in [-1, 1]."""
+    def _dataset(self, run: Run) -> ImageDataset:
         dataset = base.open_dataset(run.config, self.split, self.data_dir)
         if len(dataset) < 2:
             raise UserError(f"Split '{self.split}' has {len(dataset)} images; tasks.timesteps needs 2 to swap codes.")
+        return dataset
+
+    def _images(self, run: Run) -> np.ndarray:
+        """[n, h, w, c] in [-1, 1]."""
+        dataset = self._dataset(run)
         count = min(self.num_images, len(dataset))
         bad = run.config.data.max_bad_fraction
         batches = ordered_batches(dataset, batch_size=self.batch_size, num_images=count, max_bad_fraction=bad)

@@ -19,9 +19,10 @@ import optax
 from jax.sharding import Mesh
 
 from diffrep_jax import data, hosts, sharding
+from diffrep_jax.errors import UserError
 from diffrep_jax.fields import construct
 from diffrep_jax.methods.base import Method, Views
-from diffrep_jax.runs import checkpoint, lock, provenance
+from diffrep_jax.runs import checkpoint, layout, lock, provenance, space
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.layout import Run
 from diffrep_jax.train import init_from, joined, optimizer
@@ -40,6 +41,10 @@ LEARNED_WITH = ("seed", "method", "data", "optim", "train", "mesh")  # sections 
 
 class Hook(Protocol):
     """Something that is done with the state every now and then."""
+
+    def check(self) -> None:
+        """Open all that it will need, before anything is computed or written; UserError where that is not there."""
+        ...
 
     def due(self, step: int) -> bool: ...
 
@@ -71,9 +76,12 @@ def train(
     Raises UserError for bad settings, where another process trains the run, and where the loss stops being finite;
     SystemExit(143) on SIGTERM, (130) on SIGINT, once saved.
     """
-    training = prepare(method, run, data_dir)
+    training, hooks = prepare(method, run, data_dir), list(hooks)
+    for hook in hooks:
+        hook.check()
+    space.warn_if_short(run.folder, space.size_of(training.template.parts()), training.settings.keep_last + 1)
     locked = lock.held(run.folder, force_unlock) if hosts.is_first() else contextlib.nullcontext()
-    with locked, StopSignal() as stop:
+    with layout.removed_if_unused(run.folder), locked, StopSignal() as stop:
         return _train(training, hooks, stop)
 
 
@@ -163,6 +171,7 @@ def _loop(training: Training, checkpoints: checkpoint.Checkpoints, compiled: "_C
             leave = stop.received or monitor.out_of_time()
             if leave or step == settings.total_steps or step % settings.checkpoint_every == 0:
                 monitor.check()  # never save a state whose loss is not finite
+                _refuse_if_removed(run)
                 checkpoints.save(step, state.parts())
             if leave:
                 limit = f"train.max_minutes={settings.max_minutes}"
@@ -176,6 +185,14 @@ def _loop(training: Training, checkpoints: checkpoint.Checkpoints, compiled: "_C
     if stop.received:
         raise SystemExit(stop.exit_code)
     return state
+
+
+def _refuse_if_removed(run: Run) -> None:
+    """A folder that was removed would be made again, and have but the rest of the run."""
+    if not run_config.is_run(run.folder):
+        raise UserError(
+            f"{run.folder} was removed or renamed while it was trained; restore it, or start again in a new --workdir."
+        )
 
 
 class _Compiled:

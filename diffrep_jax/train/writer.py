@@ -15,20 +15,18 @@ from diffrep_jax.runs import layout
 
 log = logging.getLogger(__name__)
 
+FLUSH_SECONDS = 10.0  # for TensorBoard
+
 
 class Writer:
     """Writes on the first process only; lines of steps that a resumed run will do again are dropped."""
 
     def __init__(self, folder: str | os.PathLike[str], *, start_step: int, active: bool = True):
         self._path = layout.as_path(folder) / layout.CURVES
-        self._board: Any = None
+        self._board: _Board | None = None
         if active:
-            from tensorboardX import SummaryWriter
-
             _drop_after(self._path, start_step)
-            self._board = SummaryWriter(
-                os.fspath(layout.as_path(folder) / layout.TENSORBOARD), purge_step=start_step + 1
-            )
+            self._board = _Board(layout.made(layout.as_path(folder) / layout.TENSORBOARD), start_step + 1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """The values of a step; the line also has "time", the seconds since 1970."""
@@ -36,13 +34,12 @@ class Writer:
             return
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, "time": round(time.time(), 1), **values}) + "\n")
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        self._board.scalars(step, values)
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """A uint8 picture [h, w, c]."""
         if self._board is not None:
-            self._board.add_image(name, image, step, dataformats="HWC")
+            self._board.image(step, name, image)
 
     def __enter__(self) -> "Writer":
         return self
@@ -52,6 +49,44 @@ class Writer:
     ) -> None:
         if self._board is not None:
             self._board.close()
+
+
+class _Board:
+    """TensorBoard's file of events, written by the caller: a thread would keep to itself what the disk refuses."""
+
+    def __init__(self, folder: epath.Path, first_step: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
+
+        protocol: Any = event_pb2
+        self._event = protocol.Event
+        self._file = EventsWriter(os.fspath(folder / "events"))
+        self._flushed = 0.0
+        # Later steps of earlier files are not shown any more.
+        self._add(first_step, session_log=protocol.SessionLog(status=protocol.SessionLog.START))
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        from tensorboardX import summary
+
+        for name, value in values.items():
+            self._add(step, summary=summary.scalar(name, value))
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._flush()
+
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        from tensorboardX import summary
+
+        self._add(step, summary=summary.image(name, image, dataformats="HWC"))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _add(self, step: int, **content: Any) -> None:
+        self._file.write_event(self._event(step=step, wall_time=time.time(), **content))
+
+    def _flush(self) -> None:
+        self._file.flush()
+        self._flushed = time.monotonic()
 
 
 def _drop_after(path: epath.Path, step: int) -> None:
