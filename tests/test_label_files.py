@@ -178,7 +178,7 @@ def test_columns_of_signs_say_what_an_image_has_or_lacks(tmp_path, cells, values
     (tmp_path / "labels.csv").write_text("\n".join(["file,smiles", *rows]))
     dataset = request(tmp_path)
     assert [example["attributes"].item() for example in dataset] == values
-    assert dataset.binary_attributes is binary
+    assert dataset.binary_attributes == (binary,)
 
 
 # --- folders as classes
@@ -239,7 +239,7 @@ def test_attributes_in_the_forms_of_authors_torchvision_and_kaggle(tmp_path, fil
     parts = [request(tmp_path, "celeba", split) for split in ("train", "validation", "test")]
     values = np.concatenate([[example["attributes"] for example in part] for part in parts])
     np.testing.assert_array_equal(values, SIGNS > 0)
-    assert parts[0].attribute_names == tuple(TRAITS) and parts[0].binary_attributes
+    assert parts[0].attribute_names == tuple(TRAITS) and parts[0].binary_attributes == (True,) * 40
 
 
 def test_an_lmdb_with_file_names_for_keys_has_its_attributes_by_name(tmp_path):

@@ -18,6 +18,7 @@ from diffrep_jax.data import image_sets
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.fields import check_count
 from diffrep_jax.inference.model import Model
+from diffrep_jax.metrics import disentanglement
 from diffrep_jax.runs.layout import SAMPLES, Run, as_path
 from diffrep_jax.samplers.recipe import Sampling
 from diffrep_jax.tasks import _codes, _disentangle, _reconstructions, base
@@ -44,7 +45,7 @@ class Evaluate(base.ImageTask):
       reference: what they are compared with, in the same order; "" for the split.
       generated: images whose FID is wanted, likewise; () for the run's sample/samples.npz, if it is there.
       disentanglement_images: how many training images TAD and ATTRS see, the first ones, -1 for all; dci_images: how
-        many of these DCI sees; 0 for none.
+        many of these DCI sees; 0 for none. Without the former the latter means nothing.
       attributes: the names of those that the codes are held against; () for all.
     """
 
@@ -73,9 +74,23 @@ class Evaluate(base.ImageTask):
             raise UserError(f"tasks.evaluate.interpolate_at {self.interpolate_at} is outside [0, 1); 0 is for none.")
         if self.reference and not self.reconstructions:
             raise UserError(f"tasks.evaluate.reference '{self.reference}' needs tasks.evaluate.reconstructions too.")
-        if self.dci_images < 0 or self.dci_images > self.disentanglement_images != -1:
-            raise UserError(f"tasks.evaluate.dci_images {self.dci_images} must be 0 to disentanglement_images.")
+        self._check_codes()
         self.recipes(Sampling())
+
+    def _check_codes(self) -> None:
+        """Raise UserError for numbers of images that TAD or DCI cannot be measured on."""
+        images, dci = self.disentanglement_images, self.dci_images
+        for name, value in (("disentanglement_images", images), ("dci_images", dci)):
+            if 0 < value < disentanglement.FOLDS:
+                least = disentanglement.FOLDS
+                raise UserError(f"tasks.evaluate.{name} {value} is too few: give {least} or more, or 0 for none.")
+        if dci < 0:
+            raise UserError(f"tasks.evaluate.dci_images {dci}: give 0 for none, or a number of images.")
+        if 0 < images < dci:
+            raise UserError(
+                f"tasks.evaluate.dci_images {dci} is more than the {images} of tasks.evaluate.disentanglement_images, "
+                "of which they are the first ones; lower it, or raise that."
+            )
 
     def recipes(self, usual: Sampling) -> list[_reconstructions.Row]:
         """How each row decodes; UserError for a row that says nothing of the kind."""

@@ -180,8 +180,7 @@ def open_prior(folder: pathlib.PurePath, model: Model, run: Run) -> Model:
             f"--config.tasks.encode.split={split} first."
         )
     log.warning(unsure)
-    with np.load(path) as file:
-        statistics = {name: file[name] for name in ("mean", "std", "fingerprint")}
+    statistics = _codes.statistics(path, model, f"run --task=encode --workdir={run.folder} again.")
     return dataclasses.replace(prior, variables=method.with_statistics(prior.variables, statistics))
 
 

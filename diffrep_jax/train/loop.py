@@ -101,12 +101,16 @@ def _record_start(training: Training, start: int) -> None:
     """Write `config.json`, and into `run.json` this start with what differs from the one before."""
     run, dataset = training.run, training.dataset
     identity = {"name": dataset.name, "split": dataset.split, "path": str(dataset.source.path), "images": len(dataset)}
+    identity["fingerprint"] = dataset.fingerprint()[:16]
     changed = {}
     if start and run_config.is_run(run.folder):
         changed = run_config.differences(run_config.load(run.folder), run.config, LEARNED_WITH)
         before = provenance.starts(run.folder)
-        theirs = before[-1]["data"] if before and "data" in before[-1] else identity
+        theirs = identity | (before[-1].get("data", {}) if before else {})  # earlier versions kept less of it
         changed |= {f"data {name}": (theirs[name], value) for name, value in identity.items() if theirs[name] != value}
+        if "data fingerprint" in changed or "data images" in changed:
+            counts = f"{theirs['images']:,} then, {identity['images']:,} now"
+            log.warning("The training images are not those of the last start: %s.", counts)
     for name, (old, new) in changed.items():
         log.warning("From step %d on %s is %r, it was %r.", start, name, new, old)
     run_config.save(run.config, run.folder)
