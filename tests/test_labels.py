@@ -173,6 +173,14 @@ def test_lists_of_lfw_that_do_not_fit_are_refused_with_both_numbers(tmp_path, fi
         request("lfw", tmp_path, "train")
 
 
+def test_an_image_of_lfw_that_is_there_twice_is_refused(tmp_path):
+    write_lfw(tmp_path)
+    image = (tmp_path / "lfw_funneled" / "Bo" / "Bo_0001.jpg").read_bytes()
+    write_folder(tmp_path / "lfw_funneled", {"old/Ada_King_0002.jpg": image})
+    with pytest.raises(UserError, match="has both 'Ada_King/Ada_King_0002.jpg' and 'old/Ada_King_0002.jpg'"):
+        request("lfw", tmp_path, "all")
+
+
 def test_lfw_without_its_lists(tmp_path):
     write_lfw(tmp_path)
     (tmp_path / "lfw_attributes.txt").write_text("#\n" + "\t".join(["#", "person", "imagenum", *NAMES, *NAMES[:33]]))
