@@ -3,9 +3,7 @@
 import dataclasses
 import json
 import logging
-import pickle
 import shutil
-import tarfile
 
 import jax
 import numpy as np
@@ -13,17 +11,17 @@ import pytest
 from PIL import Image
 
 from diffrep_jax.data import open_dataset
-from diffrep_jax.data.sources import open_source
 from diffrep_jax.errors import UserError
 from diffrep_jax.inference.model import Model
-from diffrep_jax.runs import provenance
+from diffrep_jax.methods.base import build
+from diffrep_jax.runs import provenance, weights
 from diffrep_jax.runs.layout import Run
-from diffrep_jax.tasks import _codes, _heads
+from diffrep_jax.tasks import _codes, _heads, evaluate
 from diffrep_jax.tasks._code_files import Identity
+from diffrep_jax.train import loop
 from launch import main
-from tests.made_data import write_lmdb, write_zip
 from tests.task_runs import kept, run_task
-from tests.tiny import start, tiny_config
+from tests.tiny import tiny_config
 
 COUNT = 20  # of which a folder's train has 18
 
@@ -242,76 +240,23 @@ def test_a_head_of_other_images_is_not_taken(tiny_model, workdir, images, caplog
     assert "is of other images or labels: not used" in caplog.text
 
 
-# --- sources
+# --- samples
 
 
-def write_source(kind, folder, seed):
-    """The same names and sizes for each seed."""
-    folder.mkdir(exist_ok=True)
-    if kind == "folder":
-        write_images(folder / "f", seed, 3)
-        return folder / "f"
-    if kind == "npz":
-        np.savez(folder / "a.npz", images=pixels(seed, 3)[..., None])
-        return folder / "a.npz"
-    write_images(folder / "f", seed, 3)
-    files = {f"{i}.bmp": (folder / "f" / f"{i}.bmp").read_bytes() for i in range(3)}
-    if kind == "zip":
-        return write_zip(folder / "a.zip", files)
-    if kind == "lmdb":
-        shutil.rmtree(folder / "a.lmdb", ignore_errors=True)
-        return write_lmdb(folder / "a.lmdb", "%d.bmp", list(files.values()), length=False)
-    with tarfile.open(folder / "a.tar", "w") as archive:
-        for name in files:
-            archive.add(folder / "f" / name, name)
-    return folder / "a.tar"
-
-
-@pytest.mark.parametrize("kind", ["folder", "zip", "tar", "lmdb", "npz"])
-def test_a_fingerprint_is_that_of_the_images_wherever_they_lie(kind, tmp_path):
-    path = write_source(kind, tmp_path / "a", seed=0)
-    first = open_source(path)
-    assert first.kind == kind and len(first) == 3
-    fingerprint = first.fingerprint()
-    assert open_source(path).fingerprint() == fingerprint and len(bytes.fromhex(fingerprint)) == 32
-    assert pickle.loads(pickle.dumps(first)).fingerprint() == fingerprint
-    shutil.move(tmp_path / "a", tmp_path / "b")
-    path = tmp_path / "b" / path.name
-    assert open_source(path).fingerprint() == fingerprint
-    size = path.stat().st_size
-    write_source(kind, tmp_path / "b", seed=1)
-    assert path.stat().st_size == size and open_source(path).fingerprint() != fingerprint
-
-
-@pytest.mark.parametrize("kind", ["zip", "tar", "npz"])
-def test_the_list_of_an_archive_is_not_used_for_another(kind, tmp_path):
-    """A worker that opens it later would take images from where others were."""
-    source = open_source(write_source(kind, tmp_path, seed=0))
-    for_a_worker = pickle.dumps(source)
-    write_source(kind, tmp_path, seed=1)
-    with pytest.raises(UserError, match="was changed while it was being read: run the command again"):
-        pickle.loads(for_a_worker)[0]
-
-
-def test_splits_of_one_source_have_fingerprints_of_their_own(images):
-    request = {"image_size": 8, "channels": 1, "data_dir": images}
-    splits = {s: open_dataset("folder", split=s, **request).fingerprint() for s in ("all", "train", "test")}
-    assert len(set(splits.values())) == 3
-    digits = open_dataset("digits", split="train", image_size=8, channels=1)
-    assert digits.fingerprint() == open_dataset("digits", split="train", image_size=16, channels=3).fingerprint()
-
-
-def test_labels_are_those_of_the_examples():
-    digits = open_dataset("digits", split="test", image_size=8, channels=1, attributes=True)
-    for i in (0, 5, 296):
-        example = digits[i]
-        assert digits.labels_of(i)["label"] == example["label"] and digits.labels_of(i).keys() == {
-            "label",
-            "attributes",
-        }
-        np.testing.assert_array_equal(digits.labels_of(i)["attributes"], example["attributes"])
-    with pytest.raises(UserError, match="Index 297 is out of range"):
-        digits.labels_of(297)
+def test_samples_of_other_weights_are_not_measured_as_the_runs(tiny_model, workdir, caplog):
+    folder = workdir / "sample"
+    folder.mkdir()
+    np.savez(folder / "samples.npz", images=pixels(0)[..., None])
+    (folder / "metrics.json").write_text(json.dumps({"weights": weights.digest(tiny_model.variables)}))
+    task, run = evaluate.Evaluate(num_images=0), Run.at(workdir, tiny_config())
+    (own,) = task._generated(tiny_model, run)
+    assert own.path.name == "samples.npz" and not caplog.text
+    other = jax.tree.map(np.asarray, tiny_model.variables)
+    other["params"] = jax.tree.map(lambda x: x + np.float32(1e-6) * (x != 0), other["params"])  # a step later
+    trained = dataclasses.replace(tiny_model, variables=other)
+    assert task._generated(trained, run) == []
+    assert "samples.npz is of another state of the network: not measured; run --task=sample again." in caplog.text
+    assert len(dataclasses.replace(task, generated=(str(folder / "samples.npz"),))._generated(trained, run)) == 1
 
 
 # --- prepared data
@@ -351,18 +296,25 @@ def test_labels_that_were_mended_are_not_taken_for_those_of_the_lmdb(images, tmp
 
 
 def test_a_run_that_goes_on_with_other_images_says_so(images, tmp_path, caplog):
-    config = tiny_config(total_steps=1)
+    config = tiny_config()
     with config.unlocked():
         config.data.name = "folder"
-    start(config, tmp_path / "run")
-    (known,) = provenance.starts(tmp_path / "run")
+    run = Run.at(tmp_path / "run", config)
+    (tmp_path / "run").mkdir()
+    begin(run, 0)
+    (known,) = provenance.starts(run.folder)
     assert known["data"]["images"] == 18 and len(known["data"]["fingerprint"]) == 16
+    begin(run, 1)
+    assert provenance.starts(run.folder)[-1]["changed"] == {} and not caplog.text
     write_images(images, seed=1)
     for i in range(3):
         (images / f"{i}.bmp").unlink()
-    with config.unlocked():
-        config.train.total_steps = 2
-    start(config, tmp_path / "run")
+    begin(run, 2)
     assert "The training images are not those of the last start: 18 then, 16 now." in caplog.text
-    changed = provenance.starts(tmp_path / "run")[-1]["changed"]
+    changed = provenance.starts(run.folder)[-1]["changed"]
     assert changed["data images"] == [18, 16] and changed["data fingerprint"][0] == known["data"]["fingerprint"]
+
+
+def begin(run, step):
+    """What a training does before its first step."""
+    loop._record_start(loop.prepare(build(run.config.method), run, None), step)

@@ -16,12 +16,12 @@ from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.inference import compiled, edit
 from diffrep_jax.inference.encoded import Encoded
 from diffrep_jax.methods.base import AutoEncoder, Method, Mixture, NoiseCoded, Unconditional
+from diffrep_jax.runs.weights import same_network
 from diffrep_jax.samplers.recipe import Sampling
 from diffrep_jax.sharding import batch_sharding, replicated
 from diffrep_jax.types import PyTree
 
 Numbers = int | np.ndarray  # of images, for their noise: that of the first one, or one each
-SAME = 1e-4  # codes of one network on two machines differ less, relative to their norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -356,11 +356,6 @@ class Model:
             return np.asarray(x)[:n]
 
         return jax.tree.map(get, function(self.method, self.variables, *jax.tree.map(put, arrays), **static))
-
-
-def same_network(theirs: np.ndarray, ours: np.ndarray) -> bool:
-    """Whether two fingerprints are of one network."""
-    return bool(theirs.shape == ours.shape and np.linalg.norm(theirs - ours) <= SAME * np.linalg.norm(ours))
 
 
 def _numbers(numbers: Numbers, n: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from diffrep_jax.inference.model import same_network
+from diffrep_jax.runs.weights import same_network
 
 log = logging.getLogger(__name__)
 

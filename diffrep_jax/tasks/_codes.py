@@ -19,9 +19,10 @@ from diffrep_jax import data, hosts
 from diffrep_jax.data import fingerprint
 from diffrep_jax.data.datasets import codes as codes_data
 from diffrep_jax.errors import UserError
-from diffrep_jax.inference.model import Model, same_network
+from diffrep_jax.inference.model import Model
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.layout import Run, made, write_arrays
+from diffrep_jax.runs.weights import same_network
 from diffrep_jax.tasks import _code_files, base
 from diffrep_jax.tasks._code_files import Arrays, Identity
 from diffrep_jax.types import Config
@@ -114,7 +115,7 @@ def codes_of(model: Model, dataset: data.ImageDataset, run: Run, num_images: int
     path = path_of(run.task_folder(FOLDER), dataset.name, dataset.split)
     kept, why = _code_files.fresh(path, identity)
     if kept is not None:
-        log.info("The codes in %s are of this network: used.", path)
+        log.info("The codes in %s are of this network and of these images: used.", path)
         codes = _codes(kept, dataset, identity)
         _write_if_other(path, codes, dataset, kept)
         hosts.wait_for_all("read")

@@ -8,10 +8,11 @@ import numpy as np
 from etils import epath
 
 from diffrep_jax.errors import UserError
-from diffrep_jax.inference.model import Model, same_network
+from diffrep_jax.inference.model import Model
 from diffrep_jax.port import files, heads
 from diffrep_jax.readout.head import Head, from_arrays
 from diffrep_jax.runs.layout import Run, write_arrays
+from diffrep_jax.runs.weights import same_network
 from diffrep_jax.tasks._codes import Codes
 
 log = logging.getLogger(__name__)

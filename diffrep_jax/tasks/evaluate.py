@@ -19,7 +19,8 @@ from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.fields import check_count
 from diffrep_jax.inference.model import Model
 from diffrep_jax.metrics import disentanglement
-from diffrep_jax.runs.layout import SAMPLES, Run, as_path
+from diffrep_jax.runs import weights
+from diffrep_jax.runs.layout import NUMBERS, SAMPLES, Run, as_path, read_json
 from diffrep_jax.samplers.recipe import Sampling
 from diffrep_jax.tasks import _codes, _disentangle, _reconstructions, base
 from diffrep_jax.tasks._measures import MEASURES, Instruments, OfSet, compare, distances, open_instruments, update
@@ -116,7 +117,7 @@ class Evaluate(base.ImageTask):
     def run(self, model: Model, run: Run) -> dict[str, float]:
         """Measure all that is asked for; the numbers are those of the first row."""
         config = run.config
-        originals, generated = self._originals(config), self._generated(run)
+        originals, generated = self._originals(config), self._generated(model, run)
         instruments = open_instruments(self.without, self.weights_dir, originals.size)
         codes = self._codes(model, run)
         training: dict[str, OfSet] = {}
@@ -208,9 +209,17 @@ class Evaluate(base.ImageTask):
             update(sets, pixels)
         return sets
 
-    def _generated(self, run: Run) -> list[image_sets.ImageSet]:
-        usual = pathlib.Path(run.folder / "sample" / SAMPLES)
-        paths = [pathlib.Path(as_path(path)) for path in self.generated] or ([usual] if usual.is_file() else [])
+    def _generated(self, model: Model, run: Run) -> list[image_sets.ImageSet]:
+        """Those that are named, else the run's own, unless they are known to be of other weights."""
+        paths = [pathlib.Path(as_path(path)) for path in self.generated]
+        usual = run.folder / "sample" / SAMPLES
+        if not paths and usual.is_file():
+            described = usual.with_name(NUMBERS)
+            numbers = read_json(described, "run --task=sample again.") if described.is_file() else {}
+            if numbers.get("weights") in (None, weights.digest(model.variables)):
+                paths = [pathlib.Path(usual)]
+            else:
+                log.warning("%s is of another state of the network: not measured; run --task=sample again.", usual)
         return [image_sets.open_images(path, ("samples", "images")) for path in paths]
 
     def _distances(

@@ -20,6 +20,7 @@ from diffrep_jax.inference.model import Model
 from diffrep_jax.inference.open import open_run
 from diffrep_jax.methods.base import Unconditional
 from diffrep_jax.runs import config as run_config
+from diffrep_jax.runs import weights
 from diffrep_jax.runs.layout import SAMPLES, Run, as_path, write_arrays
 from diffrep_jax.tasks import _codes, _pictures, base
 
@@ -72,6 +73,8 @@ class Sample(base.DecodingTask):
         write_arrays(folder / SAMPLES, **arrays)
         numbers: dict[str, float] = {"images": len(arrays["images"])}
         described = self._describe(source) | _codes.encoding(model)
+        if not run.is_preview:
+            described |= {"weights": weights.digest(model.variables)}
         run.write_numbers("sample", numbers | base.describe(model.sampling, model.method) | described)
         log.info("%d samples; %s", numbers["images"], folder / "grid.png")
         return numbers
