@@ -1,5 +1,6 @@
 """What tells images from others: of each kind of source, of splits; lists of archives, and labels without images."""
 
+import os
 import pickle
 import shutil
 import tarfile
@@ -26,7 +27,14 @@ def write_images(folder, seed=0, count=3):
 
 
 def write_source(kind, folder, seed):
-    """The same names and sizes for each seed."""
+    """The same names and sizes for each seed; the times differ, as clocks of file systems are coarse."""
+    path = _write_source(kind, folder, seed)
+    for file in folder.rglob("*"):
+        os.utime(file, (seed, seed))
+    return path
+
+
+def _write_source(kind, folder, seed):
     folder.mkdir(exist_ok=True)
     if kind == "folder":
         write_images(folder / "f", seed, 3)
