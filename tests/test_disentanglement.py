@@ -9,6 +9,7 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import StandardScaler
 
 from diffrep_jax.metrics import disentanglement as metrics
+from diffrep_jax.tasks import _disentangle
 
 RANDOM = np.random.default_rng(0)
 LABELS = (RANDOM.random((200, 5)) < [0.5, 0.3, 0.1, 0.6, 0.5]).astype(float)
@@ -124,3 +125,24 @@ def test_importances_are_those_of_boosted_trees():
     assert min(metrics.dci(used)) > 0.7
     used, told = metrics.importances(codes, codes[:, [3, 1]], test, test[:, [3, 1]], discrete=False)
     assert used.argmax(0).tolist() == [3, 1] and told.min() > 0.9
+
+
+def test_measures_and_what_images_have_are_judged_each_in_its_own_way():
+    """The columns in a mixture as alone: TAD of the binary ones, trees of the right kind for each."""
+    rng = np.random.default_rng(1)
+    has = (rng.random((60, 2)) < 0.5).astype(float)
+    measures = rng.normal(size=(60, 1))
+    codes = np.concatenate([has + 0.1 * rng.normal(size=(60, 2)), measures], axis=1)
+    values, binary = np.stack([has[:, 0], measures[:, 0], has[:, 1]], axis=1), np.array([True, False, True])
+    mixed = _disentangle.measure(codes, values, ("a", "size", "b"), binary, 60)
+    alone = _disentangle.measure(codes, has, ("a", "b"), binary[[0, 2]], 60)
+    assert mixed["factors"] == ["a", "size", "b"] and mixed["captured"] == alone["captured"] == ["a", "b"]
+    assert {name: mixed[name] for name in ("tad", "attributes")} == {
+        name: alone[name] for name in ("tad", "attributes")
+    }
+    dci = mixed["dci"]
+    assert dci["measured_by"] == "accuracy or r2" and dci["informativeness"] is None
+    assert [dci["each"][name] for name in ("a", "b")] == list(alone["dci"]["each"].values()) == [1.0, 1.0]
+    size = _disentangle.measure(codes, measures, ("size",), binary[[1]], 60)
+    assert "tad" not in size and size["dci"]["each"]["size"] == dci["each"]["size"] > 0.8
+    assert (alone["dci"]["measured_by"], size["dci"]["measured_by"]) == ("accuracy", "r2")

@@ -43,6 +43,9 @@ def labelled(dataset):
         (["x/1.jpg", "x/1.png"], ["1.png", "1.jpg"][::-1]),
         (["256-00000", "256-00001"], ["256-00000", "256-00001"]),
         (["1.JPG", "2.Jpeg"], ["1.jpg", "2.jpg"]),
+        (["sub/0001.jpg", "other/0001.jpg"], ["sub/0001.jpg", "0001.jpg"]),  # unique once the other has its own
+        (["sub/a.b.jpg", "other/a.jpg"], ["a.b", "a"]),
+        (["caf\u00e9.jpg", "ete\u0301.jpg"], ["cafe\u0301.jpg", "et\u00e9"]),  # macOS writes accents apart
     ],
 )
 def test_a_row_belongs_to_the_image_whose_path_it_is_or_ends(keys, rows):
@@ -70,6 +73,8 @@ def test_no_label_is_made_up(keys, rows, expected):
         (["1.jpg", "1.png"], ["1"], "may be that of '1.jpg' or of '1.png'"),
         (["x/cat/1.jpg"], ["cat/1.jpg", "x/cat/1.png", "1.jpg"], "has the rows 'cat/1.jpg' and '1.jpg' for the image"),
         (["1.jpg"], ["./1.jpg", "1.jpg"], "2 rows for 1 names"),
+        (["sub/0001.jpg", "other/0001.jpg"], ["0001"], "may be that of 'sub/0001.jpg' or of 'other/0001.jpg'"),
+        (["\u00e9.jpg", "e\u0301.jpg"], ["\u00e9.jpg"], "two images have names that look alike"),
     ],
 )
 def test_what_is_not_clear_is_refused(keys, rows, message):
@@ -117,7 +122,13 @@ def test_the_likely_cause_is_named(tmp_path, rows, cause):
     ("table", "message"),
     [
         ("file;class\n1.png;a\n", "has semicolons between its columns: save it with commas"),
+        ("file;age;x,y\n1.png;3;1,5\n", "has semicolons between its columns"),
         ("file\tclass\n1.png\ta\n", "has tabs between its columns"),
+        ("file|class\n1.png|a\n", "has bars between its columns"),
+        ("file class\n1.png a\n2.png b\n", "has blanks between its columns"),
+        ('file,age\n1.png,"1,5"\n2.png,"-,5"\n', "has decimal commas in column 'age', such as '1,5': write points"),
+        ("id,file,class\n1,2.png,a\n2,1.png,b\n", "has its file names in column 'file', not in the first one"),
+        ("file,age\n1.png,1\n1.png,2\n2.png,2\n", "has 3 rows for 2 names, '1.png' twice"),
         ("1.png,a\n2.png,b\n", "begins with the image '1.png': line 1 is the heading"),
         ("file,age,age\n1.png,1,2\n2.png,1,2\n", "has two columns 'age'"),
         ("file,,age\n1.png,1,2\n2.png,1,2\n", "has no name for column 2"),
@@ -178,7 +189,21 @@ def test_columns_of_signs_say_what_an_image_has_or_lacks(tmp_path, cells, values
     (tmp_path / "labels.csv").write_text("\n".join(["file,smiles", *rows]))
     dataset = request(tmp_path)
     assert [example["attributes"].item() for example in dataset] == values
-    assert dataset.binary_attributes is binary
+    assert dataset.binary_attributes == (binary,)
+
+
+def test_each_column_is_an_attribute_or_a_measure_by_itself(tmp_path):
+    pictures(tmp_path, ["1.png", "2.png", "3.png"])
+    rows = ["file,smiles,age,sex,hat", "1.png,-1,30,0,true", "2.png,1,-1,1,false", "3.png,1,1,1,true"]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    dataset = request(tmp_path)
+    assert dict(zip(dataset.attribute_names, dataset.binary_attributes, strict=True)) == {
+        "smiles": True,
+        "age": False,
+        "sex": True,
+        "hat": True,
+    }
+    assert [e["attributes"].tolist() for e in dataset] == [[0, 30, 0, 1], [1, -1, 1, 0], [1, 1, 1, 1]]
 
 
 # --- folders as classes
@@ -239,7 +264,7 @@ def test_attributes_in_the_forms_of_authors_torchvision_and_kaggle(tmp_path, fil
     parts = [request(tmp_path, "celeba", split) for split in ("train", "validation", "test")]
     values = np.concatenate([[example["attributes"] for example in part] for part in parts])
     np.testing.assert_array_equal(values, SIGNS > 0)
-    assert parts[0].attribute_names == tuple(TRAITS) and parts[0].binary_attributes
+    assert parts[0].attribute_names == tuple(TRAITS) and parts[0].binary_attributes == (True,) * 40
 
 
 def test_an_lmdb_with_file_names_for_keys_has_its_attributes_by_name(tmp_path):
@@ -256,6 +281,8 @@ def test_an_lmdb_with_file_names_for_keys_has_its_attributes_by_name(tmp_path):
     ("text", "message"),
     [
         (kaggle().replace("Trait_7,", ""), "names 39 attributes, not the published 40"),
+        (kaggle().replace("000003.jpg", "000002.jpg"), "has '000002.jpg' more than once among its rows"),
+        (kaggle().replace("Trait_7,", "Trait_6,"), "has 'Trait_6' more than once among its attributes"),
         (kaggle(SIGNS * 3), "has the value -?3, where -1 and 1 are known"),
         (kaggle(np.where(SIGNS > 0, 2, 0)), "has the value 2, where 0 and 1 are known"),
         (kaggle().replace("000003.jpg,", "000003.jpg,1,"), "has 41 values for 000003.jpg, not 40"),

@@ -67,7 +67,7 @@ def test_celeba_has_the_40_of_its_list(tmp_path, form):
     parts = [request("celeba", folder, split) for split in ("train", "validation", "test")]
     found = np.concatenate([attributes(part) for part in parts])
     np.testing.assert_array_equal(found, (SIGNS > 0).astype(np.float32))
-    assert found.dtype == np.float32 and parts[0].attribute_names == tuple(NAMES) and parts[0].binary_attributes
+    assert found.dtype == np.float32 and parts[0].attribute_names == tuple(NAMES) and all(parts[0].binary_attributes)
     assert parts[0].class_names == () and "label" not in parts[0][0]
 
 
@@ -144,7 +144,7 @@ def test_lfw_has_its_people_and_73_attributes(tmp_path):
         labelled = request("lfw", tmp_path, split)
         expected = [i + np.arange(73) / 100 for name, n in people.items() if name != "Bo" for i in range(1, n + 1)]
         np.testing.assert_allclose(attributes(labelled), expected, rtol=1e-6)
-        assert labelled.attribute_names == tuple(f"Name {j}" for j in range(73)) and not labelled.binary_attributes
+        assert labelled.attribute_names == tuple(f"Name {j}" for j in range(73)) and not any(labelled.binary_attributes)
     assert len(request("lfw", tmp_path, "all", attributes=False)) == 6
 
 
@@ -173,6 +173,14 @@ def test_lists_of_lfw_that_do_not_fit_are_refused_with_both_numbers(tmp_path, fi
         request("lfw", tmp_path, "train")
 
 
+def test_an_image_of_lfw_that_is_there_twice_is_refused(tmp_path):
+    write_lfw(tmp_path)
+    image = (tmp_path / "lfw_funneled" / "Bo" / "Bo_0001.jpg").read_bytes()
+    write_folder(tmp_path / "lfw_funneled", {"old/Ada_King_0002.jpg": image})
+    with pytest.raises(UserError, match="has both 'Ada_King/Ada_King_0002.jpg' and 'old/Ada_King_0002.jpg'"):
+        request("lfw", tmp_path, "all")
+
+
 def test_lfw_without_its_lists(tmp_path):
     write_lfw(tmp_path)
     (tmp_path / "lfw_attributes.txt").write_text("#\n" + "\t".join(["#", "person", "imagenum", *NAMES, *NAMES[:33]]))
@@ -196,7 +204,7 @@ def test_names_of_people_are_found_in_keys():
 def test_digits_have_their_classes_and_measures():
     parts = [open_dataset("digits", split=s, image_size=8, channels=1, attributes=True) for s in ("train", "test")]
     assert parts[0].class_names == tuple("0123456789")
-    assert parts[0].attribute_names == ("ink", "slant", "width", "height") and not parts[0].binary_attributes
+    assert parts[0].attribute_names == ("ink", "slant", "width", "height") and not any(parts[0].binary_attributes)
     measures = np.concatenate([attributes(part) for part in parts])
     scans = load_digits()
     np.testing.assert_allclose(measures[:, 0], scans.data.mean(1) / 16, rtol=1e-6)
@@ -285,7 +293,7 @@ def test_labels_csv_gives_a_class_and_attributes(tmp_path):
     assert dataset.class_names == ("Katze, groß", "dog") and dataset.attribute_names == ("age", "smiles")
     assert [example["label"] for example in dataset] == [i % 2 for i in range(25)]
     np.testing.assert_array_equal(attributes(dataset), [[i / 2, i % 2] for i in range(25)])
-    assert not dataset.binary_attributes
+    assert dataset.binary_attributes == (False, True)
     plain = request("folder", folder, attributes=False)
     assert plain[3].keys() == {"image", "label"} and plain.attribute_names == ()
 

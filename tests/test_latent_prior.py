@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -218,6 +219,20 @@ def test_a_run_keeps_the_scale_and_the_fingerprint_of_its_codes(toy_run):
             for name in BUFFERS:
                 kept = prior.method.statistics(prior.variables)[name]
                 np.testing.assert_allclose(kept, given[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_goes_on_with_the_codes_of_its_auto_encoder_alone(toy_run, tmp_path):
+    run = shutil.copytree(toy_run[0], tmp_path / "run")
+    config = toy_config()
+    with config.unlocked():
+        config.train.total_steps += 1
+    before = (run / "run.json").read_bytes()
+    write_codes(tmp_path / "other", toy_codes(), fingerprint=np.arange(1.0, 5.0) + 0.01)
+    with pytest.raises(UserError, match="codes in --data_dir are of another auto-encoder, or of another state of it"):
+        train(build(config.method), Run.at(run, config), tmp_path / "other")
+    assert (run / "run.json").read_bytes() == before
+    write_codes(tmp_path / "same", toy_codes(), fingerprint=np.arange(1.0, 5.0) * (1 + 1e-6))  # of another machine
+    assert int(train(build(config.method), Run.at(run, config), tmp_path / "same").step) == config.train.total_steps
 
 
 # --- the data set

@@ -16,6 +16,7 @@ from PIL import Image
 
 from diffrep_jax.data import open_dataset
 from diffrep_jax.data import prepare as engine
+from diffrep_jax.data.sources import open_source
 from diffrep_jax.errors import UserError
 from launch import main
 from tests.made_data import encoded, scene, small_images, write_folder, write_lmdb, write_zip
@@ -136,7 +137,7 @@ def test_the_manifest_says_what_and_from_where(tmp_path):
     assert found == {
         "dataset": "ffhq",
         "lmdb": "ffhq16.lmdb",
-        "source": {"kind": "folder", "path": str(raw), "images": 12},
+        "source": {"kind": "folder", "path": str(raw), "images": 12, "fingerprint": open_source(raw).fingerprint()},
         "settings": {"size": 16, "crop": False, "quality": 95, "lossless": False},
         "complete": True,
         "count": 12,

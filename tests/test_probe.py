@@ -118,6 +118,24 @@ def test_where_there_is_one_split_a_fifth_is_held_out(tiny_model, tmp_path, monk
     assert (apart < 1e-5).sum() == 21
 
 
+def test_measures_are_a_part_of_their_own_where_other_columns_say_what_images_have(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFREP_DATA", str(tmp_path))
+    rows = ["file,size,bright,year"]
+    for i in range(40):
+        Image.new("L", (8, 8), 6 * i).save(tmp_path / f"{i}.png")
+        rows.append(f"{i}.png,{i / 2},{int(i > 15)},{1900 + i % 3}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    numbers = run(tiny_model, tmp_path / "out", dataset="folder", epochs=1)
+    assert numbers.keys() == {"attributes_ap", "measures_r", "measures_mse"}
+    heads = {
+        part: _heads.read(tmp_path / "out" / "probe" / f"{part}_folder.npz") for part in ("attributes", "measures")
+    }
+    assert (heads["attributes"].kind, heads["attributes"].names) == ("bce", ("bright",))
+    assert (heads["measures"].kind, heads["measures"].names) == ("mse", ("size", "year"))
+    report = json.loads((tmp_path / "out" / "probe" / "metrics.json").read_text())
+    assert report["measures"]["each"]["r"].keys() == {"size", "year"} and report["attributes"]["each"].keys() == {"ap"}
+
+
 def test_an_unknown_data_set_is_refused(tiny_model, tmp_path):
     with pytest.raises(UserError, match="'digit' .*tasks.probe.dataset|Did you mean 'digits'"):
         run(tiny_model, tmp_path, dataset="digit")

@@ -17,7 +17,7 @@ from diffrep_jax.inference.model import Model
 from diffrep_jax.inference.open import open_run
 from diffrep_jax.methods.base import AutoEncoder, build
 from diffrep_jax.processes.gaussian import DiscreteVP
-from diffrep_jax.runs import checkpoint
+from diffrep_jax.runs import checkpoint, weights
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.layout import Run
 from diffrep_jax.samplers import Sampling
@@ -110,6 +110,7 @@ def test_an_auto_encoder_decodes_the_codes_of_its_prior(runs, tmp_path):
     assert numbers["prior"] == str(prior)
     assert (numbers["evaluations"], numbers["prior_evaluations"]) == (3, 4)
     model, how = open_run(ae), Sampling("euler", "karras", 3)
+    assert numbers["weights"] == weights.digest(model.variables)
     np.testing.assert_array_equal(open_run(prior).generate(6), arrays["codes"])
     decoded = model.decode(arrays["codes"], model.endpoint(arrays["codes"]), how)
     assert np.abs((decoded + 1) * 127.5 - arrays["images"]).max() <= 1

@@ -55,6 +55,14 @@ def test_a_file_is_fetched_once_and_then_found(home, cache):
     assert len(requests) == 1 and [path.name for path in cache.iterdir()] == ["net.pth"]
 
 
+def test_a_file_of_the_cache_that_has_the_name_alone_is_fetched_again(home, cache, caplog):
+    file, requests = home
+    cache.mkdir(parents=True)
+    files.write_safetensors(cache / file.name, {"a": -TENSORS["a"]})
+    np.testing.assert_array_equal(weights.read(file, SHAPES, None)["a"], TENSORS["a"])
+    assert len(requests) == 1 and "net.pth is not the standard file, its sha256 is" in caplog.text
+
+
 def test_the_first_digits_of_a_checksum_are_enough(home):
     file, _ = home
     short = weights.WeightFile(file.name, file.url, file.sha256[:8])

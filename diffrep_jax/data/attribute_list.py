@@ -3,6 +3,7 @@
 Of the authors: line 1 the count, line 2 the names, then `file -1 1 ...`. A csv: a heading, then `file,-1,1,...`.
 """
 
+import collections
 import csv
 import dataclasses
 import io
@@ -33,7 +34,11 @@ def read(path: Path, number: int) -> AttributeList:
         raise UserError(f"'{path}' names {len(names)} attributes, not the published {number}: copy it again.")
     if len(rows) != count:
         raise UserError(f"'{path}' says that it has {count:,} rows, but has {len(rows):,}: copy it again.")
-    return AttributeList(names, tuple(row[0] for row in rows), _values(path, rows, number))
+    values, files = _values(path, rows, number), tuple(row[0] for row in rows)
+    for what, given in (("attributes", names), ("rows", files)):
+        if twice := [name for name, times in collections.Counter(given).items() if times > 1]:
+            raise UserError(f"'{path}' has '{twice[0]}' more than once among its {what}: copy it again.")
+    return AttributeList(names, files, values)
 
 
 def _of_authors(path: Path, content: str) -> tuple[tuple[str, ...], list[list[str]], int]:

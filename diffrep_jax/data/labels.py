@@ -27,9 +27,9 @@ class Labels:
     attributes: np.ndarray | None = None
 
     @property
-    def binary(self) -> bool:
-        """Whether all attributes are 0 or 1."""
-        return self.attributes is not None and bool(np.isin(self.attributes, (0, 1)).all())
+    def binary(self) -> tuple[bool, ...]:
+        """For each attribute, whether all its values are 0 or 1: what images have or lack, no measure."""
+        return () if self.attributes is None else tuple(map(bool, np.all(np.isin(self.attributes, (0, 1)), axis=0)))
 
     def __getitem__(self, entry: int) -> dict[str, Any]:
         """{"label": int, "attributes": float32 [k]}, those that there are."""
@@ -48,7 +48,7 @@ class TfdsLabels:
         self._source = source
         self.class_names = source.class_names
         self.attribute_names = source.attribute_names if attributes else ()
-        self.binary = source.binary_attributes
+        self.binary = source.binary_attributes if attributes else ()
 
     def __getitem__(self, entry: int) -> dict[str, Any]:
         if not self.class_names and not self.attribute_names:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from diffrep_jax.data.text_files import read_text
 from diffrep_jax.errors import UserError
 
 CLASS = "class"  # the column that holds the class, also where that looks like a number
+DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
 TRUTH = {"true": 1.0, "false": 0.0}
 
 
@@ -22,7 +24,11 @@ def read(file: Path, source: Source) -> Labels:
     heading, rows = _table(file)
     by_name = {row[0]: i for i, row in enumerate(rows)}
     if len(by_name) != len(rows):
-        raise UserError(f"'{file}' has {len(rows):,} rows for {len(by_name):,} names: give each image one row.")
+        twice = next(row[0] for i, row in enumerate(rows) if by_name[row[0]] != i)
+        raise UserError(
+            f"'{file}' has {len(rows):,} rows for {len(by_name):,} names, '{twice}' twice: keep one of them."
+        )
+    _check_first_column(file, heading, rows)
     order = rows_by_name(source, by_name, file)
     numbers: dict[str, np.ndarray] = {}
     words: dict[str, list[str]] = {}
@@ -63,8 +69,8 @@ def _table(file: Path) -> tuple[list[str], list[list[str]]]:
         heading, *rows = [[cell.strip() for cell in row] for row in lines if any(map(str.strip, row))]
     except (ValueError, csv.Error) as error:
         raise UserError(f"'{file}' does not read as a table ({error}): line 1 is the heading.") from error
-    for mark, what in ((";", "semicolons"), ("\t", "tabs")):
-        if len(heading) == 1 and mark in heading[0]:
+    for mark, what in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars"), (" ", "blanks")):
+        if mark in heading[0] and (mark != " " or all(len(row) == 1 and mark in row[0] for row in [heading, *rows])):
             raise UserError(f"'{file}' has {what} between its columns: save it with commas.")
     if is_image_name(heading[0]):
         raise UserError(f"'{file}' begins with the image '{heading[0]}': line 1 is the heading, such as file,class.")
@@ -82,10 +88,21 @@ def _table(file: Path) -> tuple[list[str], list[list[str]]]:
     return heading, rows
 
 
+def _check_first_column(file: Path, heading: list[str], rows: list[list[str]]) -> None:
+    """Raise UserError where another column names the images: a number of the row would be taken for a name."""
+    if any(is_image_name(row[0]) for row in rows):
+        return
+    for number, name in enumerate(heading[1:], start=1):
+        if rows and all(is_image_name(row[number]) for row in rows):
+            raise UserError(f"'{file}' has its file names in column '{name}', not in the first one: put them there.")
+
+
 def _numbers(file: Path, column: str, cells: Sequence[str], images: Sequence[str]) -> np.ndarray | None:
     """A column as float32, None where none is a number. UserError where only some are: a gap is no class."""
     values = [_number(cell) for cell in cells]
     if not any(value is not None for value in values):
+        if cells and all(map(DECIMAL_COMMA.fullmatch, cells)):
+            raise UserError(f"'{file}' has decimal commas in column '{column}', such as '{cells[0]}': write points.")
         return None
     for cell, value, image in zip(cells, values, images, strict=True):
         if value is None:

@@ -1,6 +1,7 @@
 """Which row of a table belongs to which image: by the whole path first, by less of it where that is no guess."""
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -66,13 +67,18 @@ def match(keys: Sequence[str], rows: Mapping[str, int], file: object) -> list[in
     same path. Else to that whose path it is the end of, or the reverse, with another suffix of an image or none; but
     only where no other row and no other image comes into question: else Ambiguous.
     """
-    whole = {parts_of(name): row for name, row in rows.items()}
+    whole = {_composed(name): row for name, row in rows.items()}
     if len(whole) != len(rows):
-        raise Ambiguous(f"'{file}' has {len(rows):,} rows for {len(whole):,} names: give each image one row.")
+        twice = next(name for name, row in rows.items() if whole[_composed(name)] != row)
+        raise Ambiguous(f"'{file}' has {len(rows):,} rows for {len(whole):,} names, '{twice}' twice: keep one of them.")
     by_stem: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for parts in whole:
         by_stem[_bare(parts[-1]) if parts else ""].append(parts)
-    names = [parts_of(key) for key in keys]
+    names = [_composed(key) for key in keys]
+    if len(set(names)) != len(set(keys)):
+        raise Ambiguous(
+            f"'{file}': two images have names that look alike, with accents written in two ways: rename one."
+        )
     own = {parts for parts in names if parts in whole}
     claims: dict[tuple[str, ...], str] = {}  # the row: the image that has it without having its whole path
     result: list[int | None] = []
@@ -85,6 +91,11 @@ def match(keys: Sequence[str], rows: Mapping[str, int], file: object) -> list[in
             )
         result.append(None if row is None or (row in own and row != parts) else whole[row])
     return result
+
+
+def _composed(name: str) -> tuple[str, ...]:
+    """`parts_of`, accented letters in one form: macOS writes them apart."""
+    return parts_of(unicodedata.normalize("NFC", name))
 
 
 def _only(

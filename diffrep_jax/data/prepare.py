@@ -91,6 +91,7 @@ def prepare(
     manifest = _manifest(dataset, path, settings)
     held = _held_manifest(folder, manifest, (path, partial))
     if held and held["complete"] and path.exists():
+        _write_labels(folder, dataset.labels_file(keys))
         log.info("'%s' is complete already: %d images.", path, held["count"])
         return held
     bad: set[str] = set(held["bad"] if held else ())
@@ -126,7 +127,12 @@ def _manifest(dataset: Preparable, path: Path, settings: Settings) -> dict[str, 
     return {
         "dataset": dataset.name,
         "lmdb": path.name,
-        "source": {"kind": source.kind, "path": os.path.realpath(source.path or ""), "images": len(source)},
+        "source": {
+            "kind": source.kind,
+            "path": os.path.realpath(source.path or ""),
+            "images": len(source),
+            "fingerprint": source.fingerprint(),
+        },
         "settings": dataclasses.asdict(settings),
         "complete": False,
         "count": 0,
@@ -150,6 +156,7 @@ def _held_manifest(folder: Path, manifest: dict[str, Any], paths: Iterable[Path]
         return None
     try:
         held = json.loads(file.read_text())
+        _refuse_changed_images(held["source"], manifest["source"], folder)
         for field in IDENTITY:
             if held[field] != manifest[field]:
                 raise UserError(
@@ -159,6 +166,16 @@ def _held_manifest(folder: Path, manifest: dict[str, Any], paths: Iterable[Path]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"'{file}' is not the manifest of an LMDB ({error!r}): give another --workdir.") from error
     return held
+
+
+def _refuse_changed_images(held: dict[str, Any], source: dict[str, Any], folder: Path) -> None:
+    """Raise UserError where the images at the same place are other ones; an earlier version kept no fingerprint."""
+    known = held.setdefault("fingerprint", source["fingerprint"])
+    if held | {"fingerprint": ""} == source | {"fingerprint": ""} and known != source["fingerprint"]:
+        raise UserError(
+            f"The images in '{source['path']}' have changed since '{folder}' was written from them: nothing is "
+            "overwritten; give another --workdir."
+        )
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
@@ -176,7 +193,10 @@ def _write_labels(folder: Path, labels: tuple[str, str] | None) -> None:
     if not file.exists():
         file.write_text(labels[1], encoding="utf-8")
     elif file.read_text(encoding="utf-8") != labels[1]:
-        raise UserError(f"'{file}' exists and is in another order than the images: move it, or give another --workdir.")
+        raise UserError(
+            f"'{file}' exists and has other labels than the data, or another order: move it away to have it written "
+            "anew, or give another --workdir."
+        )
 
 
 def _encode(dataset: Preparable, index: int, settings: Settings) -> tuple[bytes, BadEntry | None]:

@@ -17,11 +17,10 @@ from diffrep_jax.inference import compiled, edit
 from diffrep_jax.inference.arrays import Numbers, check_answer, check_shape, numbered, shaped
 from diffrep_jax.inference.encoded import Encoded
 from diffrep_jax.methods.base import AutoEncoder, Method, Mixture, NoiseCoded, Unconditional
+from diffrep_jax.runs.weights import same_network
 from diffrep_jax.samplers.recipe import Sampling
 from diffrep_jax.sharding import batch_sharding, replicated
 from diffrep_jax.types import PyTree
-
-SAME = 1e-4  # codes of one network on two machines differ less, relative to their norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -373,8 +372,3 @@ class Model:
         answer = jax.tree.map(get, function(self.method, self.variables, *jax.tree.map(put, arrays), **static))
         check_answer(function.__name__, answer)
         return answer
-
-
-def same_network(theirs: np.ndarray, ours: np.ndarray) -> bool:
-    """Whether two fingerprints are of one network."""
-    return bool(theirs.shape == ours.shape and np.linalg.norm(theirs - ours) <= SAME * np.linalg.norm(ours))

@@ -4,7 +4,7 @@ TAD: Yeats et al. 2022 (2207.09467, NashAE), in the protocol of InfoDiffusion (W
 Eastwood and Williams 2018, with gradient-boosted trees as in Locatello et al. 2019 (1811.12359).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -88,22 +88,27 @@ def tad_over_folds(codes: np.ndarray, attributes: np.ndarray) -> dict[str, float
 
 
 def importances(
-    codes: np.ndarray, factors: np.ndarray, test_codes: np.ndarray, test_factors: np.ndarray, discrete: bool
+    codes: np.ndarray,
+    factors: np.ndarray,
+    test_codes: np.ndarray,
+    test_factors: np.ndarray,
+    discrete: bool | Sequence[bool] | np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """How much boosted trees use each number to predict each factor, [d, k], and how well they predict the test [k].
 
-    codes [n, d], factors [n, k]. discrete: classes, scored by accuracy; else measures, by R^2. A factor that is
-    constant among the training images is used by none and NaN.
+    codes [n, d], factors [n, k]. discrete: all factors, or each [k], are classes, scored by accuracy; else measures,
+    by R^2. A factor that is constant among the training images is used by none and NaN.
     """
     from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
 
     for values in (codes, test_codes):
         check_finite(values, "The code of image")
+    classes = np.broadcast_to(discrete, factors.shape[1])
     used, scores = np.zeros((codes.shape[1], factors.shape[1])), np.full(factors.shape[1], np.nan)
     for i in range(factors.shape[1]):
         if np.ptp(factors[:, i]) == 0:
             continue
-        trees = (GradientBoostingClassifier if discrete else GradientBoostingRegressor)(random_state=0)
+        trees = (GradientBoostingClassifier if classes[i] else GradientBoostingRegressor)(random_state=0)
         trees.fit(codes, factors[:, i])
         used[:, i], scores[i] = trees.feature_importances_, trees.score(test_codes, test_factors[:, i])
     return used, scores

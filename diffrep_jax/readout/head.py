@@ -19,6 +19,7 @@ class Head:
       names: of the k attributes; kernel [d, k], 0 where a mask leaves a dimension out; bias [k].
       kind: "bce" or "mse"; dataset: what it was trained on; trained_by: the task.
       mean, std: of the training codes, [d]; fingerprint: the network's (`Model.fingerprint`), [d].
+      trained_on: for each name, what tells the images and the labels that it has learned from others; () if not known.
     """
 
     names: tuple[str, ...]
@@ -30,6 +31,7 @@ class Head:
     mean: np.ndarray
     std: np.ndarray
     fingerprint: np.ndarray
+    trained_on: tuple[str, ...] = ()
 
     def logits(self, z: np.ndarray) -> np.ndarray:
         """[n, d] -> [n, k]"""
@@ -38,7 +40,9 @@ class Head:
     def only(self, name: str) -> "Head":
         """The head of one attribute."""
         i = self.names.index(name)
-        return dataclasses.replace(self, names=(name,), kernel=self.kernel[:, i : i + 1], bias=self.bias[i : i + 1])
+        column = slice(i, i + 1)
+        kernel, bias = self.kernel[:, column], self.bias[column]
+        return dataclasses.replace(self, names=(name,), kernel=kernel, bias=bias, trained_on=self.trained_on[column])
 
     def direction(self, normalised: bool) -> np.ndarray:
         """The way of the first attribute in the space of z, [d], for `inference.edit.move`.
@@ -57,10 +61,11 @@ class Head:
 
 def from_arrays(arrays: Mapping[str, Any], source: str) -> Head:
     """Undoes `Head.arrays`; UserError, naming `source`, for a file of an earlier version or something else."""
-    fields = [field.name for field in dataclasses.fields(Head)]
+    fields = [field.name for field in dataclasses.fields(Head) if field.name != "trained_on"]
     if missing := [name for name in fields if name not in arrays]:
         raise UserError(f"{source} has no {', '.join(missing)}: an earlier version wrote it; run --task=probe again.")
     values: dict[str, Any] = {name: np.asarray(arrays[name]) for name in fields}
     values |= {name: str(arrays[name]) for name in ("kind", "dataset", "trained_by")}
     values["names"] = tuple(map(str, arrays["names"]))
+    values["trained_on"] = tuple(map(str, arrays.get("trained_on", ())))
     return Head(**values)

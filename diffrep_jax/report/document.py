@@ -58,7 +58,7 @@ def _tiles(run: Run) -> list[dict[str, str]]:
         ("reconstruction SSIM", reconstructed.get("ssim"), _images(reconstructed)),
     ]
     for dataset, probed in run.probes.items():
-        for part, measure in (("classes", "ap"), ("attributes", "ap"), ("attributes", "r")):
+        for part, measure in (("classes", "ap"), ("attributes", "ap"), ("attributes", "r"), ("measures", "r")):
             value = probed.get(f"{part}_{measure}")
             tiles.append((f"{part}, {task_sections.WORDS[measure]}", value, f"probe of {dataset}"))
     device = " + ".join(dict.fromkeys(f"{start['devices']} x {start['device']}" for start in run.starts))

@@ -46,7 +46,7 @@ def _one_probe(report: dict[str, Any]) -> Iterator[Measured]:
     settings = {key: report[key] for key in ("dataset", "epochs", "lr") if key in report} | {"split": "test"}
     if "test" in report.get("images", {}):
         settings["images"] = report["images"]["test"]
-    for part in ("classes", "attributes"):
+    for part in ("classes", "attributes", "measures"):
         if part not in report:
             continue
         probed = report[part]

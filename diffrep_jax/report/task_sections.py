@@ -112,7 +112,7 @@ WORDS = {"ap": "average precision", "r": "Pearson's r", "mse": "mean squared err
 
 def _probe(run: Run, dataset: str, report: Mapping[str, Any]) -> Iterator[Block]:
     yield from _earlier(run, f"probe/{dataset}", "probe", f"--config.tasks.probe.dataset={dataset}")
-    parts = [part for part in ("classes", "attributes") if part in report]
+    parts = [part for part in ("classes", "attributes", "measures") if part in report]
     rows = [
         [part, WORDS.get(measure, measure), value, report[part]["epoch"], official, report[part]["official"]["epoch"]]
         for part in parts

@@ -1,8 +1,10 @@
 """A run's weights: the averaged or the live ones of its newest checkpoint, laid out on a mesh."""
 
+import hashlib
 import os
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from diffrep_jax.errors import UserError, unknown
@@ -13,6 +15,21 @@ from diffrep_jax.sharding import placed
 from diffrep_jax.types import PyTree
 
 WEIGHTS = ("ema", "live")
+SAME = 1e-4  # codes of one network on two machines differ less, relative to their norm
+
+
+def same_network(theirs: np.ndarray, ours: np.ndarray) -> bool:
+    """Whether two fingerprints, the codes of one picture, are of one network."""
+    return bool(theirs.shape == ours.shape and np.linalg.norm(theirs - ours) <= SAME * np.linalg.norm(ours))
+
+
+def digest(variables: PyTree) -> str:
+    """What tells these weights from others, those of a few steps later too, on any machine: 16 hex digits."""
+    sha = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        sha.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+        sha.update(np.ascontiguousarray(leaf).data)
+    return sha.hexdigest()[:16]
 
 
 def load_variables(folder: str | os.PathLike[str], method: Method, mesh: Mesh, weights: str = "ema") -> PyTree:

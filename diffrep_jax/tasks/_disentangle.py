@@ -28,47 +28,62 @@ def check_names(dataset: ImageDataset, wanted: Sequence[str]) -> None:
             raise unknown("attribute", name, names, "tasks.evaluate.attributes")
 
 
-def factors(codes: Codes, dataset: ImageDataset, wanted: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...], bool]:
-    """What the codes are held against: (values [n, k], names, whether all are 0 or 1).
+def factors(
+    codes: Codes, dataset: ImageDataset, wanted: Sequence[str]
+) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
+    """What the codes are held against: (values [n, k], names, which of them are 0 or 1, bool [k]).
 
     Attributes, those of `wanted` or all; else the classes, one against the rest. UserError where there are neither, or
     names that are not there.
     """
     check_names(dataset, wanted)
-    binary = dataset.binary_attributes
+    if (images := len(codes.codes)) < metrics.FOLDS:
+        raise UserError(
+            f"The data set '{dataset.name}' has {images} training images, too few for TAD and DCI: give it "
+            f"{metrics.FOLDS} or more, or set tasks.evaluate.disentanglement_images=0."
+        )
     if codes.attributes is not None:
-        values, names = codes.attributes, codes.attribute_names
+        values, names, binary = codes.attributes, codes.attribute_names, np.array(codes.binary)
     else:
-        values, names, binary = np.eye(len(codes.class_names))[codes.label], codes.class_names, True
+        names = codes.class_names
+        values, binary = np.eye(len(names))[codes.label], np.ones(len(names), bool)
     chosen = [names.index(name) for name in wanted or names]
-    return values[:, chosen], tuple(names[i] for i in chosen), binary
+    return values[:, chosen], tuple(names[i] for i in chosen), binary[chosen]
 
 
-def measure(codes: np.ndarray, values: np.ndarray, names: Sequence[str], binary: bool, trees: int) -> dict[str, Any]:
-    """For metrics.json. trees: how many of the images DCI is measured on, its first ones; 0 for no DCI."""
+def measure(
+    codes: np.ndarray, values: np.ndarray, names: Sequence[str], binary: np.ndarray, trees: int
+) -> dict[str, Any]:
+    """For metrics.json. trees: how many of the images DCI is measured on, its first ones; 0 for no DCI.
+
+    TAD and ATTRS are of what images have or lack alone; DCI is of measures too.
+    """
     report: dict[str, Any] = {"images": len(codes), "factors": list(names)}
-    if binary:
-        report |= metrics.tad_over_folds(codes, values)
-        report["captured"] = [name for name, kept in zip(names, metrics.tad(codes, values)[1], strict=True) if kept]
-        log.info("TAD %.4f, %.1f of %d attributes", report["tad"], report["attributes"], len(names))
+    if binary.any():
+        has, its_names = values[:, binary], [name for name, kept in zip(names, binary, strict=True) if kept]
+        report |= metrics.tad_over_folds(codes, has)
+        report["captured"] = [name for name, kept in zip(its_names, metrics.tad(codes, has)[1], strict=True) if kept]
+        log.info("TAD %.4f, %.1f of %d attributes", report["tad"], report["attributes"], len(its_names))
     if trees:
         report["dci"] = _dci(codes[:trees], values[:trees], names, binary)
     return report
 
 
-def _dci(codes: np.ndarray, values: np.ndarray, names: Sequence[str], binary: bool) -> dict[str, Any]:
+def _dci(codes: np.ndarray, values: np.ndarray, names: Sequence[str], binary: np.ndarray) -> dict[str, Any]:
     """On the first fold: trees grow on four fifths and are tried on the rest."""
     rows, rest = next(metrics.folds(len(codes)))
     importance, informed = metrics.importances(codes[rows], values[rows], codes[rest], values[rest], discrete=binary)
     separate, complete = metrics.dci(importance)
     log.info("DCI: disentanglement %.4f, completeness %.4f", separate, complete)
     finite = informed[np.isfinite(informed)]
+    one_kind = binary.all() or not binary.any()
+    measured_by = ["accuracy"] * bool(binary.any()) + ["r2"] * (not binary.all())
     return {
         "images": len(codes),
         "disentanglement": _or_none(separate),
         "completeness": _or_none(complete),
-        "informativeness": float(np.mean(finite)) if len(finite) else None,
-        "measured_by": "accuracy" if binary else "r2",
+        "informativeness": float(np.mean(finite)) if len(finite) and one_kind else None,
+        "measured_by": " or ".join(measured_by),
         "each": {name: _or_none(float(value)) for name, value in zip(names, informed, strict=True)},
     }
 

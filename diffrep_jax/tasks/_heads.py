@@ -8,16 +8,17 @@ import numpy as np
 from etils import epath
 
 from diffrep_jax.errors import UserError
-from diffrep_jax.inference.model import Model, same_network
+from diffrep_jax.inference.model import Model
 from diffrep_jax.port import files, heads
 from diffrep_jax.readout.head import Head, from_arrays
 from diffrep_jax.runs.layout import Run, write_arrays
+from diffrep_jax.runs.weights import same_network
 from diffrep_jax.tasks._codes import Codes
 
 log = logging.getLogger(__name__)
 
 FOLDER = "probe"
-PARTS = ("attributes", "classes")
+PARTS = ("attributes", "measures", "classes")
 
 
 def path_of(run: Run, part: str, dataset: str) -> epath.Path:
@@ -84,12 +85,17 @@ def given(path: epath.Path, model: Model, statistics: Callable[[], Codes]) -> He
     )
 
 
-def probed(run: Run, dataset: str, name: str, fingerprint: np.ndarray) -> Head | None:
-    """The head of one attribute that `probe` has trained on this very network's codes of this data set, else None."""
+def probed(run: Run, dataset: str, name: str, codes: Codes, targets: np.ndarray) -> Head | None:
+    """The head of one attribute that `probe` has trained on these very codes and labels of a data set, else None, and
+    the log says why."""
     for part in PARTS:
         path = path_of(run, part, dataset)
         if path.is_file() and name in (head := read(path)).names:
-            if same_network(head.fingerprint, fingerprint):
-                return head.only(name)
-            log.warning("The probe's head in %s is of another state of the network: not used.", path)
+            head = head.only(name)
+            if not same_network(head.fingerprint, codes.fingerprint):
+                log.warning("The probe's head in %s is of another state of the network: not used.", path)
+            elif head.trained_on != (codes.target_fingerprint(targets),):
+                log.warning("The probe's head of '%s' in %s is of other images or labels: not used.", name, path)
+            else:
+                return head
     return None

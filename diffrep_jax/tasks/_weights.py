@@ -1,7 +1,7 @@
 """The standard weight files of the metrics' networks: looked for, or fetched once from their home, and read.
 
 A file lies in `--weights_dir`, under its usual name or as .safetensors of that name, or in the cache,
-~/.cache/diffrep_jax (XDG_CACHE_HOME), where what is fetched goes. That is kept if its checksum is right.
+~/.cache/diffrep_jax (XDG_CACHE_HOME), where what is fetched goes. What is there is used if its checksum is right.
 """
 
 import dataclasses
@@ -80,7 +80,19 @@ def find(file: WeightFile, folder: pathlib.Path | None) -> pathlib.Path | None:
         raise UserError(f"--weights_dir {folder} is no folder; give one with {file.name}, or leave it out.")
     names = (file.name, pathlib.Path(file.name).with_suffix(".safetensors").name)
     places = [place / name for place in (folder, cache()) if place is not None for name in names]
-    return next((path for path in places if path.is_file()), None)
+    return next((path for path in places if path.is_file() and not _is_another(path, file)), None)
+
+
+def _is_another(path: pathlib.Path, file: WeightFile) -> bool:
+    """Whether a file of the cache has the name alone: it is fetched again. Those in a folder of the user's are his."""
+    if path != cache() / file.name:
+        return False
+    with path.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if digest.startswith(file.sha256):
+        return False
+    log.warning("%s is not the standard file, its sha256 is %s...: fetching it again.", path, digest[:8])
+    return True
 
 
 def cache() -> pathlib.Path:

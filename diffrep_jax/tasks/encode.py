@@ -1,5 +1,6 @@
 """Encode a data set once: codes, labels, mean and deviation in one file, which probe, manipulate and a prior read.
 
+The codes of another network, or of images that have changed since, are made anew; the labels are those of the data.
 Writes to `<workdir>/encode/`: <dataset>_<split>.npz and metrics.json. The file grows in parts, so that what was stopped
 or killed goes on where it was, and the hosts of a cluster share the parts.
 """

@@ -18,7 +18,9 @@ from diffrep_jax.data import image_sets
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.fields import check_count
 from diffrep_jax.inference.model import Model
-from diffrep_jax.runs.layout import SAMPLES, Run, as_path
+from diffrep_jax.metrics import disentanglement
+from diffrep_jax.runs import weights
+from diffrep_jax.runs.layout import NUMBERS, SAMPLES, Run, as_path, read_json
 from diffrep_jax.samplers.recipe import Sampling
 from diffrep_jax.tasks import _codes, _disentangle, _reconstructions, base
 from diffrep_jax.tasks._measures import MEASURES, Instruments, OfSet, compare, distances, open_instruments, update
@@ -44,7 +46,7 @@ class Evaluate(base.ImageTask):
       reference: what they are compared with, in the same order; "" for the split.
       generated: images whose FID is wanted, likewise; () for the run's sample/samples.npz, if it is there.
       disentanglement_images: how many training images TAD and ATTRS see, the first ones, -1 for all; dci_images: how
-        many of these DCI sees; 0 for none.
+        many of these DCI sees; 0 for none. Without the former the latter means nothing.
       attributes: the names of those that the codes are held against; () for all.
     """
 
@@ -73,9 +75,23 @@ class Evaluate(base.ImageTask):
             raise UserError(f"tasks.evaluate.interpolate_at {self.interpolate_at} is outside [0, 1); 0 is for none.")
         if self.reference and not self.reconstructions:
             raise UserError(f"tasks.evaluate.reference '{self.reference}' needs tasks.evaluate.reconstructions too.")
-        if self.dci_images < 0 or self.dci_images > self.disentanglement_images != -1:
-            raise UserError(f"tasks.evaluate.dci_images {self.dci_images} must be 0 to disentanglement_images.")
+        self._check_codes()
         self.recipes(Sampling())
+
+    def _check_codes(self) -> None:
+        """Raise UserError for numbers of images that TAD or DCI cannot be measured on."""
+        images, dci = self.disentanglement_images, self.dci_images
+        for name, value in (("disentanglement_images", images), ("dci_images", dci)):
+            if 0 < value < disentanglement.FOLDS:
+                least = disentanglement.FOLDS
+                raise UserError(f"tasks.evaluate.{name} {value} is too few: give {least} or more, or 0 for none.")
+        if dci < 0:
+            raise UserError(f"tasks.evaluate.dci_images {dci}: give 0 for none, or a number of images.")
+        if 0 < images < dci:
+            raise UserError(
+                f"tasks.evaluate.dci_images {dci} is more than the {images} of tasks.evaluate.disentanglement_images, "
+                "of which they are the first ones; lower it, or raise that."
+            )
 
     def recipes(self, usual: Sampling) -> list[_reconstructions.Row]:
         """How each row decodes; UserError for a row that says nothing of the kind."""
@@ -104,7 +120,7 @@ class Evaluate(base.ImageTask):
         for row in () if self.reconstructions or self.num_images == 0 else self.recipes(model.sampling):
             model.check_encoded(row.invert_steps, row.how)
             base.describe(row.how, model.method)
-        originals, generated = self._originals(config), self._generated(run)
+        originals, generated = self._originals(config), self._generated(model, run)
         if self.num_images != 0 and self.reconstructions:
             self._made(originals)
         if generated or self.interpolate_at:
@@ -119,7 +135,7 @@ class Evaluate(base.ImageTask):
     def run(self, model: Model, run: Run) -> dict[str, float]:
         """Measure all that is asked for; the numbers are those of the first row."""
         config = run.config
-        originals, generated = self._originals(config), self._generated(run)
+        originals, generated = self._originals(config), self._generated(model, run)
         instruments = open_instruments(self.without, self.weights_dir, originals.size)
         training: dict[str, OfSet] = {}
         if instruments.sets and (generated or self.interpolate_at):
@@ -219,9 +235,17 @@ class Evaluate(base.ImageTask):
     def _training_images(self, config: Config) -> data.ImageDataset:
         return base.open_dataset(config, config.data.split, self.data_dir)
 
-    def _generated(self, run: Run) -> list[image_sets.ImageSet]:
-        usual = pathlib.Path(run.folder / "sample" / SAMPLES)
-        paths = [pathlib.Path(as_path(path)) for path in self.generated] or ([usual] if usual.is_file() else [])
+    def _generated(self, model: Model, run: Run) -> list[image_sets.ImageSet]:
+        """Those that are named, else the run's own, unless they are known to be of other weights."""
+        paths = [pathlib.Path(as_path(path)) for path in self.generated]
+        usual = run.folder / "sample" / SAMPLES
+        if not paths and usual.is_file():
+            described = usual.with_name(NUMBERS)
+            numbers = read_json(described, "run --task=sample again.") if described.is_file() else {}
+            if numbers.get("weights") in (None, weights.digest(model.variables)):
+                paths = [pathlib.Path(usual)]
+            else:
+                log.warning("%s is of another state of the network: not measured; run --task=sample again.", usual)
         return [image_sets.open_images(path, ("samples", "images")) for path in paths]
 
     def _distances(

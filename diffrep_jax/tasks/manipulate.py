@@ -129,7 +129,7 @@ class Manipulate(base.ImageTask):
         name, targets = _attribute(train, self.attribute)
         head = self._head(train, name, targets, dataset, normalised, run)
         test, _ = self._codes(model, "test", run)
-        measure, value = _judge(head.logits(test.codes)[:, 0], _attribute(test, self.attribute)[1])
+        measure, value = _judge(head.kind, head.logits(test.codes)[:, 0], _attribute(test, self.attribute)[1])
         log.info("%s: %s %.4f on %d test images.", name, measure, value, len(test.codes))
         return head, {measure: value}
 
@@ -158,12 +158,12 @@ class Manipulate(base.ImageTask):
         return np.concatenate([batch["image"] for batch in batches])
 
     def _head(self, train: Codes, name: str, targets: np.ndarray, dataset: str, normalised: bool, run: Run) -> Head:
-        if self.promask == 0 and (head := _heads.probed(run, dataset, name, train.fingerprint)) is not None:
+        if self.promask == 0 and (head := _heads.probed(run, dataset, name, train, targets)) is not None:
             log.info("The head of '%s' is the probe's.", name)
             return head
         std = np.where(train.std > 0, train.std, 1)
         mean, scale = (train.mean, std) if normalised else (np.zeros_like(std), np.ones_like(std))
-        binary = _is_binary(targets)
+        binary = _is_binary(train, name)
         values = targets if binary else (targets - targets.mean()) / (targets.std() + 1e-12)
         dimensions = self.promask or train.codes.shape[1]
         log.info("Training a head of '%s' that reads %d dimensions ...", name, dimensions)
@@ -192,6 +192,7 @@ class Manipulate(base.ImageTask):
             mean=train.mean,
             std=std,
             fingerprint=train.fingerprint,
+            trained_on=(train.target_fingerprint(targets),),
         )
 
     def _decode(self, model: Model, direction: np.ndarray, parts: list[Encoded], scale: float) -> np.ndarray:
@@ -242,12 +243,13 @@ def _named(names: Sequence[str], wanted: str) -> str:
     return wanted
 
 
-def _is_binary(targets: np.ndarray) -> bool:
-    return bool(np.isin(targets, (0, 1)).all())
+def _is_binary(codes: Codes, name: str) -> bool:
+    """Whether it is a class, or an attribute that an image has or lacks."""
+    return dict(zip(codes.attribute_names, codes.binary, strict=True)).get(name, True)
 
 
-def _judge(logits: np.ndarray, targets: np.ndarray) -> tuple[str, float]:
-    if _is_binary(targets):
+def _judge(kind: str, logits: np.ndarray, targets: np.ndarray) -> tuple[str, float]:
+    if kind == "bce":
         return "ap", float(metrics.average_precision(logits[:, None], targets[:, None])[0])
     return "r", float(metrics.pearson(logits[:, None], targets[:, None])[0])
 

@@ -93,14 +93,15 @@ class Probe:
             for split, dataset in datasets.items()
         }
         splits = {split: _targets(values) for split, values in codes.items()}
+        whole = splits["train"]
         splits |= _held_out(splits, self.seed)
         held_out = {split: share for split, share in HELD_OUT.items() if split not in datasets}
         numbers: dict[str, float] = {}
         report: dict[str, Any] = {"dataset": train.name, "images": {name: len(s.codes) for name, s in splits.items()}}
-        for part, names in _names(train).items():
-            kind = "bce" if part == "classes" or train.binary_attributes else "mse"
+        for part, (kind, names) in _parts(train).items():
             result, kernel, bias = self._part(part, kind, splits, names)
-            _heads.save(run, part, _head(names, kernel, bias, kind, train.name, codes["train"]))
+            targets = whole.targets[part]
+            _heads.save(run, part, _head(names, kernel, bias, kind, train.name, codes["train"], targets))
             report[part] = result
             numbers |= {f"{part}_{measure}": value for measure, value in result["mean"].items()}
         how = _codes.encoding(model) | {"held_out": held_out, "epochs": self.epochs, "lr": self.lr, "seed": self.seed}
@@ -151,7 +152,16 @@ class Probe:
         return result, kernels[chosen], biases[chosen]
 
 
-def _head(names: tuple[str, ...], kernel: np.ndarray, bias: np.ndarray, kind: str, dataset: str, codes: Codes) -> Head:
+def _head(
+    names: tuple[str, ...],
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    kind: str,
+    dataset: str,
+    codes: Codes,
+    targets: np.ndarray,
+) -> Head:
+    """Of these codes, [n, d], and targets [n, k]."""
     return Head(
         names=names,
         kernel=kernel,
@@ -162,6 +172,7 @@ def _head(names: tuple[str, ...], kernel: np.ndarray, bias: np.ndarray, kind: st
         mean=codes.mean,
         std=np.where(codes.std > 0, codes.std, 1),
         fingerprint=codes.fingerprint,
+        trained_on=tuple(map(codes.target_fingerprint, targets.T)),
     )
 
 
@@ -182,14 +193,25 @@ def _targets(codes: Codes) -> Split:
     if codes.label is not None:
         targets["classes"] = np.eye(len(codes.class_names), dtype=np.float32)[codes.label]
     if codes.attributes is not None:
-        targets["attributes"] = codes.attributes
+        targets |= {part: codes.attributes[:, columns] for part, columns in _columns(codes.binary).items()}
     return Split(codes.codes, targets)
 
 
-def _names(dataset: data.ImageDataset) -> dict[str, tuple[str, ...]]:
-    """{part: the names of its columns} of what the data set has."""
-    parts = {"classes": dataset.class_names, "attributes": dataset.attribute_names}
-    return {part: tuple(names) for part, names in parts.items() if names}
+def _columns(binary: tuple[bool, ...]) -> dict[str, np.ndarray]:
+    """{part: the columns of attributes in it}: measures are a part of their own where others are had or lacked."""
+    has = np.array(binary, bool)
+    if has.all() or not has.any():
+        return {"attributes": np.arange(len(has))} if len(has) else {}
+    return {"attributes": np.flatnonzero(has), "measures": np.flatnonzero(~has)}
+
+
+def _parts(dataset: data.ImageDataset) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """{part: (what its head is trained with, see `readout.head.KINDS`; its names)} of what a data set has."""
+    parts = {"classes": ("bce", tuple(dataset.class_names))} if dataset.class_names else {}
+    for part, columns in _columns(dataset.binary_attributes).items():
+        kind = "bce" if dataset.binary_attributes[columns[0]] else "mse"
+        parts[part] = kind, tuple(dataset.attribute_names[i] for i in columns)
+    return parts
 
 
 def _judge(kind: str, outputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:

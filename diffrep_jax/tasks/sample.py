@@ -20,7 +20,7 @@ from diffrep_jax.fields import check_numbers
 from diffrep_jax.inference.model import Model
 from diffrep_jax.inference.open import open_run
 from diffrep_jax.methods.base import Unconditional, build
-from diffrep_jax.runs import checkpoint
+from diffrep_jax.runs import checkpoint, weights
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.layout import SAMPLES, Run, as_path, write_arrays
 from diffrep_jax.tasks import _codes, _pictures, base
@@ -83,6 +83,8 @@ class Sample(base.DecodingTask):
         write_arrays(folder / SAMPLES, **arrays)
         numbers: dict[str, float] = {"images": len(arrays["images"])}
         described = self._describe(source) | _codes.encoding(model)
+        if not run.is_preview:
+            described |= {"weights": weights.digest(model.variables)}
         run.write_numbers("sample", numbers | base.describe(model.sampling, model.method) | described)
         log.info("%d samples; %s", numbers["images"], folder / "grid.png")
         return numbers
@@ -206,8 +208,7 @@ def open_prior(folder: pathlib.PurePath, model: Model, run: Run) -> Model:
             f"--config.tasks.encode.split={split} first."
         )
     log.warning(unsure)
-    with np.load(path) as file:
-        statistics = {name: file[name] for name in ("mean", "std", "fingerprint")}
+    statistics = _codes.statistics(path, model, f"run --task=encode --workdir={run.folder} again.")
     return dataclasses.replace(prior, variables=method.with_statistics(prior.variables, statistics))
 
 

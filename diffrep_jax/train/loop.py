@@ -15,16 +15,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from diffrep_jax import data, hosts, sharding
 from diffrep_jax.errors import UserError
 from diffrep_jax.fields import construct
-from diffrep_jax.methods.base import Method, Views
+from diffrep_jax.methods.base import Method, Unconditional, Views
 from diffrep_jax.runs import checkpoint, layout, lock, provenance, space
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.layout import Run
+from diffrep_jax.runs.weights import same_network
 from diffrep_jax.train import init_from, joined, optimizer
 from diffrep_jax.train.monitor import Monitor
 from diffrep_jax.train.settings import Settings
@@ -92,6 +94,8 @@ def _train(training: Training, hooks: Iterable[Hook], stop: StopSignal) -> Train
         if start >= settings.total_steps:
             log.info("That is all of train.total_steps=%d; raise it to train on.", settings.total_steps)
             return _restored(training, checkpoints)
+        if start:
+            _check_same_codes(training, checkpoints)
         networks = _networks_to_begin_with(training, checkpoints)
         batches = _batches(training, start)
         first = sharding.put_batch(next(batches), training.mesh)
@@ -109,12 +113,16 @@ def _record_start(training: Training, start: int) -> None:
     """Write `config.json`, and into `run.json` this start with what differs from the one before."""
     run, dataset = training.run, training.dataset
     identity = {"name": dataset.name, "split": dataset.split, "path": str(dataset.source.path), "images": len(dataset)}
+    identity["fingerprint"] = dataset.fingerprint()[:16]
     changed = {}
     if start and run_config.is_run(run.folder):
         changed = run_config.differences(run_config.load(run.folder), run.config, LEARNED_WITH)
         before = provenance.starts(run.folder)
-        theirs = before[-1]["data"] if before and "data" in before[-1] else identity
+        theirs = identity | (before[-1].get("data", {}) if before else {})  # earlier versions kept less of it
         changed |= {f"data {name}": (theirs[name], value) for name, value in identity.items() if theirs[name] != value}
+        if "data fingerprint" in changed or "data images" in changed:
+            counts = f"{theirs['images']:,} then, {identity['images']:,} now"
+            log.warning("The training images are not those of the last start: %s.", counts)
     for name, (old, new) in changed.items():
         log.warning("From step %d on %s is %r, it was %r.", start, name, new, old)
     run_config.save(run.config, run.folder)
@@ -266,6 +274,20 @@ def _check_checkpoint(training: Training, checkpoints: checkpoint.Checkpoints) -
     checkpoints.check(_saved_templates(training, checkpoints))
     log.info("Going on from the checkpoint of step %d.", checkpoints.existing_step())
     return checkpoints.existing_step()
+
+
+def _check_same_codes(training: Training, checkpoints: checkpoint.Checkpoints) -> None:
+    """Raise UserError where a prior would go on with the codes of another network than those that it has learned."""
+    method, ours = training.method, training.dataset.statistics.get("fingerprint")
+    if ours is None or not isinstance(method, Unconditional):
+        return
+    kept = method.statistics(checkpoints.restore({"batch_stats": training.template.batch_stats}))
+    theirs = np.asarray(kept["fingerprint"])
+    if theirs.any() and not same_network(theirs, np.asarray(ours)):
+        raise UserError(
+            f"The codes in --data_dir are of another auto-encoder, or of another state of it, than those that "
+            f"{training.run.folder} was trained on: train a new prior in another --workdir."
+        )
 
 
 def _saved_templates(training: Training, checkpoints: checkpoint.Checkpoints) -> dict[str, PyTree]:

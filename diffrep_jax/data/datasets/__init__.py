@@ -26,8 +26,8 @@ class ImageDataset(Protocol):
         ...
 
     @property
-    def binary_attributes(self) -> bool:
-        """Whether all are 0 or 1, what an image has or lacks; else they are measures."""
+    def binary_attributes(self) -> tuple[bool, ...]:
+        """For each attribute, whether it is 0 or 1, what an image has or lacks; else it is a measure."""
         ...
 
     def __len__(self) -> int: ...
@@ -40,6 +40,14 @@ class ImageDataset(Protocol):
 
         The image of `codes` is float32 as it stands. Raises BadEntry where the entry cannot be read.
         """
+        ...
+
+    def labels_of(self, index: int, /) -> Mapping[str, Any]:
+        """An example without its image, which is not read: "label" and "attributes", those that there are."""
+        ...
+
+    def fingerprint(self) -> str:
+        """What tells these images, in this order, from others, also from others of the same names."""
         ...
 
     @property

@@ -8,6 +8,7 @@ import numpy as np
 
 from diffrep_jax.data import transforms
 from diffrep_jax.data.decoding import decode
+from diffrep_jax.data.fingerprint import digest
 from diffrep_jax.data.labels import Labels, TfdsLabels
 from diffrep_jax.data.sources import Source, check_index
 from diffrep_jax.errors import UserError
@@ -51,8 +52,8 @@ class SourceImages:
         return self.labels.attribute_names
 
     @property
-    def binary_attributes(self) -> bool:
-        """Whether all attributes are 0 or 1, what an image has or lacks; else they are measures."""
+    def binary_attributes(self) -> tuple[bool, ...]:
+        """For each attribute, whether it is 0 or 1, what an image has or lacks; else it is a measure."""
         return self.labels.binary
 
     def __len__(self) -> int:
@@ -67,6 +68,14 @@ class SourceImages:
         else:
             image = decode(value, self._channels, place)
         return {"image": self.to_size(image, self._image_size, place), **self.labels[entry]}
+
+    def labels_of(self, index: int) -> dict[str, Any]:
+        """An example without its image, which is not read."""
+        return self.labels[int(self.entries[check_index(index, len(self), self._place)])]
+
+    def fingerprint(self) -> str:
+        """What tells these images, in this order, from others, also from others of the same names."""
+        return digest(self.source.fingerprint(), np.asarray(self.entries, "<i8").tobytes())
 
     def labels_file(self, keys: Sequence[str]) -> tuple[str, str] | None:
         """(name, text) of a file with the labels of all entries, for an LMDB that has `keys`; None without labels."""

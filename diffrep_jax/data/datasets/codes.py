@@ -1,5 +1,8 @@
 """The codes that `--task=encode` has written, for a latent prior: each an "image" of one pixel with d channels."""
 
+import json
+import logging
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,9 +12,11 @@ import numpy as np
 
 from diffrep_jax.data.datasets._source_images import SourceImages
 from diffrep_jax.data.labels import Labels
-from diffrep_jax.data.sources import check_index
+from diffrep_jax.data.sources import Source, check_index, open_source
 from diffrep_jax.data.sources.arrays import ArraySource
 from diffrep_jax.errors import UserError, unknown
+
+log = logging.getLogger(__name__)
 
 ENCODE = "python launch/main.py --task=encode --workdir=RUN, RUN being that of an auto-encoder"
 
@@ -33,6 +38,7 @@ class Codes(SourceImages):
         file = find(data_dir, split)
         arrays = _read(file, "codes", "mean", "std", optional="fingerprint")
         codes = arrays.pop("codes")
+        warn_of_other_images(file, _source(file))
         if codes.ndim != 2 or not len(codes) or any(values.shape != codes.shape[1:] for values in arrays.values()):
             others = ", ".join(f"{name} {values.shape}" for name, values in arrays.items())
             raise UserError(f"'{file}' has codes {codes.shape} and {others}: use a file of {ENCODE}.")
@@ -55,6 +61,25 @@ class Codes(SourceImages):
         return self._statistics
 
 
+def record(source: Source) -> str | None:
+    """Where the images of codes lie and which ones they are, for the file; None where they are in no file."""
+    if source.path is None or len(source) == 1:
+        return None
+    return json.dumps({"path": os.path.realpath(source.path), "fingerprint": source.fingerprint()})
+
+
+def warn_of_other_images(file: Path, recorded: np.ndarray | None) -> None:
+    """Say so in the log where the images of a file of codes have changed since, if they are still where they were."""
+    try:
+        images = json.loads(str(recorded)) if recorded is not None else {"path": ""}
+        path = Path(images["path"])
+        if not images["path"] or not path.exists() or open_source(path).fingerprint() == images["fingerprint"]:
+            return
+    except (UserError, ValueError, KeyError, TypeError):
+        return
+    log.warning("'%s' has codes of images that have changed since, in '%s': run --task=encode again.", file, path)
+
+
 def find(data_dir: Path | None, split: str) -> Path:
     """The file that `data_dir` is, or the one in it whose name ends in _<split>.npz."""
     remedy = f"write codes with {ENCODE}, then give RUN/encode with --data_dir."
@@ -69,6 +94,11 @@ def find(data_dir: Path | None, split: str) -> Path:
         names = ", ".join(file.name for file in files)
         raise UserError(f"'{data_dir}' has {names}: give the file that is meant with --data_dir.")
     return files[0]
+
+
+def _source(file: Path) -> np.ndarray | None:
+    with np.load(file) as arrays:
+        return arrays["source"] if "source" in arrays.files else None
 
 
 def _read(file: Path, *names: str, optional: str = "") -> dict[str, np.ndarray]:

@@ -96,7 +96,13 @@ def read_attributes(file: Path, source: Source) -> tuple[Labels, np.ndarray]:
         raise UserError(
             f"'{file}' names {len(names)} attributes in line 2, not the published {ATTRIBUTES}: copy it again."
         )
-    entry_of = {stem(source.key(entry)): entry for entry in range(len(source))}
+    entry_of: dict[str, int] = {}
+    for entry in range(len(source)):  # rows have the name of a person and a number, no folder
+        if (other := entry_of.setdefault(stem(source.key(entry)), entry)) != entry:
+            raise UserError(
+                f"'{source.path}' has both '{source.key(other)}' and '{source.key(entry)}', which one row of '{file}' "
+                "would label: keep one of them."
+            )
     values = np.zeros((len(source), ATTRIBUTES), np.float32)
     known = np.zeros(len(source), bool)
     rows = [line.split("\t") for line in lines[2:] if line.strip()]

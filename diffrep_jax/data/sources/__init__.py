@@ -39,6 +39,13 @@ class Source(Protocol):
         """An encoded image, or uint8 [h, w, c]. Raises BadEntry where it cannot be read."""
         ...
 
+    def fingerprint(self) -> str:
+        """What tells these images from others, also from others of the same names, wherever they lie: 64 hex digits.
+
+        Of the pixels, or of keys and checksums, where these are at hand; else of keys, sizes and times of change.
+        """
+        ...
+
 
 class IndexOutOfRange(UserError, IndexError):
     """Also an IndexError, so that `for example in dataset` ends where the data end."""

@@ -60,6 +60,9 @@ class LmdbFile:
             raise Damaged("it does not begin as one")
         return meta
 
+    def fingerprint(self) -> str:
+        return self._file.fingerprint()
+
     def get(self, key: bytes) -> bytes | None:
         """The value, None where there is no such key."""
         number = self._root

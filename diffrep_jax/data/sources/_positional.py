@@ -5,6 +5,9 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+from diffrep_jax.data.fingerprint import digest
+from diffrep_jax.errors import UserError
+
 MAX_BYTES = 1 << 30  # of one image
 
 
@@ -18,14 +21,21 @@ class PositionalFile:
     def _open(self) -> None:
         self._descriptor = os.open(self.path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor)
-        self.size = os.fstat(self._descriptor).st_size
+        status = os.fstat(self._descriptor)
+        self.size, self._modified = status.st_size, status.st_mtime_ns
+
+    def fingerprint(self) -> str:
+        """Of its size and time of change."""
+        return digest(self.size, self._modified)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
+        return {"path": self.path, "fingerprint": self.fingerprint()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.path = state["path"]
         self._open()
+        if self.fingerprint() != state["fingerprint"]:
+            raise changed(self.path)
 
     def read(self, size: int, start: int) -> bytes:
         """Raises ValueError where the file has no such bytes, OSError where it cannot be read."""
@@ -38,6 +48,11 @@ class PositionalFile:
                 raise ValueError(f"the file ends before byte {start + size:,}")
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def changed(path: Path) -> UserError:
+    """The error for a file whose list of entries is no longer that which was read."""
+    return UserError(f"'{path}' was changed while it was being read: run the command again.")
 
 
 def check_bytes(size: int) -> None:

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from diffrep_jax.data.fingerprint import digest
 from diffrep_jax.data.sources import check_index
 
 
@@ -28,3 +29,6 @@ class ArraySource:
 
     def __getitem__(self, index: int) -> np.ndarray:
         return self._array[check_index(index, len(self), self._name)]
+
+    def fingerprint(self) -> str:
+        return digest(self._array.dtype.str, self._array.shape, np.ascontiguousarray(self._array).tobytes())

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from diffrep_jax.data.bad_entries import BadEntry
+from diffrep_jax.data.fingerprint import of_files
 from diffrep_jax.data.names import IMAGE_SUFFIXES, is_hidden, natural_order, suffix
 from diffrep_jax.data.sources import check_index, printable
 from diffrep_jax.data.sources._positional import check_bytes
@@ -47,6 +48,9 @@ class FolderSource:
             raise BadEntry(f"The file '{self.path}/{key}' cannot be read ({error.strerror}): put it back.") from error
         except ValueError as error:
             raise BadEntry(f"The file '{self.path}/{key}' cannot be read: {error}; scale it down.") from error
+
+    def fingerprint(self) -> str:
+        return of_files(self.path, self._names)
 
 
 @dataclasses.dataclass

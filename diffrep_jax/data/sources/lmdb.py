@@ -132,6 +132,9 @@ class LmdbSource:
             raise BadEntry(f"The LMDB '{self.path}' has no key '{_text(key)}': it is incomplete; write it again.")
         return value
 
+    def fingerprint(self) -> str:
+        return self._file.fingerprint()
+
 
 class _Keys(Protocol):
     def __len__(self) -> int: ...

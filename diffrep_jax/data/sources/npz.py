@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from diffrep_jax.data.bad_entries import BadEntry
+from diffrep_jax.data.fingerprint import digest
 from diffrep_jax.data.npz import MAX_IN_MEMORY, open_array
 from diffrep_jax.data.sources import check_index
 from diffrep_jax.data.sources._positional import PositionalFile
@@ -48,3 +49,9 @@ class NpzSource:
         except (ValueError, OSError) as error:
             raise BadEntry(f"Image {number} of '{self.path}' cannot be read ({error}): copy it again.") from error
         return np.frombuffer(data, np.uint8).reshape(self._array.shape[1:])
+
+    def fingerprint(self) -> str:
+        if self._pixels is not None:
+            return digest(self._pixels.shape, self._pixels.tobytes())
+        assert self._file is not None
+        return self._file.fingerprint()

@@ -60,3 +60,6 @@ class TarSource:
             return self._file.read(self._sizes[index], self._starts[index])
         except (ValueError, OSError) as error:
             raise BadEntry(f"'{name}' in '{self.path}' cannot be read ({error}): copy the tar again.") from error
+
+    def fingerprint(self) -> str:
+        return self._file.fingerprint()

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from diffrep_jax.data.bad_entries import BadEntry
+from diffrep_jax.data.fingerprint import of_files
 from diffrep_jax.data.sources import check_index, natural_order
 from diffrep_jax.data.text_files import read_text
 from diffrep_jax.errors import UserError
@@ -89,7 +90,7 @@ class TfdsSource:
         known: dict[str, Any] = dict(attributes.items()) if isinstance(attributes, tfds.features.FeaturesDict) else {}
         # The file has no order; by name is how CelebA has its own.
         self.attribute_names = tuple(name for name in sorted(known) if known[name].shape == ())
-        self.binary_attributes = all(np.issubdtype(feature.np_dtype, np.bool_) for feature in known.values())
+        self.binary_attributes = tuple(np.issubdtype(known[n].np_dtype, np.bool_) for n in self.attribute_names)
 
     def __len__(self) -> int:
         return self._count
@@ -100,6 +101,9 @@ class TfdsSource:
 
     def __getitem__(self, index: int) -> bytes:
         return self._example(index)[self._feature]
+
+    def fingerprint(self) -> str:
+        return of_files(self.path, sorted(file.name for file in self.path.iterdir() if file.is_file()))
 
     def labels(self, index: int) -> tuple[int | None, list[float]]:
         """The number of the class, if there are classes, and the values of `attribute_names`."""

@@ -8,10 +8,11 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from diffrep_jax.data.bad_entries import BadEntry
+from diffrep_jax.data.fingerprint import digest
 from diffrep_jax.data.fork_safe_lock import ForkSafeLock
 from diffrep_jax.data.names import is_image_name, natural_order
 from diffrep_jax.data.sources import check_index, no_images, printable
-from diffrep_jax.data.sources._positional import check_bytes
+from diffrep_jax.data.sources._positional import changed, check_bytes
 from diffrep_jax.errors import UserError
 
 
@@ -47,9 +48,14 @@ class ZipSource:
     def _open(self) -> None:
         try:
             # Of a file that it opened itself, ZipFile counts the readers, which goes wrong with many threads.
-            self._zip, self._pid = zipfile.ZipFile(self.path.open("rb")), os.getpid()
+            opened = zipfile.ZipFile(self.path.open("rb"))
         except Exception as error:  # zipfile's own, and those of damaged numbers and names
             raise UserError(f"'{self.path}' does not open as a zip ({error}): copy it again.") from error
+        # Of all that it lists: the positions that are kept are of this list alone.
+        fingerprint = digest(*((m.filename, m.file_size, m.CRC) for m in opened.infolist()))
+        if getattr(self, "_fingerprint", fingerprint) != fingerprint:
+            raise changed(self.path)
+        self._zip, self._pid, self._fingerprint = opened, os.getpid(), fingerprint
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_zip": None, "_pid": None}
@@ -73,6 +79,10 @@ class ZipSource:
         # Of damage, of a password, of a method of compression that is not known: zlib's, lzma's, zipfile's own.
         except Exception as error:
             raise BadEntry(f"'{name}' in '{self.path}' cannot be read ({error}): pack the zip again.") from error
+
+    def fingerprint(self) -> str:
+        """Of the names, sizes and checksums that the zip lists."""
+        return self._fingerprint
 
 
 _lock = ForkSafeLock()
