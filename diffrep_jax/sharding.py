@@ -56,7 +56,7 @@ def parameter_spec(mesh: Mesh | AbstractMesh, shape: tuple[int, ...]) -> Partiti
     return PartitionSpec(*[None] * largest, "fsdp")
 
 
-def state_shardings(mesh: Mesh, shapes: PyTree) -> PyTree:
+def state_shardings(mesh: Mesh | AbstractMesh, shapes: PyTree) -> PyTree:
     """The fsdp rule for every leaf of a tree of arrays or ShapeDtypeStructs."""
     return jax.tree.map(lambda leaf: NamedSharding(mesh, parameter_spec(mesh, leaf.shape)), shapes)
 
@@ -97,7 +97,7 @@ def mesh_of(tree: PyTree) -> Mesh:
     return jax.tree.leaves(tree)[0].sharding.mesh
 
 
-def placed(shapes: PyTree, mesh: Mesh) -> PyTree:
+def placed(shapes: PyTree, mesh: Mesh | AbstractMesh) -> PyTree:
     """Shapes and types with the shardings of the fsdp rule: what a checkpoint is restored to."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),

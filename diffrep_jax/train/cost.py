@@ -113,4 +113,5 @@ def compiled_temporaries(method: Method, config: Config, images: int) -> int:
     step, state, batch = on_one_device(method, config, images)
     with tracing_for(jax.default_backend()), without_collector():
         lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
-    return lowered.compile().memory_analysis().temp_size_in_bytes
+    analysis: Any = lowered.compile().memory_analysis()
+    return analysis.temp_size_in_bytes

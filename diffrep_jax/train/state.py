@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from diffrep_jax.methods.base import Method, example_batch
 from diffrep_jax.methods.parameters import averaged, overlay, shapes, trained
@@ -55,7 +55,7 @@ def imported_state(method: Method, variables: PyTree, step: int) -> TrainState:
     return TrainState(jnp.asarray(step, jnp.int32), variables["params"], variables["batch_stats"], copy, None)
 
 
-def abstract_state(method: Method, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def abstract_state(method: Method, optimizer: optax.GradientTransformation, mesh: Mesh | AbstractMesh) -> TrainState:
     """Shapes, types and shardings of a whole state: nothing is computed."""
     variables = shapes(method)
     return placed(jax.eval_shape(lambda v: _from_variables(method, v, optimizer), variables), mesh)
