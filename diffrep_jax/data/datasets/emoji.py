@@ -136,7 +136,7 @@ def _open(data_dir: Path) -> tuple[Source, list[Picture]]:
         rows_by_position(source, len(pictures), data_dir / TABLE)
         return source, pictures
     if package is not None:
-        pictures = _published(read_text(package / TABLE), package / TABLE)
+        pictures = _published(read_text(package / TABLE), package)
         folder = package / IMAGES
         _check_complete(pictures, {path.name for path in folder.glob("*.png")}, package)
         return FolderSource(folder, [picture.file for picture in pictures]), pictures

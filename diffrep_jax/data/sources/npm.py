@@ -1,5 +1,6 @@
 """A source that is some of the image files of an npm package, a compressed tar, held in memory as they are."""
 
+import gzip
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ def read_package(path: Path, table: str, folder: str) -> dict[str, bytes]:
     """The file `table` of a package, and those that lie in its `folder`, by their names without it."""
     kept: dict[str, bytes] = {}
     try:
-        with tarfile.open(path, "r|gz") as archive:
+        with gzip.open(path) as file, tarfile.open(fileobj=file, mode="r|") as archive:
             for member in archive:
                 inside = member.name.partition("/")[2]  # npm's own folder, package/, lies around all
                 name = inside if inside == table else inside.removeprefix(f"{folder}/")
@@ -45,8 +46,8 @@ def read_package(path: Path, table: str, folder: str) -> dict[str, bytes]:
                     continue
                 if sum(map(len, kept.values()), member.size) > MAX_BYTES:
                     raise UserError(f"'{path}' unpacks to more than {MAX_BYTES:,} bytes: pack it again.")
-                file = archive.extractfile(member)
-                kept[name] = file.read() if file else b""
+                content = archive.extractfile(member)
+                kept[name] = content.read() if content else b""
     except UserError:
         raise
     except Exception as error:  # tarfile's, zlib's, and those of damaged numbers and names
