@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from diffrep_jax import data, hosts, sharding
 from diffrep_jax.fields import construct
 from diffrep_jax.methods.base import Method, Views
-from diffrep_jax.runs import checkpoint, lock, provenance
+from diffrep_jax.runs import checkpoint, lock, provenance, weights
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.layout import Run
 from diffrep_jax.train import init_from, joined, optimizer
@@ -71,6 +71,7 @@ def train(
     Raises UserError for bad settings, where another process trains the run, and where the loss stops being finite;
     SystemExit(143) on SIGTERM, (130) on SIGINT, once saved.
     """
+    weights.refuse_export(run.folder)
     training = prepare(method, run, data_dir)
     locked = lock.held(run.folder, force_unlock) if hosts.is_first() else contextlib.nullcontext()
     with locked, StopSignal() as stop:
