@@ -6,6 +6,7 @@ held against the size and the hash that the Hub has for it. The server is huggin
 
 import contextlib
 import hashlib
+import logging
 import os
 import pathlib
 import re
@@ -14,6 +15,8 @@ from typing import Any
 
 from diffrep_jax.errors import UserError
 from diffrep_jax.runs import layout
+
+log = logging.getLogger(__name__)
 
 SCHEME = "hf://"
 WANTED = ("*.safetensors", layout.CONFIG, "README.md")
@@ -45,15 +48,16 @@ def fetch(address: str) -> pathlib.Path:
     with _explained(address, hub):
         try:
             info = hub.HfApi().model_info(repository, revision=revision, files_metadata=True)
-        except (OSError, hub.errors.HfHubHTTPError) as error:
-            if _answered(error):
-                raise
+        except hub.errors.HfHubHTTPError:
+            raise
+        except Exception as error:  # those of whichever HTTP client the library has: no server has answered
+            log.info("%s is not reached (%s): looking for it here.", address, _first_line(error))
             folder = hub.snapshot_download(repository, revision=revision, allow_patterns=WANTED, local_files_only=True)
             return pathlib.Path(folder)
         names = {sibling.rfilename: sibling for sibling in info.siblings or ()}
         if layout.CONFIG not in names or not any(name.endswith(".safetensors") for name in names):
             raise UserError(f"{address} is no exported run: it has no {layout.CONFIG} or no .safetensors at its top.")
-        folder = pathlib.Path(hub.snapshot_download(repository, revision=info.sha, allow_patterns=WANTED))
+        folder = pathlib.Path(hub.snapshot_download(repository, revision=revision, allow_patterns=WANTED))
     for path in folder.iterdir():
         if path.is_file() and path.name in names:
             _check_file(path, names[path.name], address)
@@ -99,16 +103,15 @@ def _explained(address: str, hub: Any) -> Iterator[None]:
         raise UserError(
             f"{address} is not there or private: check the name, or set HF_TOKEN to a token of yours."
         ) from None
-    except (OSError, ValueError, hub.errors.HfHubHTTPError) as error:  # the network's are among the first
-        reason = str(error).strip().partition("\n")[0]
+    except Exception as error:  # the library's, its HTTP client's, the system's
+        reason = _first_line(error)
         raise UserError(
             f"{address}: the Hub refused or was not reached ({reason}); set HF_TOKEN, or try later."
         ) from None
 
 
-def _answered(error: Exception) -> bool:
-    """Whether a server has answered, with a refusal."""
-    return getattr(error, "response", None) is not None
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _check_file(path: pathlib.Path, sibling: Any, address: str) -> None:
