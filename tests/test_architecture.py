@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "__init__": ("api",),
     **dict.fromkeys(LEAVES, ()),
     "config": (),
+    "command": (),
     "hosts": (),
     "sharding": (),
     "processes": (),
