@@ -24,7 +24,7 @@ from diffrep_jax.methods.base import Method, Views
 from diffrep_jax.runs import checkpoint, lock, provenance, weights
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.layout import Run
-from diffrep_jax.train import init_from, joined, optimizer
+from diffrep_jax.train import init_from, joined, loggers, optimizer
 from diffrep_jax.train.monitor import Monitor
 from diffrep_jax.train.settings import Settings
 from diffrep_jax.train.state import TrainState, abstract_state, create_state, laid_out_as, with_fresh_optimizer
@@ -118,6 +118,7 @@ def prepare(method: Method, run: Run, data_dir: pathlib.Path | None) -> Training
     """Open the data and check the settings against the devices; raises UserError for what does not fit."""
     config = run.config
     settings = construct(Settings, config.train, "config.train")
+    loggers.check_installed(settings.loggers)
     mesh = sharding.make_mesh(**config.mesh)
     sharding.check_divides(settings.microbatch, mesh, "train.batch_size (or train.microbatch_size)")
     if method.views:
@@ -148,11 +149,11 @@ class _Steps:
 
 def _loop(training: Training, checkpoints: checkpoint.Checkpoints, compiled: "_Compiled", steps: _Steps) -> TrainState:
     """Steps until the last one, a signal or the time is up."""
-    settings, run, state, stop = training.settings, training.run, steps.state, steps.stop
+    settings, state, stop = training.settings, steps.state, steps.stop
     start = int(state.step)
     with (
-        Writer(run.folder, start_step=start, active=hosts.is_first()) as writer,
-        Monitor(settings, start, writer) as monitor,
+        _writer(training, start) as writer,
+        Monitor(settings, start, writer, training.mesh.size) as monitor,
     ):
         for step, batch in zip(range(start + 1, settings.total_steps + 1), steps.batches, strict=False):
             if not compiled.knows(batch):  # the first one with views
@@ -177,6 +178,11 @@ def _loop(training: Training, checkpoints: checkpoint.Checkpoints, compiled: "_C
     if stop.received:
         raise SystemExit(stop.exit_code)
     return state
+
+
+def _writer(training: Training, start: int) -> Writer:
+    run, names = training.run, training.settings.loggers
+    return Writer(run.folder, start_step=start, active=hosts.is_first(), loggers=names, config=run.config)
 
 
 class _Compiled:

@@ -1,17 +1,18 @@
-"""Where a run's numbers and pictures go: `metrics.jsonl` (one dict a line) and TensorBoard."""
+"""Where a run's numbers and pictures go: `metrics.jsonl` (one dict a line) and the loggers."""
 
 import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 from etils import epath
 
 from diffrep_jax.runs import layout
+from diffrep_jax.train.loggers import LOGGERS, Logger
+from diffrep_jax.types import Config
 
 log = logging.getLogger(__name__)
 
@@ -19,30 +20,35 @@ log = logging.getLogger(__name__)
 class Writer:
     """Writes on the first process only; lines of steps that a resumed run will do again are dropped."""
 
-    def __init__(self, folder: str | os.PathLike[str], *, start_step: int, active: bool = True):
-        self._path = layout.as_path(folder) / layout.CURVES
-        self._board: Any = None
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        start_step: int,
+        active: bool = True,
+        loggers: Sequence[str] = ("tensorboard",),
+        config: Config | None = None,
+    ):
+        path = layout.as_path(folder)
+        self._path, self._active = path / layout.CURVES, active
+        self._loggers: list[Logger] = []
         if active:
-            from tensorboardX import SummaryWriter
-
             _drop_after(self._path, start_step)
-            self._board = SummaryWriter(
-                os.fspath(layout.as_path(folder) / layout.TENSORBOARD), purge_step=start_step + 1
-            )
+            self._loggers = [LOGGERS[name](path, start_step, config) for name in loggers]
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """The values of a step; the line also has "time", the seconds since 1970."""
-        if self._board is None:
+        if not self._active:
             return
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, "time": round(time.time(), 1), **values}) + "\n")
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        for logger in self._loggers:
+            logger.scalars(step, values)
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """A uint8 picture [h, w, c]."""
-        if self._board is not None:
-            self._board.add_image(name, image, step, dataformats="HWC")
+        for logger in self._loggers:
+            logger.image(step, name, image)
 
     def __enter__(self) -> "Writer":
         return self
@@ -50,8 +56,8 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._board is not None:
-            self._board.close()
+        for logger in self._loggers:
+            logger.close()
 
 
 def _drop_after(path: epath.Path, step: int) -> None:
