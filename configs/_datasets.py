@@ -19,6 +19,8 @@ DATASETS = {
     "ffhq": DataSet(128, "all"),
     "bedroom": DataSet(128, "all"),
     "horse": DataSet(128, "all"),
+    "emoji": DataSet(64, "train", prepared=0),  # as they are
+    "fashion": DataSet(32, "train"),
     "folder": DataSet(128, "train"),
     "codes": DataSet(1, "train"),
 }

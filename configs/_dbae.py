@@ -5,8 +5,7 @@ Variants, as in `configs/dbae_celeba.py:bridge=ve,encoder=stochastic`, are in VA
 
 from ml_collections import ConfigDict
 
-from configs._shared import shared_config
-from diffrep_jax.config import parse_variant
+from configs._shared import choose, shared_config
 
 VARIANTS = {
     "bridge": ("vp", "ve", "vp_simple", "ve_simple"),
@@ -16,15 +15,16 @@ VARIANTS = {
 # image size -> the U-Net's width and levels, the encoder's levels, the sizes that have attention in each
 NETWORKS = {
     16: {"width": 16, "unet": (1, 2), "encoder": (1, 2, 4)},
+    32: {"width": 32, "unet": (1, 2, 2), "encoder": (1, 1, 2, 4)},
     64: {"width": 64, "unet": (1, 2, 4, 8), "encoder": (1, 2, 4, 8, 8)},
     128: {"width": 128, "unet": (1, 1, 2, 3, 4), "encoder": (1, 1, 2, 3, 4, 4)},
     256: {"width": 128, "unet": (1, 1, 2, 2, 4, 4), "encoder": (1, 1, 2, 2, 4, 4, 4)},
 }
 
 
-def dbae_config(dataset: str, variant: str, total_steps: int, image_size: int = 0) -> ConfigDict:
-    """The published recipe for one data set; image_size 0: the data set's."""
-    chosen = parse_variant(variant, VARIANTS)
+def dbae_config(dataset: str, variant: str, total_steps: int, *image_sizes: int) -> ConfigDict:
+    """The published recipe for one data set; image_sizes: see `choose`, the data set's where there are none."""
+    chosen, image_size = choose(variant, VARIANTS, image_sizes or (0,))
     config = shared_config(dataset, total_steps, batch_size=256, sampling={"sampler": "heun"}, image_size=image_size)
     networks = NETWORKS[config.data.image_size]
     config.method = {

@@ -5,8 +5,7 @@ Variants are in VARIANTS; the first value is the default.
 
 from ml_collections import ConfigDict
 
-from configs._shared import shared_config
-from diffrep_jax.config import parse_variant
+from configs._shared import choose, shared_config
 
 _SSL = {"ssl": ("none", "simclr", "simclr_without_aug", "simsiam")}
 VARIANTS = {
@@ -19,11 +18,17 @@ VARIANTS = {
 BATCH = 128
 UNETS = {
     16: {"width": 16, "mult": (1, 2), "blocks": 1, "attention": (8,)},
+    32: {"width": 32, "mult": (1, 2, 2), "blocks": 1, "attention": (8,)},
     64: {"width": 64, "mult": (1, 2, 4, 8), "blocks": 2, "attention": (16,)},
     128: {"width": 128, "mult": (1, 1, 2, 3, 4), "blocks": 2, "attention": (16,)},
     256: {"width": 128, "mult": (1, 1, 2, 2, 4, 4), "blocks": 2, "attention": (16,)},
 }
-ENCODERS = {16: (32, 64), 64: (64, 128, 128, 128), 128: (64, 128, 256, 256, 256)}  # channels of the convolutions
+ENCODERS = {  # channels of the convolutions
+    16: (32, 64),
+    32: (32, 64, 128),
+    64: (64, 128, 128, 128),
+    128: (64, 128, 256, 256, 256),
+}
 
 # DiTi's 64 blocks: 512 dimensions by stages of time-steps, most of them in 100 .. 299, or 8 for each block
 STAGES = {
@@ -32,11 +37,14 @@ STAGES = {
 }
 
 
-def gaussian_config(method: str, dataset: str, variant: str, images: int) -> ConfigDict:
-    """The published recipe of "ddpm", "pdae" or "diti" for one data set; `images`: how many training sees."""
-    chosen = parse_variant(variant, VARIANTS[method])
+def gaussian_config(method: str, dataset: str, variant: str, images: int, *image_sizes: int) -> ConfigDict:
+    """The published recipe of "ddpm", "pdae" or "diti" for one data set.
+
+    images: how many training sees. image_sizes: see `choose`, the data set's where there are none.
+    """
+    chosen, image_size = choose(variant, VARIANTS[method], image_sizes or (0,))
     sampling = {"sampler": "exponential", "grid": "ddim_range", "steps": 100}
-    config = shared_config(dataset, images // BATCH, BATCH, sampling)
+    config = shared_config(dataset, images // BATCH, BATCH, sampling, image_size)
     size = config.data.image_size
     fields = {
         "name": method,

@@ -1,11 +1,13 @@
 """What all experiments share: every section from its owner's defaults, the data set's row, the recipe of sampling."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
 from configs._datasets import DATASETS
 from diffrep_jax import sections
+from diffrep_jax.config import parse_variant
 
 
 def shared_config(
@@ -29,3 +31,10 @@ def shared_config(
     config.tasks.prepare.size = row.prepared
     config.tasks.inspect_data.split = config.tasks.encode.split = row.split
     return config
+
+
+def choose(variant: str, choices: Mapping[str, Any], sizes: tuple[int, ...]) -> tuple[dict[str, str], int]:
+    """The values that a variant names, and the image size: of several, that of `size=`, the first by default."""
+    with_size = {"size": tuple(map(str, sizes))} if len(sizes) > 1 else {}
+    chosen = parse_variant(variant, {**choices, **with_size})
+    return chosen, int(chosen.get("size", sizes[0]))

@@ -12,4 +12,4 @@ from configs._dbae import dbae_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    return dbae_config("ffhq", variant, total_steps=1_020_000, image_size=256)
+    return dbae_config("ffhq", variant, 1_020_000, 256)

@@ -34,6 +34,15 @@ def path(text: str) -> pathlib.Path:
     return pathlib.Path(expanded(text))
 
 
+def config_file(text: str) -> str:
+    """FILE[:VARIANT] as typed; a file that is not there is one of this installation, by its path or its bare name."""
+    file, colon, variant = expanded(text).partition(":")
+    named = ROOT / "configs" / f"{file}.py"
+    places = (pathlib.Path(file), ROOT / file, named)
+    missing = named if pathlib.Path(file).name == file and not file.endswith(".py") else places[0]
+    return f"{next((place for place in places if place.is_file()), missing)}{colon}{variant}"
+
+
 def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     """The flags, and the overrides `--config.a.b=value` (or `--config.a.b value`) as {"a.b": "value"}."""
     parser = argparse.ArgumentParser(
@@ -43,7 +52,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--config", type=expanded, metavar="FILE[:VARIANT]", help="e.g. configs/dbae_celeba.py:bridge=ve"
+        "--config", type=config_file, metavar="FILE[:VARIANT]", help="e.g. configs/dbae_celeba.py:bridge=ve"
     )
     parser.add_argument("--workdir", help="the run's folder, also gs://... (default: runs/<config>)")
     parser.add_argument("--task", default="train", metavar="TASK", help=f"one of {', '.join(tasks())} (default: train)")

@@ -2,6 +2,8 @@
 
 import gzip
 import io
+import json
+import tarfile
 import zipfile
 
 import lmdb
@@ -111,3 +113,51 @@ def write_lfw(folder):
     ]
     (folder / "lfw_attributes.txt").write_text("\n".join(["# made by a test", heading, *rows]) + "\n")
     return files
+
+
+EMOJI = {  # characters: (category, subcategory, whether it has skin tones), as npm's emoji-datasource-google lists them
+    "1f600": ("Smileys & Emotion", "face-smiling", False),
+    "1f63a": ("Smileys & Emotion", "cat-face", False),
+    "1f44b": ("People & Body", "hand-fingers-open", True),
+    "1f471": ("People & Body", "person", True),
+    "1f468-200d-1f9b0": ("People & Body", "person", True),
+    "1f469-200d-1f9b0": ("People & Body", "person", True),
+    "1f3c3-200d-2640-fe0f": ("People & Body", "person-activity", True),
+    "1f46b": ("People & Body", "family", True),
+    "1f468-200d-1f467": ("People & Body", "family", False),
+    "1f40b": ("Animals & Nature", "animal-marine", False),
+    "1f1e8-1f1ed": ("Flags", "country-flag", False),
+    "2640-fe0f": ("Symbols", "gender", False),
+}
+TONES = ("1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff")
+
+
+def emoji_package():
+    """{path: bytes} of a small package: pictures of 64 x 64 on transparent ground, each of another colour."""
+    listed, files = [], {}
+    for number, (characters, (category, subcategory, toned)) in enumerate(EMOJI.items()):
+        first, *rest = characters.split("-")
+        names = [characters, *("-".join([first, tone, *rest]) for tone in TONES if toned)]
+        for tone, name in enumerate(names):
+            picture = Image.new("RGBA", (64, 64))
+            picture.paste((20 * number, 40 * tone, 99, 255), (16, 16, 48, 48))
+            files[f"img/google/64/{name}.png"] = encoded(picture, "PNG")
+        entry = {"image": f"{characters}.png", "category": category, "subcategory": subcategory}
+        entry |= {"sort_order": number + 1, "has_img_google": True}
+        if toned:
+            tones = {tone: {"image": f"{name}.png"} for tone, name in zip(TONES, names[1:], strict=True)}
+            entry["skin_variations"] = {tone.upper(): e | {"has_img_google": True} for tone, e in tones.items()}
+        listed.append(entry)
+    listed.append(listed[0] | {"image": "1fae9.png", "sort_order": 0, "has_img_google": False})
+    listed.reverse()  # theirs goes by the characters
+    return {"emoji.json": json.dumps(listed).encode(), "img/google/sheets/64.png": b"not looked at"} | files
+
+
+def write_tgz(path, files):
+    """As `npm pack` does: all below package/."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name, value in files.items():
+            member = tarfile.TarInfo(f"package/{name}")
+            member.size = len(value)
+            archive.addfile(member, io.BytesIO(value))
+    return path

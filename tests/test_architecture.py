@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "__init__": ("api",),
     **dict.fromkeys(LEAVES, ()),
     "config": (),
+    "command": (),
     "hosts": (),
     "sharding": (),
     "processes": (),
@@ -30,7 +31,8 @@ MAY_IMPORT = {
     "data": (),
     "port": (),
     "methods": ("models", "processes", "samplers"),
-    "runs": ("methods.base", "methods.parameters", "sharding"),  # the latter for a run's weights alone
+    # All but the first for a run's weights alone, which may be an export.
+    "runs": ("methods.base", "methods.parameters", "sharding", "port.own", "port.files"),
     "inference": ("methods.base", "samplers", "runs", "sharding"),
     "train": ("methods.base", "methods.parameters", "data", "runs", "sharding", "hosts"),  # launch hands tasks over
     "report": ("runs",),  # its files, not its networks

@@ -48,8 +48,13 @@ def variants(choices):
 
 CASES = [(p, v) for p in FILES for v in dict.fromkeys(["", *variants(CHOICES[p.stem.partition("_")[0]])])]
 # To trace these networks takes long, and a variant changes the same as in the files for CelebA and digits.
+SIZED = ("dbae_emoji", "ddpm_emoji", "diti_emoji")  # with size=64|32
+SMALL = {*SIZED, "dbae_fashion", "diti_fashion"}
 AT_128 = {f"{method}_{data}" for method in ("pdae", "diti") for data in ("ffhq", "bedroom", "horse")} | {"dbae_ffhq256"}
-CASES = [(p, v) for p, v in CASES if not v or p.stem not in AT_128]
+CASES = [(p, v) for p, v in CASES if not v or p.stem not in AT_128 | SMALL]
+CASES += [(FOLDER / f"{name}.py", "size=32") for name in SIZED]
+CASES += [(FOLDER / "diti_emoji.py", "size=32,stages=balanced"), (FOLDER / "dbae_emoji.py", "size=32,bridge=ve")]
+OWN = {"digits", "emoji", "fashion", "ffhq256"}  # after no published recipe
 PUBLISHED_STEPS = {  # training steps where the papers say them
     "dbae_ffhq": 1_020_000,
     "dbae_celeba": 1_020_000,
@@ -114,7 +119,8 @@ def test_every_config_and_variant_builds(path, variant):
     assert config.is_locked
     method = build(config.method)
     if variant:  # its networks are those of the file's default, which is traced as it is
-        default = configs.load_file(str(path)).method
+        size = f":size={config.data.image_size}" if path.stem in SIZED else ""
+        default = configs.load_file(f"{path}{size}").method
         assert all(config.method[name] == default[name] for name in {"unet", "encoder", "generator"} & set(default))
         method = shallow(method)
     if method.views:
@@ -138,6 +144,26 @@ def test_every_config_and_variant_builds(path, variant):
         sizes = np.diff(method.block_ends, prepend=0)
         assert (len(set(sizes)) == 1) == (chosen["stages"] == "balanced")
         assert (sizes >= 0).all() and sizes.sum() == method.latent_dim
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_the_emoji_configs_are_sized_by_a_variant(name):
+    assert (load(name).data.image_size, load(f"{name}:size=64").method.image_size) == (64, 64)
+    config = load(f"{name}:size=32,")
+    assert (config.data.image_size, config.method.image_size, config.method.dtype) == (32, 32, "float32")
+    configs.override(config, {"train.total_steps": "70"})
+    assert config.optim.decay_steps == 70
+    with raises("value of variant size '48'", "Known: 32, 64"):
+        load(f"{name}:size=48")
+    with raises("Unknown variant 'siez'", "size"):
+        load(f"{name}:siez=32")
+
+
+def test_the_self_supervised_loss_of_diti_emoji_is_in_all_steps():
+    for size in (64, 32):
+        config = load(f"diti_emoji:size={size},ssl=simclr")
+        assert (config.method.ssl.start_step, config.optim.ssl.decay_steps) == (0, config.train.total_steps)
+        build(config.method)
 
 
 def check_ssl(config, method, variant):
@@ -178,7 +204,7 @@ def test_every_section_of_a_config_fits_what_it_configures(path):
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in FILES if p.stem.startswith("dbae") and p.stem not in ("dbae_digits", "dbae_ffhq256")],
+    [p for p in FILES if p.stem.startswith("dbae") and p.stem.partition("_")[2] not in OWN],
     ids=lambda path: path.stem,
 )
 def test_the_published_recipe_is_in_the_configs(path):

@@ -14,6 +14,7 @@ from diffrep_jax.data.datasets._published_images import split_range
 from diffrep_jax.errors import UserError
 from tests.made_data import (
     PATTERNS,
+    emoji_package,
     encoded,
     scene,
     small_images,
@@ -45,7 +46,8 @@ def folders(tmp_path_factory):
     write_folder(pictures, {f"{i}.png": value for i, value in enumerate(small_images("any"))})
     write_fashion(fashion)
     write_lfw(lfw)
-    own = {"digits": None, "fashion": fashion, "folder": pictures, "lfw": lfw}
+    emoji = write_folder(tmp_path_factory.mktemp("emoji"), emoji_package())
+    own = {"digits": None, "emoji": emoji, "fashion": fashion, "folder": pictures, "lfw": lfw}
     return {name: own.get(name, lmdbs) for name in OF_IMAGES}
 
 

@@ -1,5 +1,8 @@
 """Images a second of every logged step, by a clock of the test's own."""
 
+import logging
+from types import SimpleNamespace
+
 import pytest
 from ml_collections import ConfigDict
 
@@ -54,3 +57,15 @@ def test_every_logged_step_has_the_speed_of_its_interval(monkeypatch, waits, log
                 with watch.paused():
                     clock.now += 10
     assert rows == {step: pytest.approx(IMAGES / SECONDS) for step in sorted({*range(log_every, 8, log_every), 7})}
+
+
+def test_the_speed_of_several_devices_is_also_that_of_each(monkeypatch, caplog):
+    clock, rows = Clock(), {}
+    monkeypatch.setattr(monitor, "time", clock)
+    settings = ConfigDict({"total_steps": 1, "log_every": 1, "batch_size": IMAGES, "max_minutes": 0})
+    writer = SimpleNamespace(scalars=lambda step, metrics: rows.update(metrics))
+    with caplog.at_level(logging.INFO), Monitor(settings, 0, writer, devices=4) as watch:
+        clock.now += SECONDS
+        watch.record(1, {"loss": Value(clock, clock.now), "grad_norm": Value(clock, clock.now)})
+    assert rows["images_per_second"] == pytest.approx(64) and rows["images_per_second_per_device"] == pytest.approx(16)
+    assert "64.0 images/s (16.0 a device)" in caplog.text

@@ -70,7 +70,7 @@ def test_a_run_that_stops_and_goes_on_is_bitwise_the_same(whole, tmp_path):
     assert jax.tree.structure(state) == jax.tree.structure(whole[1])
     jax.tree.map(np.testing.assert_array_equal, state, whole[1])
     for ours, theirs in zip(lines(tmp_path), lines(whole[0]), strict=True):
-        speed = {"images_per_second": 0, "time": 0}
+        speed = {"images_per_second": 0, "images_per_second_per_device": 0, "time": 0}
         assert ours | speed == theirs | speed
 
 

@@ -1,6 +1,7 @@
 """Our own names in a flat file, "params/unet/conv_in/kernel": what `--task=export` writes for any method."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,6 +19,11 @@ def is_own(names: Iterable[str]) -> bool:
 def flatten(variables: PyTree) -> dict[str, np.ndarray]:
     """{path: array} of all leaves."""
     return {_name(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(variables)}
+
+
+def narrowed(tensors: Mapping[str, np.ndarray], dtype: Any) -> dict[str, np.ndarray]:
+    """The parameters in another type of floats; buffers, such as a prior's statistics, stay as they are."""
+    return {name: x.astype(dtype) if name.startswith(_COLLECTIONS[0]) else x for name, x in tensors.items()}
 
 
 def unflatten(tensors: Mapping[str, np.ndarray], template: PyTree, source: str) -> PyTree:

@@ -78,11 +78,12 @@ def other_papers_section(run: Run) -> Block:
     return blocks.section("published", "Published numbers for other data", shown, folded=True)
 
 
-def provenance_section(run: Run, software: dict[str, Any]) -> Block:
+def provenance_section(run: Run, software: dict[str, Any] | None) -> Block:
+    """software: what the report is made with; None to leave that out."""
     return blocks.section("provenance", "What made it", _provenance(run, software))
 
 
-def _provenance(run: Run, software: dict[str, Any]) -> Iterator[Block]:
+def _provenance(run: Run, software: dict[str, Any] | None) -> Iterator[Block]:
     config = run.config
     if run.starts:
         columns = ("began (UTC)", "from step", "device", "processes", "wall time", "commit", "jax", "flax", "python")
@@ -103,7 +104,8 @@ def _provenance(run: Run, software: dict[str, Any]) -> Iterator[Block]:
             "seed": config["seed"],
         },
     )
-    yield blocks.facts("The report was made with", {"commit": commit(software), **software["versions"]})
+    if software is not None:
+        yield blocks.facts("The report was made with", {"commit": commit(software), **software["versions"]})
 
 
 def _start(start: dict[str, Any]) -> list[Any]:

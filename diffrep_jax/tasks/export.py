@@ -1,8 +1,9 @@
 """Write a run's averaged weights as files that last: safetensors in our names, and the official PyTorch checkpoint.
 
-To `<workdir>/export/`: `ema_<decay>_<step>.safetensors` with `config.json` next to it, which `--task=import` reads, and
-`ema_<decay>_<step>.pt` in the official names and layout, which the official code loads. Where that layout has weights
-that are not averaged, too, those in the file are the averaged ones as well.
+To `<workdir>/export/`: `ema_<decay>_<step>.safetensors` with `config.json` next to it, which `diffrep_jax.load` opens
+and `--task=import` reads, a model card (README.md) with what the tasks have measured, and `ema_<decay>_<step>.pt` in
+the official names and layout, which the official code loads. Where that layout has weights that are not averaged, too,
+those in the file are the averaged ones as well. With `push` all but the .pt go to the Hugging Face Hub.
 """
 
 import dataclasses
@@ -11,32 +12,61 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import jax
+import ml_dtypes
+import numpy as np
+
 from diffrep_jax import port
-from diffrep_jax.errors import UserError
+from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.inference.model import Model
 from diffrep_jax.methods import parameters
 from diffrep_jax.port import files, own, parts
-from diffrep_jax.runs import checkpoint, layout
+from diffrep_jax.report.card import card
+from diffrep_jax.report.collect import collect
+from diffrep_jax.runs import checkpoint, hub, layout
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.types import PyTree
 
 log = logging.getLogger(__name__)
 
+CARD = "README.md"
+DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
+
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """Needs no settings; without PyTorch the .pt file is left out, and the log says so."""
+    """Without PyTorch the .pt file is left out, and the log says so.
+
+    Attributes:
+      dtype: of the parameters in the safetensors file; those of 16 bits take half the space.
+      push: a repository OWNER/NAME on the Hub, made private where it is new; "" for none.
+    """
 
     needs_run: ClassVar[bool] = True
+
+    dtype: str = "float32"
+    push: str = ""
+
+    def __post_init__(self):
+        if self.dtype not in DTYPES:
+            raise unknown("dtype", self.dtype, DTYPES, "config.tasks.export.dtype")
+        if self.push:
+            hub.check(self.push, "config.tasks.export.push")
 
     def run(self, model: Model, run: layout.Run) -> dict[str, float]:
         folder, config = pathlib.Path(run.task_folder("export")), run.config
         with checkpoint.opened(run.folder) as checkpoints:
             step = checkpoints.existing_step()
         stem = f"ema_{config.optim.ema_decay}_{step:07d}"
-        files.write_safetensors(folder / f"{stem}.safetensors", own.flatten(model.variables))
+        for older in folder.glob("*.safetensors"):  # of another step: one folder, one model
+            older.unlink()
+        tensors = own.narrowed(own.flatten(model.variables), DTYPES[self.dtype])
+        files.write_safetensors(folder / f"{stem}.safetensors", tensors)
         run_config.save(config, folder)
-        written = [f"{stem}.safetensors", layout.CONFIG]
+        layout.write_text(folder / CARD, self._card(model, run, folder / f"{stem}.safetensors"))
+        written = [f"{stem}.safetensors", layout.CONFIG, CARD]
+        if self.push:
+            log.info("On the Hub: %s", hub.push(folder, written, self.push))
         try:
             used = model.variables | {"params": parameters.used(model.method, model.variables["params"])}
             files.write_torch(folder / f"{stem}.pt", _official(config.method, used, step))
@@ -46,6 +76,16 @@ class Export:
         log.info("Step %d is in %s: %s.", step, folder, ", ".join(written))
         run.write_numbers("export", {"step": step, "files": written})
         return {"step": step}
+
+    def _card(self, model: Model, run: layout.Run, file: pathlib.Path) -> str:
+        facts = {
+            "file": file.name,
+            "bytes": file.stat().st_size,
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(model.variables["params"])),
+            "type of the parameters": self.dtype,
+        }
+        address = f"hf://{self.push}" if self.push else str(file.parent)
+        return card(collect(pathlib.Path(run.folder)), type(model.method).__name__, address, facts)
 
 
 def _official(method: Mapping[str, Any], variables: PyTree, step: int) -> dict[str, Any]:

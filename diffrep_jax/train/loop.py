@@ -23,11 +23,11 @@ from diffrep_jax import data, hosts, sharding
 from diffrep_jax.errors import UserError
 from diffrep_jax.fields import construct
 from diffrep_jax.methods.base import Method, Unconditional, Views
-from diffrep_jax.runs import checkpoint, layout, lock, provenance, space
+from diffrep_jax.runs import checkpoint, layout, lock, provenance, space, weights
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.layout import Run
 from diffrep_jax.runs.weights import same_network
-from diffrep_jax.train import init_from, joined, optimizer
+from diffrep_jax.train import init_from, joined, loggers, optimizer
 from diffrep_jax.train.monitor import Monitor
 from diffrep_jax.train.settings import Settings
 from diffrep_jax.train.state import TrainState, abstract_state, create_state, laid_out_as, with_fresh_optimizer
@@ -78,6 +78,7 @@ def train(
     Raises UserError for bad settings, where another process trains the run, and where the loss stops being finite;
     SystemExit(143) on SIGTERM, (130) on SIGINT, once saved.
     """
+    weights.refuse_export(run.folder)
     training, hooks = prepare(method, run, data_dir), list(hooks)
     for hook in hooks:
         hook.check()
@@ -133,6 +134,7 @@ def prepare(method: Method, run: Run, data_dir: pathlib.Path | None) -> Training
     """Open the data and check the settings against the devices; raises UserError for what does not fit."""
     config = run.config
     settings = construct(Settings, config.train, "config.train")
+    loggers.check_installed(settings.loggers)
     mesh = sharding.make_mesh(**config.mesh)
     sharding.check_divides(settings.microbatch, mesh, "train.batch_size (or train.microbatch_size)")
     if method.views:
@@ -163,11 +165,11 @@ class _Steps:
 
 def _loop(training: Training, checkpoints: checkpoint.Checkpoints, compiled: "_Compiled", steps: _Steps) -> TrainState:
     """Steps until the last one, a signal or the time is up."""
-    settings, run, state, stop = training.settings, training.run, steps.state, steps.stop
+    settings, state, stop = training.settings, steps.state, steps.stop
     start = int(state.step)
     with (
-        Writer(run.folder, start_step=start, active=hosts.is_first()) as writer,
-        Monitor(settings, start, writer) as monitor,
+        _writer(training, start) as writer,
+        Monitor(settings, start, writer, training.mesh.size) as monitor,
     ):
         for step, batch in zip(range(start + 1, settings.total_steps + 1), steps.batches, strict=False):
             if not compiled.knows(batch):  # the first one with views
@@ -179,7 +181,7 @@ def _loop(training: Training, checkpoints: checkpoint.Checkpoints, compiled: "_C
             leave = stop.received or monitor.out_of_time()
             if leave or step == settings.total_steps or step % settings.checkpoint_every == 0:
                 monitor.check()  # never save a state whose loss is not finite
-                _refuse_if_removed(run)
+                _refuse_if_removed(training.run)
                 checkpoints.save(step, state.parts())
             if leave:
                 limit = f"train.max_minutes={settings.max_minutes}"
@@ -201,6 +203,11 @@ def _refuse_if_removed(run: Run) -> None:
         raise UserError(
             f"{run.folder} was removed or renamed while it was trained; restore it, or start again in a new --workdir."
         )
+
+
+def _writer(training: Training, start: int) -> Writer:
+    run, names = training.run, training.settings.loggers
+    return Writer(run.folder, start_step=start, active=hosts.is_first(), loggers=names, config=run.config)
 
 
 class _Compiled:

@@ -28,8 +28,8 @@ class Metric(Protocol):
 class Monitor:
     """Reads metrics one step late, stops on a loss that is not finite, logs lines, shows a bar on a terminal."""
 
-    def __init__(self, settings: Settings, start: int, writer: Writer):
-        self._settings, self._writer = settings, writer
+    def __init__(self, settings: Settings, start: int, writer: Writer, devices: int = 1):
+        self._settings, self._writer, self._devices = settings, writer, devices
         self._pending: tuple[int, Mapping[str, Metric], float | None] | None = None
         self._step = self._logged = start
         self._began = time.perf_counter()
@@ -80,17 +80,19 @@ class Monitor:
 
     def _log(self, metrics: dict[str, float], ended: float) -> None:
         seconds = (ended - self._since) / (self._step - self._logged)
-        metrics = metrics | {"images_per_second": self._settings.batch_size / seconds}
-        self._writer.scalars(self._step, metrics)
-        names = [name for name in metrics if name not in ("grad_norm", "images_per_second")]
-        losses = "  ".join(f"{name} {metrics[name]:.5f}" for name in names)
+        speed = self._settings.batch_size / seconds
+        each = {"images_per_second": speed, "images_per_second_per_device": speed / self._devices}
+        self._writer.scalars(self._step, metrics | each)
+        losses = "  ".join(f"{name} {value:.5f}" for name, value in metrics.items() if name != "grad_norm")
+        a_device = f" ({speed / self._devices:.1f} a device)" if self._devices > 1 else ""
         eta = tqdm.format_interval((self._settings.total_steps - self._step) * seconds)
         log.info(
-            "step %d/%d  %s  %.1f images/s  ETA %s",
+            "step %d/%d  %s  %.1f images/s%s  ETA %s",
             self._step,
             self._settings.total_steps,
             losses,
-            metrics["images_per_second"],
+            speed,
+            a_device,
             eta,
         )
         self._logged = self._step

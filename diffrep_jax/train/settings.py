@@ -4,6 +4,7 @@ import dataclasses
 
 from diffrep_jax.errors import UserError
 from diffrep_jax.fields import check_numbers
+from diffrep_jax.train import loggers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Settings:
       batch_size: images a step, of all devices; microbatch_size: a divisor that is computed at a time, -1: all.
       log_every, checkpoint_every: steps.
       keep_last: how many checkpoints stay, at least 1; keep_every: and all of these steps, 0: no others.
+      loggers: "tensorboard", "wandb"; () for metrics.jsonl alone, which is always written.
     """
 
     total_steps: int = 100_000
@@ -27,8 +29,10 @@ class Settings:
     checkpoint_every: int = 5000
     keep_last: int = 2
     keep_every: int = 100_000
+    loggers: tuple[str, ...] = ("tensorboard",)
 
     def __post_init__(self):
+        loggers.check(self.loggers)
         least = {"total_steps": 1, "max_minutes": 0, "batch_size": 1, "log_every": 1, "checkpoint_every": 1}
         check_numbers(self, "config.train", least | {"keep_last": 1, "keep_every": 0})
         if self.microbatch_size != -1:

@@ -1,45 +1,54 @@
-"""Where a run's numbers and pictures go: `metrics.jsonl` (one dict a line) and TensorBoard."""
+"""Where a run's numbers and pictures go: `metrics.jsonl` (one dict a line) and the loggers."""
 
 import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 from etils import epath
 
 from diffrep_jax.runs import layout
+from diffrep_jax.train.loggers import LOGGERS, Logger
+from diffrep_jax.types import Config
 
 log = logging.getLogger(__name__)
-
-FLUSH_SECONDS = 10.0  # for TensorBoard
 
 
 class Writer:
     """Writes on the first process only; lines of steps that a resumed run will do again are dropped."""
 
-    def __init__(self, folder: str | os.PathLike[str], *, start_step: int, active: bool = True):
-        self._path = layout.as_path(folder) / layout.CURVES
-        self._board: _Board | None = None
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        start_step: int,
+        active: bool = True,
+        loggers: Sequence[str] = ("tensorboard",),
+        config: Config | None = None,
+    ):
+        path = layout.as_path(folder)
+        self._path, self._active = path / layout.CURVES, active
+        self._loggers: list[Logger] = []
         if active:
             _drop_after(self._path, start_step)
-            self._board = _Board(layout.made(layout.as_path(folder) / layout.TENSORBOARD), start_step + 1)
+            self._loggers = [LOGGERS[name](path, start_step, config) for name in loggers]
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """The values of a step; the line also has "time", the seconds since 1970."""
-        if self._board is None:
+        if not self._active:
             return
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, "time": round(time.time(), 1), **values}) + "\n")
-        self._board.scalars(step, values)
+        for logger in self._loggers:
+            logger.scalars(step, values)
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """A uint8 picture [h, w, c]."""
-        if self._board is not None:
-            self._board.image(step, name, image)
+        for logger in self._loggers:
+            logger.image(step, name, image)
 
     def __enter__(self) -> "Writer":
         return self
@@ -47,46 +56,8 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._board is not None:
-            self._board.close()
-
-
-class _Board:
-    """TensorBoard's file of events, written by the caller: a thread would keep to itself what the disk refuses."""
-
-    def __init__(self, folder: epath.Path, first_step: int):
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto import event_pb2
-
-        protocol: Any = event_pb2
-        self._event = protocol.Event
-        self._file = EventsWriter(os.fspath(folder / "events"))
-        self._flushed = 0.0
-        # Later steps of earlier files are not shown any more.
-        self._add(first_step, session_log=protocol.SessionLog(status=protocol.SessionLog.START))
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        from tensorboardX import summary
-
-        for name, value in values.items():
-            self._add(step, summary=summary.scalar(name, value))
-        if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self._flush()
-
-    def image(self, step: int, name: str, image: np.ndarray) -> None:
-        from tensorboardX import summary
-
-        self._add(step, summary=summary.image(name, image, dataformats="HWC"))
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _add(self, step: int, **content: Any) -> None:
-        self._file.write_event(self._event(step=step, wall_time=time.time(), **content))
-
-    def _flush(self) -> None:
-        self._file.flush()
-        self._flushed = time.monotonic()
+        for logger in self._loggers:
+            logger.close()
 
 
 def _drop_after(path: epath.Path, step: int) -> None:
