@@ -48,6 +48,10 @@ class Hook(Protocol):
 
     def due(self, step: int) -> bool: ...
 
+    def missed(self, step: int) -> bool:
+        """Whether it was due at a step and is not done: the process ended before."""
+        ...
+
     def __call__(self, step: int, state: TrainState, writer: Writer) -> None: ...
 
 
@@ -161,6 +165,8 @@ def _loop(training: Training, checkpoints: checkpoint.Checkpoints, compiled: "_C
         Writer(run.folder, start_step=start, active=hosts.is_first()) as writer,
         Monitor(settings, start, writer) as monitor,
     ):
+        missed = [hook for hook in steps.hooks if start and hook.due(start) and hook.missed(start)]
+        _ask(missed, start, state, writer, monitor, stop)
         for step, batch in zip(range(start + 1, settings.total_steps + 1), steps.batches, strict=False):
             if not compiled.knows(batch):  # the first one with views
                 with monitor.paused():
@@ -168,31 +174,45 @@ def _loop(training: Training, checkpoints: checkpoint.Checkpoints, compiled: "_C
             state, metrics = compiled(state, batch)
             stop.saving = True
             monitor.record(step, metrics)
+            if step == settings.total_steps or step % settings.checkpoint_every == 0:
+                _save(run, monitor, checkpoints, step, state)
             leave = stop.received or monitor.out_of_time()
-            if leave or step == settings.total_steps or step % settings.checkpoint_every == 0:
-                monitor.check()  # never save a state whose loss is not finite
-                _refuse_if_removed(run)
-                checkpoints.save(step, state.parts())
+            if not leave:
+                _ask(steps.hooks, step, state, writer, monitor, stop)
+                leave = stop.received
             if leave:
+                _save(run, monitor, checkpoints, step, state)
                 limit = f"train.max_minutes={settings.max_minutes}"
                 why = signal.Signals(stop.received).name if stop.received else limit
                 log.info("Stopped by %s; saved at step %d. The same command goes on from there.", why, step)
                 break
-            for hook in steps.hooks:
-                if hook.due(step):
-                    with monitor.paused():
-                        hook(step, state, writer)
     if stop.received:
         raise SystemExit(stop.exit_code)
     return state
 
 
-def _refuse_if_removed(run: Run) -> None:
-    """A folder that was removed would be made again, and have but the rest of the run."""
+def _ask(
+    hooks: Iterable[Hook], step: int, state: TrainState, writer: Writer, monitor: Monitor, stop: StopSignal
+) -> None:
+    """Call the hooks that are due; a signal ends the one that is at work, and the others are not called."""
+    for hook in hooks:
+        if not hook.due(step):
+            continue
+        with monitor.paused():
+            if jax.process_count() == 1:
+                stop.attempt(lambda hook=hook: hook(step, state, writer))
+            else:  # the others compute on
+                hook(step, state, writer)
+
+
+def _save(run: Run, monitor: Monitor, checkpoints: checkpoint.Checkpoints, step: int, state: TrainState) -> None:
+    """Never a state whose loss is not finite; UserError where the run's folder was removed: it would be made again."""
+    monitor.check()
     if not run_config.is_run(run.folder):
         raise UserError(
             f"{run.folder} was removed or renamed while it was trained; restore it, or start again in a new --workdir."
         )
+    checkpoints.save(step, state.parts())
 
 
 class _Compiled:
