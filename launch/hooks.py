@@ -67,7 +67,7 @@ class TaskHook:
         writer.scalars(step, {f"{self.name}/{key}": value for key, value in numbers.items()})
         for picture in sorted(preview.task_folder(self.name).glob("*.png")):
             with picture.open("rb") as file:
-                writer.image(step, f"{self.name}/{picture.stem}", np.asarray(Image.open(file)))
+                writer.image(step, f"{self.name}/{picture.stem}", np.asarray(Image.open(file, formats=("PNG",))))
 
 
 def task_hooks(method: Method, run: Run, data_dir: pathlib.Path | None) -> list[TaskHook]:

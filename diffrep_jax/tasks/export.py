@@ -33,6 +33,8 @@ class Export:
         folder, config = pathlib.Path(run.task_folder("export")), run.config
         with checkpoint.opened(run.folder) as checkpoints:
             step = checkpoints.existing_step()
+        if not isinstance(config.optim.ema_decay, int | float):  # it becomes part of a path
+            raise UserError(f"config.optim.ema_decay {config.optim.ema_decay!r} is no number; mend config.json.")
         stem = f"ema_{config.optim.ema_decay}_{step:07d}"
         files.write_safetensors(folder / f"{stem}.safetensors", own.flatten(model.variables))
         run_config.save(config, folder)

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import logging
 import pathlib
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -206,8 +207,11 @@ def open_prior(folder: pathlib.PurePath, model: Model, run: Run) -> Model:
             f"--config.tasks.encode.split={split} first."
         )
     log.warning(unsure)
-    with np.load(path) as file:
-        statistics = {name: file[name] for name in ("mean", "std", "fingerprint")}
+    try:
+        with np.load(path) as file:
+            statistics = {name: file[name] for name in ("mean", "std", "fingerprint")}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read ({error}); run --task=encode --workdir={run.root} again.") from None
     return dataclasses.replace(prior, variables=method.with_statistics(prior.variables, statistics))
 
 

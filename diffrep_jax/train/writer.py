@@ -25,6 +25,8 @@ class Writer:
         self._path = layout.as_path(folder) / layout.CURVES
         self._board: _Board | None = None
         if active:
+            for path in (self._path, layout.as_path(folder) / layout.TENSORBOARD):
+                layout.refuse_link(path)
             _drop_after(self._path, start_step)
             self._board = _Board(layout.made(layout.as_path(folder) / layout.TENSORBOARD), start_step + 1)
 
