@@ -6,6 +6,7 @@ import pathlib
 import tempfile
 from typing import Any
 
+import jax
 import numpy as np
 from PIL import Image
 
@@ -14,7 +15,7 @@ from diffrep_jax.hosts import is_first
 from diffrep_jax.inference.model import Model
 from diffrep_jax.inference.open import recipe
 from diffrep_jax.methods.base import Method
-from diffrep_jax.runs.layout import Run
+from diffrep_jax.runs.layout import NUMBERS, Run
 from diffrep_jax.sharding import make_mesh, mesh_of
 from diffrep_jax.tasks import base
 from diffrep_jax.train.state import TrainState
@@ -46,6 +47,9 @@ class TaskHook:
                 "off."
             ) from None
 
+    def missed(self, step: int) -> bool:
+        return jax.process_count() == 1 and not (self.run.preview(step).folder / self.name / NUMBERS).is_file()
+
     def __call__(self, step: int, state: TrainState, writer: Writer) -> None:
         if not (self.task.needs_run or is_first()):
             return  # nothing to compute together, and nothing to read here
@@ -63,7 +67,7 @@ class TaskHook:
         writer.scalars(step, {f"{self.name}/{key}": value for key, value in numbers.items()})
         for picture in sorted(preview.task_folder(self.name).glob("*.png")):
             with picture.open("rb") as file:
-                writer.image(step, f"{self.name}/{picture.stem}", np.asarray(Image.open(file)))
+                writer.image(step, f"{self.name}/{picture.stem}", np.asarray(Image.open(file, formats=("PNG",))))
 
 
 def task_hooks(method: Method, run: Run, data_dir: pathlib.Path | None) -> list[TaskHook]:

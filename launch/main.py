@@ -206,7 +206,9 @@ def run(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    from diffrep_jax.train.stop import StopSignal
     from launch.failures import quiet
 
-    quiet()
-    run(sys.argv[1:])
+    with StopSignal("what was complete stays"):
+        quiet()
+        run(sys.argv[1:])

@@ -31,6 +31,9 @@ class Once:
     def due(self, step):
         return step == self.step
 
+    def missed(self, step):
+        return False
+
     def __call__(self, step, state, writer):
         self.action()
 

@@ -108,7 +108,7 @@ def read(path: pathlib.Path) -> ConfigYml:
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         reason = getattr(error, "problem", None) or error
         raise UserError(f"{path} cannot be read as plain YAML: {reason}; correct it or move it away.") from None
     if not isinstance(content, dict):

@@ -99,7 +99,7 @@ def _read(path: pathlib.Path, task: str) -> dict[str, Any]:
     """The object in a JSON file that a task has written."""
     try:
         content = clean(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); delete it and run --task={task} again.") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no object; delete it and run --task={task} again.")
@@ -107,7 +107,9 @@ def _read(path: pathlib.Path, task: str) -> dict[str, Any]:
 
 
 def _pictures(folder: pathlib.Path, task: str) -> list[str]:
-    paths = sorted(path for path in (folder / task).glob("*") if path.suffix in PICTURES)
+    here = folder.resolve()  # a link could show what else is on this machine
+    inside = (path for path in (folder / task).glob("*") if path.resolve().is_relative_to(here))
+    paths = sorted(path for path in inside if path.suffix in PICTURES)
     return [path.relative_to(folder).as_posix() for path in sorted(paths, key=lambda path: path.suffix != ".png")]
 
 
@@ -117,7 +119,7 @@ def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
     for line in path.read_text().splitlines() if path.is_file() else ():
         try:
             lines.append(clean(json.loads(line)))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     return [line for line in lines if isinstance(line, dict) and "step" in line]
 

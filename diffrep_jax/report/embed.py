@@ -10,6 +10,7 @@ from PIL import Image
 
 from diffrep_jax.errors import UserError
 
+FORMATS = ("PNG", "GIF", "JPEG")  # others, such as EPS, run programs
 JPEG_QUALITY = 88
 SHRINK = 0.8  # of width and height, until a picture fits
 
@@ -39,13 +40,13 @@ def embed(paths: Iterable[pathlib.Path], total_bytes: int) -> dict[pathlib.Path,
 def _within(path: pathlib.Path, most: int) -> tuple[bytes, str, tuple[int, int]]:
     """(bytes, kind, size) of the file itself, or of a JPEG of it that has no more than `most` bytes."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             data, kind, size = path.read_bytes(), (image.format or "").lower(), image.size
             if len(data) <= most:
                 image.load()
                 return data, kind, size
             picture = image.convert("RGB")
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read ({error}); run --task={path.parent.name} again.") from None
     while len(data) > most and min(picture.size) > 1:
         buffer = io.BytesIO()

@@ -52,7 +52,8 @@ class Run:
         return self.folder != self.root
 
     def task_folder(self, task: str) -> epath.Path:
-        """The task's own folder, made if it is not there."""
+        """The task's own folder, made if it is not there; UserError where a link leads out of the run."""
+        refuse_link(self.folder / task)
         return made(self.folder / task)
 
     def write_numbers(self, task: str, numbers: Mapping[str, Any], name: str = NUMBERS) -> None:
@@ -74,6 +75,12 @@ def made(folder: str | os.PathLike[str]) -> epath.Path:
         reason = error.strerror or str(error)
         raise UserError(f"The folder {path} cannot be made ({reason}); use another --workdir.") from None
     return path
+
+
+def refuse_link(path: epath.Path) -> None:
+    """Raise UserError for a link in a run's folder, by which what is written there would go elsewhere."""
+    if os.path.islink(path):
+        raise UserError(f"{path} is a link to {os.path.realpath(path)}: nothing is written there; put a folder there.")
 
 
 @contextlib.contextmanager

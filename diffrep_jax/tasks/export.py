@@ -57,6 +57,8 @@ class Export:
         folder, config = pathlib.Path(run.task_folder("export")), run.config
         with checkpoint.opened(run.folder) as checkpoints:
             step = checkpoints.existing_step()
+        if not isinstance(config.optim.ema_decay, int | float):  # it becomes part of a path
+            raise UserError(f"config.optim.ema_decay {config.optim.ema_decay!r} is no number; mend config.json.")
         stem = f"ema_{config.optim.ema_decay}_{step:07d}"
         for older in folder.glob("*.safetensors"):  # of another step: one folder, one model
             older.unlink()

@@ -208,7 +208,7 @@ def open_prior(folder: pathlib.PurePath, model: Model, run: Run) -> Model:
             f"--config.tasks.encode.split={split} first."
         )
     log.warning(unsure)
-    statistics = _codes.statistics(path, model, f"run --task=encode --workdir={run.folder} again.")
+    statistics = _codes.statistics(path, model, f"run --task=encode --workdir={run.root} again.")
     return dataclasses.replace(prior, variables=method.with_statistics(prior.variables, statistics))
 
 

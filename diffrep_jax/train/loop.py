@@ -50,6 +50,10 @@ class Hook(Protocol):
 
     def due(self, step: int) -> bool: ...
 
+    def missed(self, step: int) -> bool:
+        """Whether it was due at a step and is not done: the process ended before."""
+        ...
+
     def __call__(self, step: int, state: TrainState, writer: Writer) -> None: ...
 
 
@@ -165,12 +169,14 @@ class _Steps:
 
 def _loop(training: Training, checkpoints: checkpoint.Checkpoints, compiled: "_Compiled", steps: _Steps) -> TrainState:
     """Steps until the last one, a signal or the time is up."""
-    settings, state, stop = training.settings, steps.state, steps.stop
+    settings, run, state, stop = training.settings, training.run, steps.state, steps.stop
     start = int(state.step)
     with (
         _writer(training, start) as writer,
         Monitor(settings, start, writer, training.mesh.size) as monitor,
     ):
+        missed = [hook for hook in steps.hooks if start and hook.due(start) and hook.missed(start)]
+        _ask(missed, start, state, writer, monitor, stop)
         for step, batch in zip(range(start + 1, settings.total_steps + 1), steps.batches, strict=False):
             if not compiled.knows(batch):  # the first one with views
                 with monitor.paused():
@@ -178,31 +184,45 @@ def _loop(training: Training, checkpoints: checkpoint.Checkpoints, compiled: "_C
             state, metrics = compiled(state, batch)
             stop.saving = True
             monitor.record(step, metrics)
+            if step == settings.total_steps or step % settings.checkpoint_every == 0:
+                _save(run, monitor, checkpoints, step, state)
             leave = stop.received or monitor.out_of_time()
-            if leave or step == settings.total_steps or step % settings.checkpoint_every == 0:
-                monitor.check()  # never save a state whose loss is not finite
-                _refuse_if_removed(training.run)
-                checkpoints.save(step, state.parts())
+            if not leave:
+                _ask(steps.hooks, step, state, writer, monitor, stop)
+                leave = stop.received
             if leave:
+                _save(run, monitor, checkpoints, step, state)
                 limit = f"train.max_minutes={settings.max_minutes}"
                 why = signal.Signals(stop.received).name if stop.received else limit
                 log.info("Stopped by %s; saved at step %d. The same command goes on from there.", why, step)
                 break
-            for hook in steps.hooks:
-                if hook.due(step):
-                    with monitor.paused():
-                        hook(step, state, writer)
     if stop.received:
         raise SystemExit(stop.exit_code)
     return state
 
 
-def _refuse_if_removed(run: Run) -> None:
-    """A folder that was removed would be made again, and have but the rest of the run."""
+def _ask(
+    hooks: Iterable[Hook], step: int, state: TrainState, writer: Writer, monitor: Monitor, stop: StopSignal
+) -> None:
+    """Call the hooks that are due; a signal ends the one that is at work, and the others are not called."""
+    for hook in hooks:
+        if not hook.due(step):
+            continue
+        with monitor.paused():
+            if jax.process_count() == 1:
+                stop.attempt(lambda hook=hook: hook(step, state, writer))
+            else:  # the others compute on
+                hook(step, state, writer)
+
+
+def _save(run: Run, monitor: Monitor, checkpoints: checkpoint.Checkpoints, step: int, state: TrainState) -> None:
+    """Never a state whose loss is not finite; UserError where the run's folder was removed: it would be made again."""
+    monitor.check()
     if not run_config.is_run(run.folder):
         raise UserError(
             f"{run.folder} was removed or renamed while it was trained; restore it, or start again in a new --workdir."
         )
+    checkpoints.save(step, state.parts())
 
 
 def _writer(training: Training, start: int) -> Writer:

@@ -1,29 +1,38 @@
-"""A polite end of training: SIGTERM, a cluster's preemption, and SIGINT, a person's Ctrl-C.
+"""A polite end: SIGTERM, a cluster's preemption, and SIGINT, a person's Ctrl-C.
 
-While steps are made, a signal is noted and the loop saves and leaves. Before that nothing is lost by leaving at once,
-and a compiler that runs for minutes does not let Python look at signals: a thread does. A second signal always ends the
-process at once.
+While steps are made, a signal is noted and the loop saves and leaves; a preview is given up for that. Before that, and
+in a task, nothing is lost by leaving at once, and a compiler that runs for minutes does not let Python look at signals:
+a thread does. A second signal always ends the process at once.
 """
 
 import os
 import signal
 import socket
-import sys
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
+STDERR = 2
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class GivenUp(BaseException):
+    """What `StopSignal.attempt` was doing when a signal came."""
 
 
 class StopSignal:
     """Inside the context signals are noted; `received` is the first one's number, 0 for none.
 
     saving: set it while a signal should let the loop save, instead of ending the process.
+    kept: what is said of the process's work where a signal ends it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kept: str = "the last complete checkpoint stays") -> None:
         self.received = 0
         self.saving = False
+        self._kept = kept
+        self._giving_up = False
         self._restore: dict[signal.Signals, Any] = {}
 
     @property
@@ -38,7 +47,7 @@ class StopSignal:
         self._writing.setblocking(False)
         self._wakeup = signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
         for number in SIGNALS:
-            self._restore[number] = signal.signal(number, lambda *_: None)  # the thread below acts
+            self._restore[number] = signal.signal(number, self._handle)  # otherwise the thread below acts
         threading.Thread(target=self._watch, daemon=True).start()
         return self
 
@@ -49,15 +58,32 @@ class StopSignal:
                 signal.signal(number, handler)
             self._writing.close()  # ends the thread
 
+    def attempt(self, work: Callable[[], None]) -> None:
+        """Do something that a signal ends in the middle."""
+        self._giving_up = True
+        try:
+            if not self.received:
+                work()
+        except GivenUp:
+            while not self.received:  # the thread is about to note it
+                time.sleep(0.001)
+        finally:
+            self._giving_up = False
+
+    def _handle(self, *_: Any) -> None:
+        if self._giving_up and self.saving:
+            self._giving_up = False
+            raise GivenUp
+
     def _watch(self) -> None:
         while data := self._reading.recv(1):
             number = data[0]
             if number not in SIGNALS:
                 continue
             if self.received or not self.saving:
-                name = signal.Signals(number).name
-                state = "a second signal" if self.received else "before the first step"
-                print(f"\nStopped by {name}, {state}; the last complete checkpoint stays.", file=sys.stderr, flush=True)
+                name = signal.Signals(number).name + (", the second signal" if self.received else "")
+                below = "\n" if os.isatty(STDERR) else ""  # the bar
+                os.write(STDERR, f"{below}Stopped by {name}; {self._kept}.\n".encode())
                 os._exit(128 + number)
             self.received = number
         self._reading.close()
