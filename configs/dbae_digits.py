@@ -18,7 +18,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.method.update(latent_dim=64, dtype="float32")
     config.method.unet.update(blocks=1, attention=(8,), head_dim=16, dropout=0.0)
     config.method.encoder.update(blocks=1, attention=(8,))
-    config.method.generator.update(width=8)
+    config.method.generator.update(width=8, norm_images=0)
     config.optim.update(lr=1e-3, ema_decay=0.99)
     config.train.update(batch_size=64, checkpoint_every=250, log_every=50, keep_last=1, keep_every=0)
     config.sampling.update(sampler="euler", steps=20)

@@ -94,7 +94,8 @@ class Import:
         before, wanted = config.method.dtype, self.dtype or config.method.dtype
         with config.unlocked():
             config.method.dtype = wanted
-        log.info("Computes in %s%s.", wanted, f", not in the config's {before}" if wanted != before else "")
+        rest = "" if wanted == "float32" else ", but encoder, generator and heads in float32"
+        log.info("Computes in %s%s%s.", wanted, f", not in the config's {before}" if wanted != before else "", rest)
 
     def _read(self, path: pathlib.Path, config: Config) -> tuple[Method, PyTree, dict[str, Any]]:
         """(the method, its variables, what the file says), `config` made to fit an official config.yml.
