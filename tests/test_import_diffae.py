@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from diffrep_jax.methods.base import build
+from diffrep_jax.port import files
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.weights import load_variables
 from diffrep_jax.sharding import make_mesh
@@ -49,6 +50,15 @@ def test_one_file_of_a_prior_makes_two_runs(tmp_path, caplog):
     statistics = method.statistics(variables)
     np.testing.assert_array_equal(statistics["mean"], EXPECTED["latent_mean"])
     np.testing.assert_array_equal(statistics["std"], EXPECTED["latent_std"])
+
+    more = ["--config.tasks.export.layout=diffae", f"--config.tasks.export.autoencoder={tmp_path / 'autoencoder'}"]
+    main.run(["--task=export", f"--workdir={tmp_path / 'prior'}", *more])
+    (exported,) = (tmp_path / "prior" / "export").glob("*.pt")
+    given = {name: x for name, x in lightning("latent_prior").items() if not name.startswith(("model.", "x_T"))}
+    written = files.read_parts(exported).parts["state_dict"]
+    assert all(np.array_equal(written[name], x) for name, x in given.items())
+    import_file(exported, "latent_prior_celeba", tmp_path / "again")
+    jax.tree.map(np.testing.assert_array_equal, averaged(tmp_path / "again")[1], variables)
 
 
 @pytest.mark.slow

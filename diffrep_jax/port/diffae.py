@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from diffrep_jax.errors import UserError
+from diffrep_jax.port import parts
 from diffrep_jax.port.engine import DENSE, NORM, POINTWISE_1D, Rule, Table
 from diffrep_jax.port.files import Contents, Tensors
 from diffrep_jax.port.parts import flat
@@ -148,6 +149,33 @@ def network_in(method: str, contents: Contents) -> Network | None:
     if prior and any(name.startswith(prior) for name in names):  # what is left of the names without `ema_model.`
         return dataclasses.replace(network, part=prior)
     return network if method == "diffae" else None
+
+
+def last_ckpt(
+    method: Mapping[str, Any], networks: Mapping[str, Tensors], variables: Mapping[str, Any], step: int
+) -> dict[str, Any]:
+    """The dict of a last.ckpt with the tensors of `networks`, by method, as `model.` and `ema_model.`.
+
+    method, variables: of the run that is exported; a prior's mean and deviation of the codes go with it. UserError for
+    a method, or a network, that DiffAE has not.
+    """
+    name = method["name"]
+    if name not in METHODS:
+        raise UserError(f"DiffAE has no {name}: its checkpoints are those of {', '.join(METHODS)}; leave layout out.")
+    said = infer(name, {key: value.shape for key, value in networks[name].items()}, f"This run of {name}")
+    for field, value in said.get("unet", {}).items():
+        if (own := method["unet"].get(field, value)) != value:
+            raise UserError(f"DiffAE has no network with config.method.unet.{field}={own}: its file means {value}.")
+    state_dict = {
+        start + METHODS[other].part + key: value
+        for other, tensors in networks.items()
+        for start in ("", parts.AVERAGE)
+        for key, value in tensors.items()
+    }
+    codes = variables.get("batch_stats", {}).get("codes", {})
+    both = {"conds_mean": "mean", "conds_std": "std"}
+    statistics = {theirs: np.asarray(codes[ours])[None] for theirs, ours in both.items() if ours in codes}
+    return {"epoch": 0, "global_step": step, "state_dict": state_dict | statistics}
 
 
 # What is in the files besides networks
