@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from diffrep_jax import data
 from diffrep_jax.methods.base import build
 from diffrep_jax.port import files
 from diffrep_jax.runs import config as run_config
@@ -92,3 +93,17 @@ def test_files_of_another_method_are_refused_in_one_line(tmp_path, capsys):
     assert "is not an auto-encoder of DiffAE: looked for 'time_embed.time_embed.0.weight' among 1 names" in line
     line = refused(capsys, path, "latent_prior_celeba", tmp_path / "run")
     assert "lacks ema_model.latent_net.; it holds state_dict" in line
+
+
+def test_latent_pkl_is_codes_for_a_prior(tmp_path, capsys):
+    codes = np.random.default_rng(0).normal(size=(5, 512)).astype(np.float32)
+    conds = {"conds": codes, "conds_mean": codes.mean(0), "conds_std": codes.std(0, ddof=1)}
+    import_file(write(tmp_path / "latent.pkl", conds), "diffae_ffhq", tmp_path / "run")
+    dataset = data.open_dataset("codes", split="all", image_size=1, channels=512, data_dir=tmp_path / "run" / "encode")
+    np.testing.assert_array_equal([dataset[i]["image"][0, 0] for i in range(5)], codes)
+    np.testing.assert_array_equal(dataset.statistics["std"], conds["conds_std"])
+    assert "fingerprint" not in dataset.statistics
+    wrong = write(tmp_path / "wrong.pkl", conds | {"conds_mean": codes.mean(0)[:7]})
+    assert "conds_mean (7,), conds_std (512,), not conds (n, d) with" in refused(
+        capsys, wrong, "diffae_ffhq", tmp_path / "other"
+    )

@@ -207,6 +207,23 @@ def classifier(contents: Contents, source: str) -> Classifier:
         ) from None
 
 
+def latents(contents: Contents, source: str) -> dict[str, np.ndarray] | None:
+    """{"codes" [n, d], "mean", "std" [d]}, float32, of `latent.pkl`, the codes of the training images; None elsewhere.
+
+    UserError where they do not fit together.
+    """
+    tensors = flat(contents)
+    if "conds" not in tensors:
+        return None
+    arrays = {"codes": tensors["conds"]} | code_statistics(contents)
+    codes = arrays["codes"]
+    fits = codes.ndim == 2 and len(arrays) == 3 and all(x.shape == codes.shape[1:] for x in list(arrays.values())[1:])
+    if not fits:
+        shapes = ", ".join(f"{name} {x.shape}" for name, x in tensors.items())
+        raise UserError(f"{source} holds {shapes}, not conds (n, d) with conds_mean and conds_std (d,); get it again.")
+    return {name: np.asarray(x, np.float32) for name, x in arrays.items()}
+
+
 def code_statistics(contents: Contents) -> dict[str, np.ndarray]:
     """{"mean", "std"} [d] of the codes, of a prior's or a classifier's `last.ckpt` or of `latent.pkl`; {} elsewhere."""
     tensors = flat(contents)

@@ -4,6 +4,9 @@ The run is an ordinary one: every task and `diffrep_jax.load` take it, and train
 become both the raw and the averaged ones; its optimizer, if it ever had one, is not part of it. An official config.yml
 next to the file says the model's shape; the run's config has it then. Of DiffAE's files the tensors say it. The run
 computes in float32, as the authors' encoders and heads do, unless `dtype` says otherwise.
+
+DiffAE's `latent.pkl` (or `latent.ckpt`), the codes of the training images, makes no run: they go to
+`<workdir>/encode/`, where the config of a latent prior takes them.
 """
 
 import dataclasses
@@ -69,6 +72,9 @@ class Import:
         """Write `config.json`, the checkpoint, and `import/metrics.json`, which says what was read and measured."""
         if self.checkpoint is None:
             raise UserError("--task=import needs a file; add --checkpoint=FILE.")
+        latents = diffae.latents(files.read_parts(self.checkpoint), str(self.checkpoint))
+        if latents is not None:
+            return _keep_codes(latents, run)
         _refuse_a_run(run)
         config = run.config
         self._set_dtype(config)
@@ -174,6 +180,15 @@ class Import:
             rows.append(model.candidate_errors(batch["image"], self.seed, first))
             first += len(batch["image"])
         return {field: np.concatenate([row[field] for row in rows]).mean(0).tolist() for field in rows[0]}
+
+
+def _keep_codes(latents: Mapping[str, np.ndarray], run: layout.Run) -> dict[str, float]:
+    """Write codes as `--task=encode` does, but for the network's fingerprint, which nothing here says."""
+    section = run.config.data
+    path = layout.made(run.task_folder("encode")) / f"{section.name}_{section.split}.npz"
+    layout.write_arrays(path, **latents)
+    log.info("%d codes of %d numbers are in %s, for --data_dir of a latent prior.", *latents["codes"].shape, path)
+    return dict(zip(("images", "latent_dim"), map(float, latents["codes"].shape), strict=True))
 
 
 def step_of(path: pathlib.Path) -> int:
