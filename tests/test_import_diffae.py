@@ -52,6 +52,14 @@ def test_one_file_of_a_prior_makes_two_runs(tmp_path, caplog):
     np.testing.assert_array_equal(statistics["mean"], EXPECTED["latent_mean"])
     np.testing.assert_array_equal(statistics["std"], EXPECTED["latent_std"])
 
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_a_prior_goes_out_with_its_auto_encoder_and_comes_back(tmp_path):
+    pytest.importorskip("torch")
+    path = last_ckpt(tmp_path, lightning("latent_prior"))
+    import_file(path, "diffae_celeba", tmp_path / "autoencoder", "--config.method.dtype=float32")
+    import_file(path, "latent_prior_celeba", tmp_path / "prior")
     more = ["--config.tasks.export.layout=diffae", f"--config.tasks.export.autoencoder={tmp_path / 'autoencoder'}"]
     main.run(["--task=export", f"--workdir={tmp_path / 'prior'}", *more])
     (exported,) = (tmp_path / "prior" / "export").glob("*.pt")
@@ -59,7 +67,7 @@ def test_one_file_of_a_prior_makes_two_runs(tmp_path, caplog):
     written = files.read_parts(exported).parts["state_dict"]
     assert all(np.array_equal(written[name], x) for name, x in given.items())
     import_file(exported, "latent_prior_celeba", tmp_path / "again")
-    jax.tree.map(np.testing.assert_array_equal, averaged(tmp_path / "again")[1], variables)
+    jax.tree.map(np.testing.assert_array_equal, averaged(tmp_path / "again")[1], averaged(tmp_path / "prior")[1])
 
 
 @pytest.mark.slow

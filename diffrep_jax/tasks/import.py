@@ -47,7 +47,8 @@ class Import:
 
     Attributes:
       weights: of a file that has both, the averaged ones ("ema") or those that training left ("live").
-      dtype: what the run's networks compute in; "" for the config's. bfloat16 costs an rms of 8e-3 of a sample.
+      dtype: what the run's U-Nets compute in; "" for the config's. bfloat16 cost an rms of 8e-3 of a sample where all
+        networks had it.
       num_images, batch_size, seed: how many of the images are measured on, how many at a time, and with which noise.
     """
 
