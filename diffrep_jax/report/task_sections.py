@@ -19,7 +19,7 @@ LATER = ("probe", "evaluate")  # have sections of their own
 NOT_SHOWN = ("report", "export", "import", "prepare")
 
 ALT = {
-    "reconstruct/grid.png": "Held-out images, the endpoint x_T that their codes give, and what comes back from it.",
+    "reconstruct/grid.png": "Held-out images, what decoding starts from, and what comes back.",
     "interpolate/strip.png": "From one held-out image to another, decoded from the codes between theirs.",
     "interpolate/interpolation.gif": "The walk from one image to the other and back, animated.",
     "manipulate/grid.png": "Images whose codes were moved along the direction of an attribute.",
