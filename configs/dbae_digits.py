@@ -27,7 +27,9 @@ def get_config(variant: str = "") -> ConfigDict:
     # Too small for AlexNet, too few for an FID.
     config.tasks.evaluate.update(batch_size=99, without=("lpips", "fid"), disentanglement_images=-1, dci_images=500)
     config.tasks.counterfactual.update(first="3", second="4")
-    config.tasks.manipulate.update(attribute="slant", epochs=200, lr=1e-2)
+    # So small a network reads x_T alone: from that of the unchanged code, as published, no image would change.
+    steps = {"endpoint": "moved", "scales": (-0.1, -0.05, 0.0, 0.05, 0.1)}
+    config.tasks.manipulate.update(attribute="slant", epochs=200, lr=1e-2, **steps)
     config.tasks.sample.batch_size = 64
     config.tasks.probe.update(epochs=200, lr=1e-2)  # of 1,350 images
     return config

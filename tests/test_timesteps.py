@@ -15,7 +15,7 @@ from diffrep_jax.methods.base import NoiseCoded
 from diffrep_jax.methods.ddpm import DDPM
 from diffrep_jax.processes.base import per_image
 from diffrep_jax.runs.layout import Run
-from diffrep_jax.tasks import base, reconstruct
+from diffrep_jax.tasks import base, reconstruct, timesteps
 from tests.coded_models import opened, small_config
 from tests.tiny import tiny_config
 
@@ -127,6 +127,8 @@ def test_the_picture_shows_what_a_bridge_is_decoded_from(tiny_model):
     assert list(starts) == ["x_T", "noise, inferred"] and starts["noise, inferred"] is noise
     np.testing.assert_array_equal(starts["x_T"], tiny_model.endpoint(z, 0))
     assert list(reconstruct._starts(tiny_model, Encoded(z), 0)) == ["x_T"]
+    assert list(timesteps._names(tiny_model).values()) == ["own code", "another's code, own x_T", "no code, own x_T"]
+    assert timesteps._names(opened(small_config("pdae")))["none"] == "no code"
 
 
 @pytest.mark.parametrize(("settings", "message"), [({"num_images": 1}, "num_images is 1"), ({"points": 0}, "points")])

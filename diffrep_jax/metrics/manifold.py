@@ -7,11 +7,7 @@ third neighbour. The inception score (Salimans et al. 2016, 1606.03498) is exp o
 
 from collections.abc import Iterator
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-
-from diffrep_jax.types import Array
 
 NEIGHBOUR = 3
 SPLITS = 10
@@ -20,6 +16,8 @@ ROWS, COLUMNS = 1024, 8192  # of a block of distances
 
 def precision_recall(real: np.ndarray, generated: np.ndarray) -> tuple[float, float]:
     """(precision, recall) of features [n, d] and [m, d]; both need more than NEIGHBOUR images."""
+    centre = real.mean(0)  # nearer to 0, squares cancel less
+    real, generated = (np.asarray(features - centre, np.float32) for features in (real, generated))
     return _covered(generated, real), _covered(real, generated)
 
 
@@ -50,8 +48,9 @@ def _reaches(points: np.ndarray) -> np.ndarray:
     for part in _parts(points):
         nearest = np.zeros((len(part), 0), np.float32)
         for _, distances in _distances(part, points):
-            nearest = np.sort(np.concatenate([nearest, distances], axis=1), axis=1)[:, : NEIGHBOUR + 1]
-        reach.append(nearest[:, NEIGHBOUR])
+            both = np.concatenate([nearest, distances], axis=1)
+            nearest = np.partition(both, NEIGHBOUR, axis=1)[:, : NEIGHBOUR + 1]
+        reach.append(nearest.max(1))
     return np.concatenate(reach)
 
 
@@ -63,10 +62,5 @@ def _distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray
     """(columns, squared distances [rows, columns]) of all of y."""
     for i in range(0, len(y), COLUMNS):
         columns = slice(i, i + COLUMNS)
-        yield columns, np.asarray(_squared_distances(x, y[columns]))
-
-
-@jax.jit
-def _squared_distances(x: Array, y: Array) -> Array:
-    products = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
-    return jnp.maximum((x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * products, 0)
+        part = y[columns]
+        yield columns, np.maximum((x**2).sum(1)[:, None] + (part**2).sum(1) - 2 * x @ part.T, 0)
