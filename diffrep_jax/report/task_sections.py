@@ -122,8 +122,8 @@ def _probe(run: Run, dataset: str, report: Mapping[str, Any]) -> Iterator[Block]
     ]
     columns = ("of", "measure", "mean", "epoch", "as the official code", "its epoch")
     caption = (
-        f"{dataset}: linear heads on frozen codes; the epoch is picked on validation images, by the official code on "
-        "the test images, and with what else it does differently"
+        f"{dataset}: linear heads on frozen codes, the epoch picked on validation images; and heads trained as the "
+        "papers' code trains them, the epoch picked on the test images"
     )
     yield blocks.table(caption, columns, rows)
     for part in parts:
@@ -133,6 +133,7 @@ def _probe(run: Run, dataset: str, report: Mapping[str, Any]) -> Iterator[Block]
             yield blocks.bars(f"{dataset}: {WORDS.get(measure, measure)} of each of the {part}", values, full)
     shown = {key: value for key, value in report.items() if key not in parts and _is_single(value)}
     images = {f"{split} images": count for split, count in report.get("images", {}).items()}
+    images |= {f"official code, {name}": value for name, value in report.get("official_images", {}).items()}
     yield blocks.facts(f"{dataset}: numbers of --task=probe", shown | images)
 
 
