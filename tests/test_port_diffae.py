@@ -100,6 +100,9 @@ def test_what_diffae_has_not_is_not_written_in_its_layout():
     section = SECTIONS["ddpm"] | {"unet": SECTIONS["ddpm"]["unet"] | {"heads": 4}}
     with pytest.raises(UserError, match="no network with config.method.unet.heads=4: its file means 1"):
         diffae.last_ckpt(section, {"ddpm": tensors_of("ddpm")}, {}, 7)
+    section = SECTIONS["ddpm"] | {"unet": SECTIONS["ddpm"]["unet"] | {"blocks": 1, "mult": (1, 2)}}
+    with pytest.raises(UserError, match="no network with config.method.unet.blocks=1: its file means 2"):
+        diffae.last_ckpt(section, {"ddpm": tensors_of("ddpm")}, {}, 7)
 
 
 @pytest.mark.parametrize("name", SECTIONS)

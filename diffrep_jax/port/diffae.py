@@ -163,8 +163,9 @@ def last_ckpt(
     if name not in METHODS:
         raise UserError(f"DiffAE has no {name}: its checkpoints are those of {', '.join(METHODS)}; leave layout out.")
     said = infer(name, {key: value.shape for key, value in networks[name].items()}, f"This run of {name}")
-    for field, value in said.get("unet", {}).items():
-        if (own := method["unet"].get(field, value)) != value:
+    unet = said.get("unet", {})
+    for field in ("blocks", *unet) if unet else ():  # with other blocks, levels are read wrongly too
+        if (own := method["unet"].get(field, value := unet[field])) != value:
             raise UserError(f"DiffAE has no network with config.method.unet.{field}={own}: its file means {value}.")
     state_dict = {
         start + METHODS[other].part + key: value
