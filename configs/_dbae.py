@@ -48,7 +48,7 @@ def dbae_config(dataset: str, variant: str, total_steps: int, *image_sizes: int)
             "dropout": 0.1,
         },
         "encoder": {"width": networks["width"], "mult": networks["encoder"], "blocks": 2, "attention": (16,)},
-        "generator": {"width": 64},
+        "generator": {"width": 64, "norm_images": 32},  # the micro-batch there, of a global batch of 256
     }
     config.optim = {"name": "radam", "lr": 1e-4, "ema_decay": 0.9999}
     config.tasks.reconstruct.every_steps = 10_000

@@ -2,7 +2,9 @@
 
 Paper:    none; 1,500 images train, 297 of mostly other writers are held out.
 Command:  python launch/main.py --config=configs/diffae_digits.py --workdir=runs/diffae
-Measured here: nothing yet.
+Cost:     6,000 steps of 64 images, as many as DDPM and DiTi have together.
+Measured: of a code of 16 numbers, by --task=probe, average precision of the classes and r of the measures: 0.404 and
+          0.673 after 2,000 steps, 0.486 and 0.694 after 2,500. The code comes into use late: its path starts at zero.
 Variants: none.
 """
 
@@ -13,7 +15,7 @@ from configs._gaussian import for_digits
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    config = for_digits(diffae_config("digits", variant, images=2000 * 64, batch_size=64))
+    config = for_digits(diffae_config("digits", variant, images=6000 * 64, batch_size=64))
     config.method.latent_dim = 16
     config.method.unet.update(blocks=1, attention=(8,), emb_width=64)
     config.method.encoder.update(mult=(1, 2), blocks=1, attention=(8,))

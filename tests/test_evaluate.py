@@ -143,10 +143,10 @@ def test_equal_images_have_no_finite_psnr(sets, tiny_model, tmp_path):
 @pytest.fixture
 def small_inception(monkeypatch):
     """In place of Inception: the means and the deviations of the rows of pixels."""
-    features = lambda params, x: jnp.concatenate([x.mean((2, 3)), params * x.std((2, 3))], axis=1)  # noqa: E731
+    features = lambda params, x: jnp.concatenate([x.mean((2, 3)), params["std"] * x.std((2, 3))], axis=1)  # noqa: E731
     monkeypatch.setattr("diffrep_jax.metrics.inception.FEATURES", 16)
     monkeypatch.setattr("diffrep_jax.metrics.inception.features", features)
-    monkeypatch.setattr("diffrep_jax.tasks._weights.inception_weights", lambda folder: 2.0)
+    monkeypatch.setattr("diffrep_jax.tasks._weights.inception_weights", lambda folder: {"std": 2.0})
 
 
 def test_lpips_and_rfid_with_weights(sets, weights_dir, tiny_model, tmp_path):
@@ -184,6 +184,8 @@ def test_samples_and_interpolations_against_the_training_images(tiny_model, smal
     other = evaluate(tiny_model, tmp_path, generated=(str(tmp_path / "other.npz"),), **settings)[1]
     (inverted,) = other["generated"]
     assert 0 <= own["fid"] < 1e-6 * inverted["fid"]
+    assert (own["precision"], own["recall"], own["features"], own["training_features"]) == (1, 1, 12, 12)
+    assert inverted["precision"] == inverted["recall"] == 0 and "inception_score" not in own
     assert "fid_interpolation" not in other["rows"][0]
     # Interpolations 0.999999 of the way to the next are the reconstructions of images 1 to 4, in this order.
     run_task("reconstruct", tiny_model, tmp_path, split="train", num_images=5)

@@ -13,6 +13,7 @@ from diffrep_jax.models.generator import (
     SpectralKernel,
     _gated,
     base_and_doublings,
+    parts_of,
 )
 from diffrep_jax.models.initialization import initialize
 from tests.networks import KEY, normal, small_dbae
@@ -40,6 +41,21 @@ def test_batch_norm_trains_on_batch_statistics_and_remembers_the_unbiased_varian
     expected = (flat - running_mean) / np.sqrt(running_var + 1e-5) * params["scale"] + params["bias"]
     np.testing.assert_allclose(out.reshape(-1, 3), expected, atol=1e-5)
     jax.tree.map(np.testing.assert_array_equal, new["batch_stats"], buffers)
+
+
+def test_batch_norm_by_parts_is_that_of_each_part():
+    """As the published training has it, micro-batch by micro-batch; the running statistics follow the parts' mean."""
+    module, parts = BatchNorm(images=3), 1 + 2 * normal(2, 3, 2, 2, 4, seed=5)
+    variables = initialize(module, KEY, parts[0], train=False)
+    out, new = module.apply(variables, parts.reshape(6, 2, 2, 4), train=True, mutable=["batch_stats"])
+    each = [BatchNorm().apply(variables, part, train=True, mutable=["batch_stats"]) for part in parts]
+    np.testing.assert_allclose(out, np.concatenate([image for image, _ in each]), atol=1e-6)
+    for name in ("mean", "var"):
+        expected = np.mean([buffers["batch_stats"][name] for _, buffers in each], axis=0)
+        np.testing.assert_allclose(new["batch_stats"][name], expected, rtol=1e-5)
+        assert np.ptp([buffers["batch_stats"][name] for _, buffers in each], axis=0).min() > 0
+    assert [parts_of(size, 32) for size in (1, 32, 33, 37, 48, 64, 256, 160)] == [1, 1, 1, 1, 2, 2, 8, 5]
+    assert [parts_of(size, 0) for size in (1, 256)] == [1, 1]
 
 
 def test_spectral_kernel_converges_to_the_largest_singular_value():

@@ -76,6 +76,36 @@ def test_an_export_has_the_layout_of_lightning():
 
 
 @pytest.mark.parametrize("name", SECTIONS)
+def test_each_network_goes_out_as_a_last_ckpt_and_comes_back(name):
+    """The averaged half of the official file's names, a prior's with its auto-encoder and the codes' statistics."""
+    _, variables = loaded(name)
+    if name == "latent_prior":
+        codes = {"mean": EXPECTED["latent_mean"], "std": EXPECTED["latent_std"]}
+        variables = variables | {"batch_stats": {"codes": codes}}
+    networks = {other: tensors_of(other) for other in {name, *(["diffae"] if name == "latent_prior" else [])}}
+    nested = diffae.last_ckpt(SECTIONS[name], networks, variables, 7)
+    contents = files.Contents({"state_dict": nested["state_dict"]}, nested["global_step"])
+    for other, tensors in networks.items():
+        back, _ = parts.choose(contents, {diffae.METHODS[other].part: ""}, "ema", "last.ckpt")
+        assert tensors.keys() <= back.keys() and all(np.array_equal(back[n], x) for n, x in tensors.items())
+    if name in ("diffae", "latent_prior"):
+        official = lightning(name)
+        assert nested["state_dict"].keys() == official.keys() - {"x_T"}
+        assert all(nested["state_dict"][n].shape == x.shape for n, x in official.items() if n != "x_T")
+
+
+def test_what_diffae_has_not_is_not_written_in_its_layout():
+    with pytest.raises(UserError, match="DiffAE has no pdae: its checkpoints are those of diffae, ddpm, latent_prior"):
+        diffae.last_ckpt({"name": "pdae"}, {}, {}, 7)
+    section = SECTIONS["ddpm"] | {"unet": SECTIONS["ddpm"]["unet"] | {"heads": 4}}
+    with pytest.raises(UserError, match="no network with config.method.unet.heads=4: its file means 1"):
+        diffae.last_ckpt(section, {"ddpm": tensors_of("ddpm")}, {}, 7)
+    section = SECTIONS["ddpm"] | {"unet": SECTIONS["ddpm"]["unet"] | {"blocks": 1, "mult": (1, 2)}}
+    with pytest.raises(UserError, match="no network with config.method.unet.blocks=1: its file means 2"):
+        diffae.last_ckpt(section, {"ddpm": tensors_of("ddpm")}, {}, 7)
+
+
+@pytest.mark.parametrize("name", SECTIONS)
 def test_the_tensors_say_the_shape(name):
     said = diffae.infer(name, {n: x.shape for n, x in tensors_of(name).items()}, "x.ckpt")
     section = SECTIONS[name]

@@ -15,8 +15,10 @@ from diffrep_jax import data
 from diffrep_jax.data.transforms import to_float
 from diffrep_jax.errors import UserError
 from diffrep_jax.readout.linear import Fit, fit
-from diffrep_jax.tasks import _heads, probe
+from diffrep_jax.runs.layout import Run
+from diffrep_jax.tasks import _heads, base, probe
 from tests.task_runs import run_task
+from tests.tiny import tiny_config
 
 RANDOM = np.random.default_rng(0)
 CODES = RANDOM.normal(size=(300, 6)).astype(np.float32)
@@ -53,6 +55,22 @@ def test_an_epoch_takes_every_example_once():
     np.testing.assert_allclose(np.abs(parts[1] - parts[0]), 3e-4, rtol=0.05)
 
 
+def test_without_shuffling_the_first_example_comes_first_and_mirrored_codes_count_as_half():
+    """One step up and a smaller one down, for any seed; and of codes that change sign nothing but a bias is learned."""
+    codes, targets = jnp.asarray([[1.0], [-1.0]]), jnp.asarray([[3.0], [-3.0]])
+    how = Fit("mse", epochs=1, batch_size=1, lr=0.1, shuffled=False)
+    for seed in range(6):
+        up, down = (
+            fit(codes[jnp.asarray(order)], targets[jnp.asarray(order)], jax.random.key(seed), how)
+            for order in ([0, 1], [1, 0])
+        )
+        assert up.bias[0, 0] > down.bias[0, 0] + 0.05
+    how = Fit("mse", epochs=400, batch_size=2, lr=0.02)
+    mirrored = fit(codes, targets, jax.random.key(0), how, -codes)
+    plain = fit(codes, targets, jax.random.key(0), how)
+    assert plain.kernel[-1, 0, 0] == pytest.approx(3, abs=0.05) and abs(mirrored.kernel[-100:].mean()) < 0.7
+
+
 def run(model, out, **fields):
     return run_task("probe", model, out, **fields)[0]
 
@@ -82,7 +100,37 @@ def test_the_numbers_are_those_of_the_saved_heads(tiny_model, tmp_path):
                 value = report["attributes"]["each"]["r"][name]
             np.testing.assert_allclose(value, expected, atol=1e-4)
     np.testing.assert_allclose(numbers["classes_ap"], np.mean(list(report["classes"]["each"]["ap"].values())))
-    assert report["classes"]["official"]["mean"]["ap"] >= numbers["classes_ap"]
+    assert report["official_images"] == {"train": 1500, "mirrored": True}
+
+
+def test_official_numbers_are_those_of_raw_targets_all_images_and_no_shuffling(tiny_model, tmp_path, monkeypatch):
+    taught = []
+
+    def spy(codes, targets, key, how, flipped=None):
+        taught.append((np.asarray(codes), np.asarray(targets), how, flipped))
+        return fit(codes, targets, key, how, flipped)
+
+    monkeypatch.setattr(probe, "fit", spy)
+    run(tiny_model, tmp_path, epochs=2, encode_batch_size=99)
+    report = json.loads((tmp_path / "probe" / "metrics.json").read_text())
+    (_, _, ours, _), (codes, targets, theirs, flipped) = taught[2:]
+    train = data.open_dataset("digits", split="train", image_size=8, channels=1, attributes=True)
+    np.testing.assert_array_equal(targets, [train[i]["attributes"] for i in range(len(train))])
+    assert len(codes) == 1500 and flipped.shape == codes.shape and (flipped != codes).any()
+    assert (ours.shuffled, theirs.shuffled, theirs.batch_size, theirs.kind) == (True, False, 64, "mse")
+    assert set(report["attributes"]["official"]) == {"mean", "epoch"}
+
+
+def test_mirrored_images_are_encoded_where_training_mirrors(tiny_model, tmp_path, monkeypatch):
+    config = tiny_config()
+    task = base.build("probe", config.tasks.probe.to_dict() | {"num_images": 6, "encode_batch_size": 4}, {})
+    train = data.open_dataset("digits", split="train", image_size=8, channels=1)
+    mirrored = np.stack([train[i]["image"][:, ::-1] for i in range(6)])
+    ours = task._mirrored(tiny_model, train, Run.at(tmp_path, config))
+    np.testing.assert_allclose(ours, tiny_model.encode(to_float(mirrored)), atol=1e-5)
+    with config.unlocked():
+        config.data.flip = False
+    assert task._mirrored(tiny_model, train, Run.at(tmp_path, config)) is None
 
 
 def test_more_images_than_there_are_is_refused(tiny_model, tmp_path):

@@ -120,7 +120,9 @@ def test_a_preview_is_reported_with_the_run_that_it_is_of(tmp_path):
     made_run.write(run / "reconstruct" / "metrics.json", {"mse": 0.1} | made_run.DECODED)
     document = report_of(preview)
     assert document["title"].startswith("run, step_00000500: ") and "at step 500." in document["summary"]
-    assert document["tiles"][0]["value"] == "0.5"
+    assert document["tiles"][0]["value"] == "0.5" and not document["tiles"][0]["note"].endswith("inferred")
+    made_run.write(preview / "reconstruct" / "metrics.json", {"mse": 0.5} | made_run.DECODED | {"invert_steps": 9})
+    assert report_of(preview)["tiles"][0]["note"].endswith(" evaluations, x_T inferred")
     assert any(block["lines"].get("loss") for block in blocks(document, "chart"))
 
 

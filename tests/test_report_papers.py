@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffrep_jax.report import compare
+from diffrep_jax.report import compare, published
 from diffrep_jax.report.collect import collect
 from diffrep_jax.report.markdown import markdown
 from diffrep_jax.report.measured import AS_PUBLISHED, INFERRED, THIS, WAYS, measured
@@ -117,3 +117,17 @@ def test_probes_of_several_data_sets_stand_next_to_the_papers_together(tmp_path)
     assert rows[THIS][:2] == pytest.approx([ap, r]) and not compared["missing"]
     assert len(blocks(report_of(run), "bars")) == 3
     assert [tile["note"] for tile in report_of(run)["tiles"]][:2] == ["probe of celeba", "probe of lfw"]
+
+
+def test_the_remarks_say_what_the_papers_do_in_another_way(ffhq):
+    """FIDs, shuffling, mirrored images, targets and the stochastic encoder."""
+    compared = comparisons(ffhq)
+    said = {title: " ".join(one["protocols"]["remarks"]) for title, one in compared.items()}
+    probes = said["Linear probes of models of FFHQ 128 x 128"]
+    for part in ("in the data set's order", "mirrored at random", "in their own units", "sampling.encode=sample"):
+        assert part in probes
+    assert "sampling.encode=sample" in said["Reconstruction of CelebA-HQ by models of FFHQ 128 x 128"]
+    assert "first 50,000 training images" in said["Samples of models of FFHQ 128 x 128, T = 100"]
+    (disentangled,) = [table for table in published.tables() if "Disentanglement" in table.title]
+    assert "clean-fid" in " ".join(disentangled.columns[1].remarks)
+    assert disentangled.columns[1].settings == {"images": 10_000}

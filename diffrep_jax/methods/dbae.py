@@ -43,7 +43,7 @@ class DBAE(AutoEncoder):
       bridge: "vp", "ve", or either with "_simple": no preconditioning, uniform weight.
       stochastic_encoder: z = mu + sigma noise instead of a deterministic code.
       sigma_data, sigma_data_end, cov_xy: standard deviations of x_0 and x_T and their covariance, for `Karras`.
-      dtype: "float32" or "bfloat16", the type of the networks' computation.
+      dtype: "float32" or "bfloat16", that of the U-Net's computation; encoder and generator compute in float32.
       remat: recompute residual blocks in the backward pass.
       unet, encoder, generator: the networks' own arguments (models/).
     """
@@ -63,6 +63,7 @@ class DBAE(AutoEncoder):
     generator: Mapping[str, Any]
 
     edits_normalised = False
+    changeable = (*AutoEncoder.changeable, "generator.norm_images")
     undetermined = FrozenDict(sigma_data_end=(0.0, 0.5))  # training had 0.5 and the official inference 0
 
     def __post_init__(self):
@@ -101,11 +102,11 @@ class DBAE(AutoEncoder):
     @property
     def _encoder(self) -> HalfUNet:
         features = self.latent_dim * (2 if self.stochastic_encoder else 1)
-        return HalfUNet(features, **self.encoder, remat=self.remat, dtype=jnp.dtype(self.dtype))
+        return HalfUNet(features, **self.encoder, remat=self.remat)
 
     @property
     def _generator(self) -> Generator:
-        return Generator(self.image_size, self.channels, **self.generator, dtype=jnp.dtype(self.dtype))
+        return Generator(self.image_size, self.channels, **self.generator)
 
     def init(self, rng: Array, batch: dict[str, Array]) -> PyTree:
         image = jnp.zeros_like(batch["image"], jnp.float32)

@@ -38,7 +38,7 @@ class DiffAE(DiscreteTraining, AutoEncoder):
     Attributes:
       image_size, channels: of the images, which are square, in [-1, 1].
       latent_dim: d, the size of z.
-      dtype: "float32" or "bfloat16", the type of the networks' computation.
+      dtype: "float32" or "bfloat16", that of the U-Net's computation; the encoder computes in float32.
       remat: recompute residual blocks in the backward pass.
       unet, encoder: the networks' own arguments (models/unet.py, models/encoder.py).
     """
@@ -66,7 +66,7 @@ class DiffAE(DiscreteTraining, AutoEncoder):
 
     @property
     def _encoder(self) -> HalfUNet:
-        return HalfUNet(self.latent_dim, **self.encoder, remat=self.remat, dtype=jnp.dtype(self.dtype))
+        return HalfUNet(self.latent_dim, **self.encoder, remat=self.remat)
 
     def init(self, rng: Array, batch: dict[str, Array]) -> PyTree:
         image = jnp.zeros_like(batch["image"], jnp.float32)

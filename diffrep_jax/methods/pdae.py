@@ -57,7 +57,7 @@ class PDAE(DiscreteTraining, AutoEncoder):
     Attributes:
       image_size, channels: of the images, which are square, in [-1, 1].
       latent_dim: d, the size of z.
-      dtype: "float32" or "bfloat16", the type of the networks' computation.
+      dtype: "float32" or "bfloat16", that of the U-Nets' computation; encoder and heads compute in float32.
       remat: recompute residual blocks in the backward pass.
       unet: the arguments of the frozen U-Net and of the gradient estimator (models/unet.py).
       encoder: the encoder's (models/conv_encoder.py).
@@ -95,7 +95,7 @@ class PDAE(DiscreteTraining, AutoEncoder):
 
     @property
     def _encoder(self) -> ConvEncoder:
-        return ConvEncoder(self.latent_dim, **self.encoder, dtype=jnp.dtype(self.dtype))
+        return ConvEncoder(self.latent_dim, **self.encoder)
 
     def init(self, rng: Array, batch: dict[str, Array]) -> PyTree:
         image = jnp.zeros_like(batch["image"], jnp.float32)

@@ -16,6 +16,7 @@ from diffrep_jax.types import Array, PyTree
 
 SIZE = 299  # pixels a side, whatever the images have
 FEATURES = 2048
+CLASSES = "fc.weight"  # [1008, 2048], for the inception score; files without it have all the rest
 _EPSILON = 1e-3  # of the batch normalisation
 
 
@@ -178,7 +179,14 @@ def weights(state: Mapping[str, np.ndarray]) -> PyTree:
         gain = gain / np.sqrt(variance + _EPSILON)
         kernel = np.transpose(state[f"{name}.conv.weight"], (2, 3, 1, 0)) * gain
         params[name] = {"kernel": kernel.astype(np.float32), "shift": (bias - mean * gain).astype(np.float32)}
+    if CLASSES in state:
+        params["classes"] = np.asarray(state[CLASSES], np.float32).T
     return params
+
+
+def probabilities(params: PyTree, features: Array) -> Array:
+    """[n, 2048] -> [n, classes]. Without the last layer's bias, as the published inception scores are measured."""
+    return jax.nn.softmax(features @ params["classes"])
 
 
 def features(params: PyTree, images: Array) -> Array:

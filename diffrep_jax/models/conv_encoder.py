@@ -1,8 +1,5 @@
 """PDAE's encoder x_0 -> z: strided convolutions with one attention, flattened (Zhang et al. 2022, arXiv 2212.12990)."""
 
-from typing import Any
-
-import jax.numpy as jnp
 from flax import linen as nn
 
 from diffrep_jax.models.layers import Attention, Conv, Dense, GroupNorm
@@ -21,14 +18,13 @@ class ConvEncoder(nn.Module):
     widths: tuple[int, ...]
     attention: tuple[int, ...]
     heads: int
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Image) -> Array:
         for i, width in enumerate(self.widths):
-            x = Conv(width, stride=2, dtype=self.dtype, name=f"conv{i}")(x)
+            x = Conv(width, stride=2, name=f"conv{i}")(x)
             if x.shape[1] in self.attention:
-                x = Attention(self.heads, dtype=self.dtype, name=f"attention{i}")(x)
+                x = Attention(self.heads, name=f"attention{i}")(x)
             x = GroupNorm(silu=True, name=f"norm{i}")(x)
-        x = x.astype(jnp.float32).reshape(x.shape[0], -1)
+        x = x.reshape(x.shape[0], -1)
         return Dense(self.features, name="out")(x)

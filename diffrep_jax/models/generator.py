@@ -2,10 +2,9 @@
 
 Spectral norm on every (bias-free) convolution, batch norm, gated linear units. Both norms have PyTorch's semantics:
 training updates the running variance with the unbiased one and makes one power iteration; evaluation uses the stored
-statistics and the stored u and v. Their buffers live in the collection "batch_stats".
+statistics and the stored u and v. Their buffers live in the collection "batch_stats". All computes in float32, as in
+the published training.
 """
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +44,13 @@ def _normalize(x: Array, epsilon: float = 1e-12) -> Array:
 
 
 class BatchNorm(nn.Module):
-    """Batch norm over all but the channels, epsilon 1e-5, momentum 0.1 for the new value, in float32."""
+    """Batch norm over all but the channels, epsilon 1e-5, momentum 0.1 for the new value, in float32.
+
+    images: the statistics in training are of that many images at most, by equal parts of the batch one after the other,
+    as a device sees its micro-batches; the running ones follow their mean. 0: of all of the batch.
+    """
+
+    images: int = 0
 
     @nn.compact
     def __call__(self, x: Image, train: bool) -> Image:
@@ -57,14 +62,26 @@ class BatchNorm(nn.Module):
         x = x.astype(jnp.float32)
         if not train:
             return (x - mean.value) * (jax.lax.rsqrt(var.value + 1e-5) * scale) + bias
-        batch_mean = x.mean((0, 1, 2))
-        centred = x - batch_mean
-        batch_var = (centred**2).mean((0, 1, 2))
+        parts = x.reshape(parts_of(len(x), self.images), -1, *x.shape[1:])
+        part_mean = parts.mean((1, 2, 3), keepdims=True)
+        centred = parts - part_mean
+        part_var = (centred**2).mean((1, 2, 3), keepdims=True)
         if not self.is_initializing():
-            n = x.size // x.shape[-1]
-            mean.value += 0.1 * (batch_mean - mean.value)
-            var.value += 0.1 * (batch_var * (n / max(n - 1, 1)) - var.value)
-        return centred * (jax.lax.rsqrt(batch_var + 1e-5) * scale) + bias
+            n = parts[0].size // x.shape[-1]
+            mean.value += 0.1 * (part_mean.mean((0, 1, 2, 3)) - mean.value)
+            var.value += 0.1 * (part_var.mean((0, 1, 2, 3)) * (n / max(n - 1, 1)) - var.value)
+        return (centred * (jax.lax.rsqrt(part_var + 1e-5) * scale) + bias).reshape(x.shape)
+
+
+def parts_of(batch_size: int, images: int) -> int:
+    """The smallest number of equal parts of a batch with at most `images` each, and at least half of that.
+
+    1 where there is none, and for images=0.
+    """
+    if images <= 0 or batch_size <= images:
+        return 1
+    most = 2 * batch_size // images
+    return next((parts for parts in range(-(-batch_size // images), most + 1) if batch_size % parts == 0), 1)
 
 
 def _gated(x: Array) -> Array:
@@ -77,14 +94,13 @@ class UpBlock(nn.Module):
     """Nearest x2, conv to twice the features, batch norm, GLU."""
 
     features: int
-    dtype: Any = jnp.float32
+    norm_images: int = 0
 
     @nn.compact
     def __call__(self, x: Image, train: bool) -> Image:
         channels = x.shape[-1]
         kernel = SpectralKernel((3, 3, channels, 2 * self.features), 9 * channels, name="conv")(train)
-        h = upsample_conv(x.astype(self.dtype), kernel.astype(self.dtype))
-        return _gated(BatchNorm(name="norm")(h, train))
+        return _gated(BatchNorm(self.norm_images, name="norm")(upsample_conv(x, kernel), train))
 
 
 class SkipExcitation(nn.Module):
@@ -108,12 +124,13 @@ class Generator(nn.Module):
     """Codes [b, d] -> images [b, image_size, image_size, channels], unbounded, float32.
 
     `image_size` is base * 2^k with a base of 4 to 7; the widths go by the nominal resolution 4 * 2^k.
+    norm_images: how many images the statistics of batch norm are of in training, at most; 0: all of a batch.
     """
 
     image_size: int
     channels: int
     width: int
-    dtype: Any = jnp.float32
+    norm_images: int = 0
 
     @nn.compact
     def __call__(self, z: Code, train: bool) -> Image:
@@ -122,15 +139,15 @@ class Generator(nn.Module):
         first = 2 * widths[4]
         kernel = SpectralKernel((z.shape[-1], base, base, first), first * base**2, name="init_conv")(train)
         h = (z @ kernel.reshape(z.shape[-1], -1)).reshape(-1, base, base, first)
-        features = {4: _gated(BatchNorm(name="init_norm")(h, train))}
+        features = {4: _gated(BatchNorm(self.norm_images, name="init_norm")(h, train))}
         for k in range(1, doublings + 1):
             size = 4 * 2**k
-            h = UpBlock(widths[size], self.dtype, name=f"up{size}")(features[size // 2], train)
+            h = UpBlock(widths[size], self.norm_images, name=f"up{size}")(features[size // 2], train)
             if size in _EXCITED:
                 h = h * SkipExcitation(widths[size], base, name=f"excite{size}")(features[_EXCITED[size]], train)
             features[size] = h
         kernel = SpectralKernel((1, 1, h.shape[-1], self.channels), h.shape[-1], name="to_image")(train)
-        return conv(h.astype(jnp.float32), kernel)
+        return conv(h, kernel)
 
 
 def base_and_doublings(image_size: int) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from diffrep_jax.errors import UserError
+from diffrep_jax.port import parts
 from diffrep_jax.port.engine import DENSE, NORM, POINTWISE_1D, Rule, Table
 from diffrep_jax.port.files import Contents, Tensors
 from diffrep_jax.port.parts import flat
@@ -150,6 +151,34 @@ def network_in(method: str, contents: Contents) -> Network | None:
     return network if method == "diffae" else None
 
 
+def last_ckpt(
+    method: Mapping[str, Any], networks: Mapping[str, Tensors], variables: Mapping[str, Any], step: int
+) -> dict[str, Any]:
+    """The dict of a last.ckpt with the tensors of `networks`, by method, as `model.` and `ema_model.`.
+
+    method, variables: of the run that is exported; a prior's mean and deviation of the codes go with it. UserError for
+    a method, or a network, that DiffAE has not.
+    """
+    name = method["name"]
+    if name not in METHODS:
+        raise UserError(f"DiffAE has no {name}: its checkpoints are those of {', '.join(METHODS)}; leave layout out.")
+    said = infer(name, {key: value.shape for key, value in networks[name].items()}, f"This run of {name}")
+    unet = said.get("unet", {})
+    for field in ("blocks", *unet) if unet else ():  # with other blocks, levels are read wrongly too
+        if (own := method["unet"].get(field, value := unet[field])) != value:
+            raise UserError(f"DiffAE has no network with config.method.unet.{field}={own}: its file means {value}.")
+    state_dict = {
+        start + METHODS[other].part + key: value
+        for other, tensors in networks.items()
+        for start in ("", parts.AVERAGE)
+        for key, value in tensors.items()
+    }
+    codes = variables.get("batch_stats", {}).get("codes", {})
+    both = {"conds_mean": "mean", "conds_std": "std"}
+    statistics = {theirs: np.asarray(codes[ours])[None] for theirs, ours in both.items() if ours in codes}
+    return {"epoch": 0, "global_step": step, "state_dict": state_dict | statistics}
+
+
 # What is in the files besides networks
 
 
@@ -177,6 +206,23 @@ def classifier(contents: Contents, source: str) -> Classifier:
         raise UserError(
             f"{source} is no classifier of DiffAE: {error.args[0]} is not there; it holds {', '.join(contents.parts)}."
         ) from None
+
+
+def latents(contents: Contents, source: str) -> dict[str, np.ndarray] | None:
+    """{"codes" [n, d], "mean", "std" [d]}, float32, of `latent.pkl`, the codes of the training images; None elsewhere.
+
+    UserError where they do not fit together.
+    """
+    tensors = flat(contents)
+    if "conds" not in tensors:
+        return None
+    arrays = {"codes": tensors["conds"]} | code_statistics(contents)
+    codes = arrays["codes"]
+    fits = codes.ndim == 2 and len(arrays) == 3 and all(x.shape == codes.shape[1:] for x in list(arrays.values())[1:])
+    if not fits:
+        shapes = ", ".join(f"{name} {x.shape}" for name, x in tensors.items())
+        raise UserError(f"{source} holds {shapes}, not conds (n, d) with conds_mean and conds_std (d,); get it again.")
+    return {name: np.asarray(x, np.float32) for name, x in arrays.items()}
 
 
 def code_statistics(contents: Contents) -> dict[str, np.ndarray]:

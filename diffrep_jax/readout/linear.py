@@ -18,13 +18,15 @@ AVERAGE = 0.999  # decay of the heads' average
 @dataclasses.dataclass(frozen=True)
 class Fit:
     """kind: "bce" or "mse", the mean over examples and attributes. Adam at `lr`; each epoch sees all examples in a
-    fresh order, its last batch being short. dimensions: how many of the code a head may read (ProMask); 0: all."""
+    fresh order, or `shuffled` being False in theirs, its last batch being short. dimensions: how many of the code a
+    head may read (ProMask); 0: all."""
 
     kind: str
     epochs: int
     batch_size: int
     lr: float
     dimensions: int = 0
+    shuffled: bool = True
 
 
 class Heads(NamedTuple):
@@ -41,13 +43,16 @@ class Heads(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames="how")
-def fit(codes: Code, targets: Array, key: Array, how: Fit) -> Heads:
-    """codes [n, d], targets [n, k]; one compiled call. The start is PyTorch's, U(-1/sqrt(d), 1/sqrt(d))."""
+def fit(codes: Code, targets: Array, key: Array, how: Fit, flipped: Code | None = None) -> Heads:
+    """codes [n, d], targets [n, k]; one compiled call. The start is PyTorch's, U(-1/sqrt(d), 1/sqrt(d)).
+
+    flipped: the codes of the mirrored images; each time that an example is seen, it is one or the other at random.
+    """
     n, d = codes.shape
     steps = -(-n // how.batch_size)
     masked = 0 < how.dimensions < d
     key_start, key_order = jax.random.split(key)
-    key_mask = jax.random.fold_in(key, 2)
+    key_mask, key_flip = jax.random.fold_in(key, 2), jax.random.fold_in(key, 4)
     start = jax.random.uniform(key_start, (d + 1, targets.shape[1]), minval=-(d**-0.5), maxval=d**-0.5)
     params: dict[str, Any] = {"head": {"kernel": start[:-1], "bias": start[-1]}}
     optimizer = optax.adam(how.lr)
@@ -57,18 +62,21 @@ def fit(codes: Code, targets: Array, key: Array, how: Fit) -> Heads:
         labels = {"head": "head", "scores": "scores"}
         optimizer = optax.multi_transform({"head": optimizer, "scores": clipped}, labels)
 
-    def loss(params: PyTree, rows: Array, key: Array, factor: Array) -> Array:
+    def loss(params: PyTree, rows: Array, i: Array, factor: Array) -> Array:
         weights = (rows < n).astype(codes.dtype)  # n stands for "none" in the last batch
         rows = jnp.minimum(rows, n - 1)
-        mask = promask.soft_mask(params["scores"], key, factor) if masked else 1.0
-        outputs = (codes[rows] * mask) @ params["head"]["kernel"] + params["head"]["bias"]
+        mask = promask.soft_mask(params["scores"], jax.random.fold_in(key_mask, i), factor) if masked else 1.0
+        z = codes[rows]
+        if flipped is not None:
+            z = jnp.where(jax.random.bernoulli(jax.random.fold_in(key_flip, i), 0.5, (len(rows), 1)), flipped[rows], z)
+        outputs = (z * mask) @ params["head"]["kernel"] + params["head"]["bias"]
         errors = LOSSES[how.kind](outputs, targets[rows]).mean(1)
         return (weights * errors).sum() / weights.sum()
 
     def step(carry: Any, inputs: Any) -> tuple[Any, None]:
         before, average, state, i = carry
         rows, kept, factor = inputs
-        grads = jax.grad(loss)(before, rows, jax.random.fold_in(key_mask, i), factor)
+        grads = jax.grad(loss)(before, rows, i, factor)
         updates, state = optimizer.update(grads, state)
         params: Any = optax.apply_updates(before, updates)
         if masked:
@@ -79,7 +87,7 @@ def fit(codes: Code, targets: Array, key: Array, how: Fit) -> Heads:
 
     def epoch(carry: Any, inputs: Any) -> tuple[Any, PyTree]:
         key, kept, factors = inputs
-        order = jax.random.permutation(key, n)
+        order = jax.random.permutation(key, n) if how.shuffled else jnp.arange(n)
         rows = jnp.concatenate([order, jnp.full(steps * how.batch_size - n, n)]).reshape(steps, how.batch_size)
         carry, _ = jax.lax.scan(step, carry, (rows, kept, factors))
         return carry, (carry[0]["head"], carry[1])

@@ -69,4 +69,7 @@ def _tiles(run: Run) -> list[dict[str, str]]:
 
 
 def _images(report: dict[str, Any]) -> str:
-    return f"{text(report.get('images'))} images, {report.get('evaluations')} evaluations" if report else ""
+    if not report:
+        return ""
+    start = ", x_T inferred" if report.get("invert_steps") else ""
+    return f"{text(report.get('images'))} images, {report.get('evaluations')} evaluations{start}"

@@ -8,7 +8,8 @@ from typing import Any
 from diffrep_jax.report.collect import Run
 
 OF_IMAGES = ("mse", "ssim", "psnr", "lpips")
-DECODING = ("dataset", "split", "images", "sampler", "grid", "steps", "churn_step_ratio", "eta", "evaluations")
+DECODING = ("dataset", "split", "images", "encode")
+DECODING += ("sampler", "grid", "steps", "churn_step_ratio", "eta", "evaluations")
 
 
 THIS = "this run"
@@ -43,7 +44,7 @@ def _probe(run: Run) -> Iterator[Measured]:
 
 
 def _one_probe(report: dict[str, Any]) -> Iterator[Measured]:
-    settings = {key: report[key] for key in ("dataset", "epochs", "lr") if key in report} | {"split": "test"}
+    settings = {key: report[key] for key in ("dataset", "encode", "epochs", "lr") if key in report} | {"split": "test"}
     if "test" in report.get("images", {}):
         settings["images"] = report["images"]["test"]
     for part in ("classes", "attributes", "measures"):

@@ -19,7 +19,7 @@ LATER = ("probe", "evaluate")  # have sections of their own
 NOT_SHOWN = ("report", "export", "import", "prepare")
 
 ALT = {
-    "reconstruct/grid.png": "Held-out images, the endpoint x_T that their codes give, and what comes back from it.",
+    "reconstruct/grid.png": "Held-out images, what decoding starts from, and what comes back.",
     "interpolate/strip.png": "From one held-out image to another, decoded from the codes between theirs.",
     "interpolate/interpolation.gif": "The walk from one image to the other and back, animated.",
     "manipulate/grid.png": "Images whose codes were moved along the direction of an attribute.",
@@ -34,7 +34,8 @@ ALT = {
 }
 
 QUALITY = ("mse", "psnr", "ssim", "lpips", "fid", "fid_interpolation")
-FIRST = ("sampler", "steps", "evaluations", "mse", "psnr", "ssim", "ssim_official", "lpips", "fid")  # in tables
+GENERATED = ("fid", "precision", "recall", "inception_score")
+FIRST = ("sampler", "steps", "evaluations", "mse", "psnr", "ssim", "ssim_official", "lpips", *GENERATED)  # in tables
 LEGEND = {
     "grid": "",
     "churn_step_ratio": "churn ",
@@ -119,8 +120,11 @@ def _probe(run: Run, dataset: str, report: Mapping[str, Any]) -> Iterator[Block]
         for measure, value in report[part]["mean"].items()
         for official in [report[part]["official"]["mean"][measure]]
     ]
-    columns = ("of", "measure", "mean", "epoch", "mean, epoch picked on the test images", "that epoch")
-    caption = f"{dataset}: linear heads on frozen codes; the epoch is picked on validation images unless noted"
+    columns = ("of", "measure", "mean", "epoch", "as the official code", "its epoch")
+    caption = (
+        f"{dataset}: linear heads on frozen codes, the epoch picked on validation images; and heads trained as the "
+        "papers' code trains them, the epoch picked on the test images"
+    )
     yield blocks.table(caption, columns, rows)
     for part in parts:
         for measure, values in report[part]["each"].items():
@@ -129,6 +133,7 @@ def _probe(run: Run, dataset: str, report: Mapping[str, Any]) -> Iterator[Block]
             yield blocks.bars(f"{dataset}: {WORDS.get(measure, measure)} of each of the {part}", values, full)
     shown = {key: value for key, value in report.items() if key not in parts and _is_single(value)}
     images = {f"{split} images": count for split, count in report.get("images", {}).items()}
+    images |= {f"official code, {name}": value for name, value in report.get("official_images", {}).items()}
     yield blocks.facts(f"{dataset}: numbers of --task=probe", shown | images)
 
 

@@ -12,10 +12,12 @@ import numpy as np
 
 from diffrep_jax.data.transforms import to_float
 from diffrep_jax.errors import UserError
-from diffrep_jax.metrics import fid, image, inception, lpips
+from diffrep_jax.metrics import fid, image, inception, lpips, manifold
 from diffrep_jax.tasks import _weights
 
 log = logging.getLogger(__name__)
+
+KEPT = 50_000  # images whose features are kept, the number that papers generate
 
 OfPairs = Callable[[np.ndarray, np.ndarray], np.ndarray]  # uint8 [n, h, w, c] twice -> [n]
 
@@ -55,8 +57,9 @@ def _lpips(folder: pathlib.Path | None) -> OfPairs:
 
 
 def _fid(folder: pathlib.Path | None) -> Callable[[], OfSet]:
-    features = _on_pixels(inception.features, _weights.inception_weights(folder))
-    return lambda: Moments(features)
+    params = _weights.inception_weights(folder)
+    features = _on_pixels(inception.features, params)
+    return lambda: Moments(features, params)
 
 
 MEASURES = {
@@ -70,10 +73,16 @@ MEASURES = {
 
 
 class Moments:
-    """The moments of the features of a set of images, for the Frechet distance."""
+    """The moments of the features of a set of images, for the Frechet distance; on request the features themselves."""
 
-    def __init__(self, features: Callable[..., np.ndarray]):
-        self._features, self._moments = features, fid.Moments.empty(inception.FEATURES)
+    def __init__(self, features: Callable[..., np.ndarray], params: Any):
+        self._features, self._params = features, params
+        self._moments = fid.Moments.empty(inception.FEATURES)
+        self._kept: list[np.ndarray] | None = None
+
+    def keep(self) -> None:
+        """From now on also keep features, of the first KEPT images at most."""
+        self._kept = []
 
     @property
     def count(self) -> int:
@@ -81,10 +90,25 @@ class Moments:
 
     def update(self, images: np.ndarray) -> None:
         if len(images):
-            self._moments.update(self._features(images))
+            features = self._features(images)
+            if self._kept is not None and self.count < KEPT:
+                self._kept.append(features[: KEPT - self.count])
+            self._moments.update(features)
 
     def distance(self, reference: Any) -> float:
         return fid.frechet_distance(reference._moments, self._moments)
+
+    def quality(self, reference: "Moments") -> dict[str, float]:
+        """Precision, recall, inception score of what was kept; without what takes more images, or the classes."""
+        features, real = (np.concatenate(one._kept or [np.zeros((0, 1))]) for one in (self, reference))
+        numbers: dict[str, float] = {}
+        if min(len(features), len(real)) > manifold.NEIGHBOUR:
+            numbers["precision"], numbers["recall"] = manifold.precision_recall(real, features)
+            numbers |= {"features": len(features), "training_features": len(real)}
+        if len(features) and "classes" in self._params:
+            probabilities = np.asarray(inception.probabilities(self._params, jax.numpy.asarray(features)))
+            numbers["inception_score"] = manifold.inception_score(probabilities)
+        return numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +177,23 @@ class Pairs:
         means = {name: total / self.count for name, total in self._sums.items()}
         values = dict.fromkeys(MEASURES) | means | distances(self.sets, reference)
         return {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
+
+
+def keep(sets: Mapping[str, OfSet]) -> None:
+    """Have the sets keep what `quality` needs."""
+    for kept in sets.values():
+        if isinstance(kept, Moments):
+            kept.keep()
+
+
+def quality(sets: Mapping[str, OfSet], reference: Mapping[str, OfSet]) -> dict[str, float]:
+    """What the features say of generated images besides a distance."""
+    numbers: dict[str, float] = {}
+    for name, kept in sets.items():
+        real = reference[name]
+        if isinstance(kept, Moments) and isinstance(real, Moments):
+            numbers |= kept.quality(real)
+    return numbers
 
 
 def update(sets: Mapping[str, OfSet], images: np.ndarray) -> None:

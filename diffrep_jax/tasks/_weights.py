@@ -11,7 +11,7 @@ import logging
 import os
 import pathlib
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -56,12 +56,14 @@ def lpips_weights(folder: pathlib.Path | None) -> PyTree:
 
 
 def inception_weights(folder: pathlib.Path | None) -> PyTree:
-    """The parameters of `metrics.inception.features`; UserError as of `read`."""
-    return inception.weights(read(INCEPTION, inception.shapes(), folder))
+    """The parameters of `metrics.inception`; UserError as of `read`."""
+    return inception.weights(read(INCEPTION, inception.shapes(), folder, more=(inception.CLASSES,)))
 
 
-def read(file: WeightFile, shapes: Mapping[str, tuple[int, ...]], folder: pathlib.Path | None) -> dict[str, np.ndarray]:
-    """The tensors of `shapes`, {name: shape}, in a standard file; others in it are left out.
+def read(
+    file: WeightFile, shapes: Mapping[str, tuple[int, ...]], folder: pathlib.Path | None, more: Collection[str] = ()
+) -> dict[str, np.ndarray]:
+    """The tensors of `shapes`, {name: shape}, in a standard file, and of `more` those that it has; not the others.
 
     Raises UserError where it is nowhere and cannot be fetched, cannot be read, or is another file.
     """
@@ -71,7 +73,7 @@ def read(file: WeightFile, shapes: Mapping[str, tuple[int, ...]], folder: pathli
         if name not in tensors or tensors[name].shape != shape:
             state = f"has the shape {tensors[name].shape}, not {shape}" if name in tensors else "is not there"
             raise UserError(f"{path} is not the standard file, its '{name}' {state}; get it from {file.url}")
-    return {name: tensors[name] for name in shapes}
+    return {name: tensors[name] for name in (*shapes, *(name for name in more if name in tensors))}
 
 
 def find(file: WeightFile, folder: pathlib.Path | None) -> pathlib.Path | None:

@@ -1,8 +1,9 @@
 """How good a run is: its reconstructions by sampler and number of evaluations, its samples, its codes.
 
-MSE, PSNR, SSIM, LPIPS and rFID of the run's reconstructions, or of images that lie in files; FID of generated images
-and of interpolations against the training images; TAD, ATTRS and DCI of the codes. Images are taken batch by batch,
-sums and moments are all that is kept. Writes `<workdir>/evaluate/metrics.json`.
+MSE, PSNR, SSIM, LPIPS and rFID of the run's reconstructions, or of images that lie in files; FID, precision, recall and
+inception score of generated images, and FID of interpolations, against the training images; TAD, ATTRS and DCI of the
+codes. Images are taken batch by batch, sums and moments are all that is kept, and features of the first 50,000 that are
+generated or trained on. Writes `<workdir>/evaluate/metrics.json`.
 """
 
 import dataclasses
@@ -23,13 +24,23 @@ from diffrep_jax.runs import weights
 from diffrep_jax.runs.layout import NUMBERS, SAMPLES, Run, as_path, read_json
 from diffrep_jax.samplers.recipe import Sampling
 from diffrep_jax.tasks import _codes, _disentangle, _reconstructions, base
-from diffrep_jax.tasks._measures import MEASURES, Instruments, OfSet, compare, distances, open_instruments, update
+from diffrep_jax.tasks._measures import (
+    MEASURES,
+    Instruments,
+    OfSet,
+    compare,
+    distances,
+    keep,
+    open_instruments,
+    quality,
+    update,
+)
 from diffrep_jax.types import Config
 
 log = logging.getLogger(__name__)
 
 VARIED = tuple(field.name for field in dataclasses.fields(Sampling) if field.name != "seed") + ("invert_steps",)
-PLOTTED = (*MEASURES, "fid_interpolation", "tad", "attributes")
+PLOTTED = (*MEASURES, "precision", "recall", "inception_score", "fid_interpolation", "tad", "attributes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,6 +239,7 @@ class Evaluate(base.ImageTask):
     def _training(self, config: Config, instruments: Instruments) -> dict[str, OfSet]:
         """All images that the run was trained on, as a set."""
         dataset, sets = self._training_images(config), instruments.new_sets()
+        keep(sets)
         for pixels in self._batches(config, dataset, len(dataset), "training images"):
             update(sets, pixels)
         return sets
@@ -252,10 +264,12 @@ class Evaluate(base.ImageTask):
         self, images: image_sets.ImageSet, instruments: Instruments, training: Mapping[str, OfSet], config: Config
     ) -> dict[str, Any]:
         sets = instruments.new_sets()
+        keep(sets)
         parts = image_sets.batches(images, self.batch_size, len(images))
         for batch in base.progress(parts, -(-len(images) // self.batch_size), "generated images"):
             update(sets, batch)
         line: dict[str, Any] = {"path": str(images.path), "images": len(images)} | distances(sets, training)
+        line |= quality(sets, training)
         log.info("%s", _shown(line | {"sampler": None, "evaluations": None, "reconstructions": images.path}))
         seen = next(iter(training.values())).count
         return line | {"against": f"{config.data.name}, {config.data.split}", "training_images": seen}

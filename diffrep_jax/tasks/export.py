@@ -3,7 +3,8 @@
 To `<workdir>/export/`: `ema_<decay>_<step>.safetensors` with `config.json` next to it, which `diffrep_jax.load` opens
 and `--task=import` reads, a model card (README.md) with what the tasks have measured, and `ema_<decay>_<step>.pt` in
 the official names and layout, which the official code loads. Where that layout has weights that are not averaged, too,
-those in the file are the averaged ones as well. With `push` all but the .pt go to the Hugging Face Hub.
+those in the file are the averaged ones as well. A DDPM and a latent prior go into PDAE's layout, or into that of
+DiffAE's `last.ckpt`. With `push` all but the .pt go to the Hugging Face Hub.
 """
 
 import dataclasses
@@ -19,18 +20,21 @@ import numpy as np
 from diffrep_jax import port
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.inference.model import Model
+from diffrep_jax.inference.open import open_run
 from diffrep_jax.methods import parameters
-from diffrep_jax.port import files, own, parts
+from diffrep_jax.port import diffae, files, own, parts
 from diffrep_jax.report.card import card
 from diffrep_jax.report.collect import collect
-from diffrep_jax.runs import checkpoint, hub, layout
+from diffrep_jax.runs import checkpoint, hub
 from diffrep_jax.runs import config as run_config
+from diffrep_jax.runs.layout import CONFIG, Run, as_path, write_text
 from diffrep_jax.types import PyTree
 
 log = logging.getLogger(__name__)
 
 CARD = "README.md"
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
+LAYOUTS = ("", "diffae")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,20 +44,28 @@ class Export:
     Attributes:
       dtype: of the parameters in the safetensors file; those of 16 bits take half the space.
       push: a repository OWNER/NAME on the Hub, made private where it is new; "" for none.
+      layout: "diffae" for that of DiffAE, which a DDPM and a latent prior can have too; "": that of the method's paper.
+      autoencoder: the run of the DiffAE that goes with a prior into such a file, as in the official one; "": none.
     """
 
     needs_run: ClassVar[bool] = True
 
     dtype: str = "float32"
     push: str = ""
+    layout: str = ""
+    autoencoder: str = ""
 
     def __post_init__(self):
         if self.dtype not in DTYPES:
             raise unknown("dtype", self.dtype, DTYPES, "config.tasks.export.dtype")
         if self.push:
             hub.check(self.push, "config.tasks.export.push")
+        if self.layout not in LAYOUTS:
+            raise unknown("layout", self.layout, LAYOUTS, "config.tasks.export.layout")
+        if self.autoencoder and not self.layout:
+            raise UserError("config.tasks.export.autoencoder goes with a prior into DiffAE's file: add layout=diffae.")
 
-    def run(self, model: Model, run: layout.Run) -> dict[str, float]:
+    def run(self, model: Model, run: Run) -> dict[str, float]:
         folder, config = pathlib.Path(run.task_folder("export")), run.config
         with checkpoint.opened(run.folder) as checkpoints:
             step = checkpoints.existing_step()
@@ -65,13 +77,13 @@ class Export:
         tensors = own.narrowed(own.flatten(model.variables), DTYPES[self.dtype])
         files.write_safetensors(folder / f"{stem}.safetensors", tensors)
         run_config.save(config, folder)
-        layout.write_text(folder / CARD, self._card(model, run, folder / f"{stem}.safetensors"))
-        written = [f"{stem}.safetensors", layout.CONFIG, CARD]
+        write_text(folder / CARD, self._card(model, run, folder / f"{stem}.safetensors"))
+        written = [f"{stem}.safetensors", CONFIG, CARD]
         if self.push:
             log.info("On the Hub: %s", hub.push(folder, written, self.push))
         try:
             used = model.variables | {"params": parameters.used(model.method, model.variables["params"])}
-            files.write_torch(folder / f"{stem}.pt", _official(config.method, used, step))
+            files.write_torch(folder / f"{stem}.pt", self._official(config.method, used, step))
             written.append(f"{stem}.pt")
         except UserError as error:
             log.warning("No official checkpoint was written. %s", error)
@@ -79,7 +91,7 @@ class Export:
         run.write_numbers("export", {"step": step, "files": written})
         return {"step": step}
 
-    def _card(self, model: Model, run: layout.Run, file: pathlib.Path) -> str:
+    def _card(self, model: Model, run: Run, file: pathlib.Path) -> str:
         facts = {
             "file": file.name,
             "bytes": file.stat().st_size,
@@ -89,14 +101,24 @@ class Export:
         address = f"hf://{self.push}" if self.push else str(file.parent)
         return card(collect(pathlib.Path(run.folder)), type(model.method).__name__, address, facts)
 
+    def _official(self, method: Mapping[str, Any], variables: PyTree, step: int) -> dict[str, Any]:
+        """What the official code saves, in its names, those that are of no use here included."""
+        if method["name"] not in port.names():
+            raise UserError(f"There is no official code for {method['name']}.")
+        tensors = _tensors(method, variables)
+        if not self.layout:
+            return parts.nest(tensors, port.source(method["name"]).PARTS, step)
+        held = {method["name"]: tensors}
+        if self.autoencoder:
+            folder = as_path(self.autoencoder)
+            held["diffae"] = _tensors(run_config.load(folder).method, open_run(folder).variables)
+        return diffae.last_ckpt(method, held, variables, step)
 
-def _official(method: Mapping[str, Any], variables: PyTree, step: int) -> dict[str, Any]:
-    """What the official code saves, in its names, those that are of no use here included."""
-    if method["name"] not in port.names():
-        raise UserError(f"There is no official code for {method['name']}.")
+
+def _tensors(method: Mapping[str, Any], variables: PyTree) -> dict[str, np.ndarray]:
     source = port.source(method["name"])
     tensors = source.table(method).to_official(variables)
-    return parts.nest(tensors | source.unused(method, tensors), source.PARTS, step)
+    return tensors | source.unused(method, tensors)
 
 
 Task = Export

@@ -4,6 +4,9 @@ The run is an ordinary one: every task and `diffrep_jax.load` take it, and train
 become both the raw and the averaged ones; its optimizer, if it ever had one, is not part of it. An official config.yml
 next to the file says the model's shape; the run's config has it then. Of DiffAE's files the tensors say it. The run
 computes in float32, as the authors' encoders and heads do, unless `dtype` says otherwise.
+
+DiffAE's `latent.pkl` (or `latent.ckpt`), the codes of the training images, makes no run: they go to
+`<workdir>/encode/`, where the config of a latent prior takes them.
 """
 
 import dataclasses
@@ -44,7 +47,8 @@ class Import:
 
     Attributes:
       weights: of a file that has both, the averaged ones ("ema") or those that training left ("live").
-      dtype: what the run's networks compute in; "" for the config's. bfloat16 costs an rms of 8e-3 of a sample.
+      dtype: what the run's U-Nets compute in; "" for the config's. bfloat16 cost an rms of 8e-3 of a sample where all
+        networks had it.
       num_images, batch_size, seed: how many of the images are measured on, how many at a time, and with which noise.
     """
 
@@ -69,6 +73,9 @@ class Import:
         """Write `config.json`, the checkpoint, and `import/metrics.json`, which says what was read and measured."""
         if self.checkpoint is None:
             raise UserError("--task=import needs a file; add --checkpoint=FILE.")
+        latents = diffae.latents(files.read_parts(self.checkpoint), str(self.checkpoint))
+        if latents is not None:
+            return _keep_codes(latents, run)
         _refuse_a_run(run)
         config = run.config
         self._set_dtype(config)
@@ -94,7 +101,8 @@ class Import:
         before, wanted = config.method.dtype, self.dtype or config.method.dtype
         with config.unlocked():
             config.method.dtype = wanted
-        log.info("Computes in %s%s.", wanted, f", not in the config's {before}" if wanted != before else "")
+        rest = "" if wanted == "float32" else ", but encoder, generator and heads in float32"
+        log.info("Computes in %s%s%s.", wanted, f", not in the config's {before}" if wanted != before else "", rest)
 
     def _read(self, path: pathlib.Path, config: Config) -> tuple[Method, PyTree, dict[str, Any]]:
         """(the method, its variables, what the file says), `config` made to fit an official config.yml.
@@ -173,6 +181,15 @@ class Import:
             rows.append(model.candidate_errors(batch["image"], self.seed, first))
             first += len(batch["image"])
         return {field: np.concatenate([row[field] for row in rows]).mean(0).tolist() for field in rows[0]}
+
+
+def _keep_codes(latents: Mapping[str, np.ndarray], run: layout.Run) -> dict[str, float]:
+    """Write codes as `--task=encode` does, but for the network's fingerprint, which nothing here says."""
+    section = run.config.data
+    path = layout.made(run.task_folder("encode")) / f"{section.name}_{section.split}.npz"
+    layout.write_arrays(path, **latents)
+    log.info("%d codes of %d numbers are in %s, for --data_dir of a latent prior.", *latents["codes"].shape, path)
+    return dict(zip(("images", "latent_dim"), map(float, latents["codes"].shape), strict=True))
 
 
 def step_of(path: pathlib.Path) -> int:

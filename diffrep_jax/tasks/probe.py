@@ -2,7 +2,9 @@
 
 The protocol of DiffAE and DBAE: images are encoded once, a linear layer is trained with Adam on BCE (what an image has
 or lacks, and classes one against the rest) or MSE (measures). The epoch that is best on validation images is the
-result; `official` is the epoch that is best on the test images, which is what the official regression reports.
+result. `official` are heads as the papers' released code trains them: on all training images, those that are held out
+for validation too, mirrored at random where the run's own training mirrors them, in the data set's order, on measures
+in their own units; of these the epoch that is best on the test images, as the official regression picks it.
 
 Writes to `<workdir>/probe/`: <part>_<dataset>.npz (a `readout.head.Head`), metrics.json and the same as
 metrics_<dataset>.json.
@@ -93,18 +95,21 @@ class Probe:
             for split, dataset in datasets.items()
         }
         splits = {split: _targets(values) for split, values in codes.items()}
-        whole = splits["train"]
-        splits |= _held_out(splits, self.seed)
+        whole, rows = splits["train"], _held_out(splits, self.seed)
+        splits |= {split: whole.rows(taken) for split, taken in rows.items()}
+        taught = np.setdiff1d(np.arange(len(whole.codes)), rows.get("test", []))
+        official = _Official(whole, taught, self._mirrored(model, train, run))
         held_out = {split: share for split, share in HELD_OUT.items() if split not in datasets}
         numbers: dict[str, float] = {}
         report: dict[str, Any] = {"dataset": train.name, "images": {name: len(s.codes) for name, s in splits.items()}}
         for part, (kind, names) in _parts(train).items():
             result, kernel, bias = self._part(part, kind, splits, names)
-            targets = whole.targets[part]
-            _heads.save(run, part, _head(names, kernel, bias, kind, train.name, codes["train"], targets))
+            result["official"] = self._as_published(part, kind, official, splits["test"])
+            _heads.save(run, part, _head(names, kernel, bias, kind, train.name, codes["train"], whole.targets[part]))
             report[part] = result
             numbers |= {f"{part}_{measure}": value for measure, value in result["mean"].items()}
         how = _codes.encoding(model) | {"held_out": held_out, "epochs": self.epochs, "lr": self.lr, "seed": self.seed}
+        how["official_images"] = {"train": len(taught), "mirrored": official.mirrored is not None}
         for name in (NUMBERS, f"metrics_{train.name}.json"):  # the second one stays when others are probed
             run.write_numbers("probe", numbers | report | how, name)
         return numbers
@@ -130,26 +135,67 @@ class Probe:
         targets = splits["train"].targets[part]
         # Measures are learned at unit scale and reported in their own.
         centre, scale = (targets.mean(0), targets.std(0) + 1e-12) if kind == "mse" else (0.0, 1.0)
-        batch_size = min(self.batch_size if kind == "bce" else self.regression_batch_size, len(targets))
         codes, values = jnp.asarray(splits["train"].codes), jnp.asarray((targets - centre) / scale)
-        heads = fit(codes, values, jax.random.key(self.seed), Fit(kind, self.epochs, batch_size, self.lr))
+        heads = fit(codes, values, jax.random.key(self.seed), self._fit(kind, len(targets)))
         kernels, biases = np.asarray(heads.kernel) * scale, np.asarray(heads.bias) * scale + centre
 
         def judge(split: str, epoch: int) -> dict[str, np.ndarray]:
             return _judge(kind, splits[split].codes @ kernels[epoch] + biases[epoch], splits[split].targets[part])
 
         chosen = _best([judge("validation", epoch) for epoch in range(self.epochs)])
-        tested = [judge("test", epoch) for epoch in range(self.epochs)]
-        official = _best(tested)
+        tested = judge("test", chosen)
         result = {
-            "mean": _means(tested[chosen]),
+            "mean": _means(tested),
             "epoch": chosen + 1,
-            "official": {"mean": _means(tested[official]), "epoch": official + 1},
-            "each": {m: dict(zip(names, v.tolist(), strict=True)) for m, v in tested[chosen].items()},
+            "each": {m: dict(zip(names, v.tolist(), strict=True)) for m, v in tested.items()},
         }
         measures = ", ".join(f"{measure} {value:.4f}" for measure, value in result["mean"].items())
         log.info("%s: %s over %d, head of epoch %d of %d.", part, measures, len(names), chosen + 1, self.epochs)
         return result, kernels[chosen], biases[chosen]
+
+    def _fit(self, kind: str, count: int, shuffled: bool = True) -> Fit:
+        batch_size = min(self.batch_size if kind == "bce" else self.regression_batch_size, count)
+        return Fit(kind, self.epochs, batch_size, self.lr, shuffled=shuffled)
+
+    def _as_published(self, part: str, kind: str, official: "_Official", test: Split) -> dict[str, Any]:
+        """The numbers of heads that are trained as the papers' released code trains them."""
+        train = official.whole.rows(official.taught)
+        mirrored = None if official.mirrored is None else jnp.asarray(official.mirrored[official.taught])
+        how = self._fit(kind, len(train.codes), shuffled=False)
+        codes, values = jnp.asarray(train.codes), jnp.asarray(train.targets[part])
+        heads = fit(codes, values, jax.random.key(self.seed), how, mirrored)
+        kernels, biases = np.asarray(heads.kernel), np.asarray(heads.bias)
+        tested = [
+            _judge(kind, test.codes @ kernel + bias, test.targets[part])
+            for kernel, bias in zip(kernels, biases, strict=True)
+        ]
+        best = _best(tested)
+        return {"mean": _means(tested[best]), "epoch": best + 1}
+
+    def _mirrored(self, model: Model, train: data.ImageDataset, run: Run) -> np.ndarray | None:
+        """The codes of the mirrored training images; None where the run's training does not mirror, as of digits."""
+        section = run.config.data
+        if not section.flip:
+            return None
+        count = len(train) if self.num_images == -1 else self.num_images
+        size = min(self.encode_batch_size, count)
+        batches = data.ordered_batches(
+            train, batch_size=size, num_images=count, max_bad_fraction=section.max_bad_fraction
+        )
+        parts, first = [], 0
+        for batch in base.progress(batches, -(-count // size), "encode mirrored images"):
+            parts.append(model.encode(np.ascontiguousarray(batch["image"][:, :, ::-1]), numbers=first))
+            first += len(parts[-1])
+        return np.concatenate(parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Official:
+    """whole: all training images; taught: the rows of them that heads are taught; mirrored: their codes mirrored."""
+
+    whole: Split
+    taught: np.ndarray
+    mirrored: np.ndarray | None
 
 
 def _head(
@@ -176,15 +222,15 @@ def _head(
     )
 
 
-def _held_out(splits: Mapping[str, Split], seed: int) -> dict[str, Split]:
-    """The splits that are lacking, taken from the training images at random, and what is left of these."""
-    train, taken = splits["train"], {}
-    rest = np.random.default_rng(seed).permutation(len(train.codes))
+def _held_out(splits: Mapping[str, Split], seed: int) -> dict[str, np.ndarray]:
+    """{split: the rows of the training images that it takes, at random}, of those lacking, and "train": the others."""
+    count, taken = len(splits["train"].codes), {}
+    rest = np.random.default_rng(seed).permutation(count)
     for split, share in HELD_OUT.items():
         if split not in splits:
-            cut = max(1, round(share * len(train.codes)))
-            taken[split], rest = train.rows(rest[:cut]), rest[cut:]
-    return taken | {"train": train.rows(rest)} if taken else {}
+            cut = max(1, round(share * count))
+            taken[split], rest = rest[:cut], rest[cut:]
+    return taken | {"train": rest} if taken else {}
 
 
 def _targets(codes: Codes) -> Split:

@@ -3,8 +3,8 @@
 With `invert_steps` from their stochastic codes too, which is the papers' "inferred x_T". With `prefixes` also from the
 first blocks of the codes alone: how much of an image the blocks of DiTi's early time-steps hold.
 
-Writes to `<workdir>/reconstruct/`: grid.png (input | x_T | reconstruction), arrays.npz (images, reconstructions uint8,
-codes float32) and metrics.json; with `prefixes` prefixes.png and prefixes_curve.png.
+Writes to `<workdir>/reconstruct/`: grid.png (input | what is decoded from | reconstruction), arrays.npz (images,
+reconstructions uint8, codes float32) and metrics.json; with `prefixes` prefixes.png and prefixes_curve.png.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from diffrep_jax.data.transforms import to_uint8
 from diffrep_jax.errors import UserError
 from diffrep_jax.fields import check_count, check_numbers
 from diffrep_jax.inference import edit
+from diffrep_jax.inference.encoded import Encoded
 from diffrep_jax.inference.model import Model
 from diffrep_jax.metrics import image as metrics
 from diffrep_jax.runs.layout import Run, write_arrays
@@ -64,7 +65,7 @@ class Reconstruct(base.ImageTask):
         bad = config.data.max_bad_fraction
         batches = ordered_batches(dataset, batch_size=self.batch_size, num_images=total, max_bad_fraction=bad)
         parts: dict[str, list[np.ndarray]] = {"images": [], "reconstructions": [], "codes": []}
-        endpoints: list[np.ndarray] = []
+        starts: list[dict[str, np.ndarray]] = []
         shortened: dict[int, list[np.ndarray]] = {count: [] for count in dimensions}
         first = 0
         for batch in base.progress(batches, -(-total // self.batch_size), "reconstruct"):
@@ -76,15 +77,15 @@ class Reconstruct(base.ImageTask):
                 images = model.decode(edit.prefix(encoded, kept), numbers=first)
                 shortened[count].append(to_uint8(images))
             if first < self.grid_images:
-                known = encoded.stochastic_code if encoded.z.shape[1] == 0 else None
-                endpoints.append(model.endpoint(encoded.z, first) if known is None else known)
+                starts.append(_starts(model, encoded, first))
             first += len(encoded)
         arrays = {name: np.concatenate(values) for name, values in parts.items()}
         description = {"dataset": config.data.name, "split": self.split} | self.description(model)
         if dimensions:
             made = {count: np.concatenate(images) for count, images in shortened.items()}
             description |= self._write_prefixes(run, arrays, made, dimensions)
-        return self._write(run, arrays, np.concatenate(endpoints), description)
+        begun = {name: np.concatenate([part[name] for part in starts]) for name in starts[0]}
+        return self._write(run, arrays, begun, description)
 
     def _dimensions(self, model: Model) -> dict[int, int]:
         """{number of blocks: how many dimensions these have}; UserError for more blocks than there are."""
@@ -118,7 +119,7 @@ class Reconstruct(base.ImageTask):
         return {"prefixes": lines}
 
     def _write(
-        self, run: Run, arrays: dict[str, np.ndarray], endpoints: np.ndarray, description: dict[str, Any]
+        self, run: Run, arrays: dict[str, np.ndarray], starts: dict[str, np.ndarray], description: dict[str, Any]
     ) -> dict[str, float]:
         x, y = arrays["images"] / 255.0, arrays["reconstructions"] / 255.0
         numbers = {
@@ -129,11 +130,9 @@ class Reconstruct(base.ImageTask):
             "mse_of_mean_image": float(metrics.mse(x, x.mean(0, keepdims=True)).mean()),
         }
         shown = slice(0, self.grid_images)
-        rows = {
-            "input": arrays["images"][shown],
-            "x_T": to_uint8(endpoints[shown]),
-            "reconstruction": arrays["reconstructions"][shown],
-        }
+        rows = {"input": arrays["images"][shown]}
+        rows |= {name: to_uint8(start[shown]) for name, start in starts.items()}
+        rows["reconstruction"] = arrays["reconstructions"][shown]
         folder = run.task_folder("reconstruct")
         _pictures.save_png(folder / "grid.png", _pictures.labelled_grid(rows))
         write_arrays(folder / "arrays.npz", **arrays)
@@ -147,6 +146,18 @@ class Reconstruct(base.ImageTask):
             folder / "grid.png",
         )
         return numbers
+
+
+def _starts(model: Model, encoded: Encoded, first: int) -> dict[str, np.ndarray]:
+    """What decoding starts from, for the picture: x_T, and the stochastic code where it was looked for.
+
+    Where noise alone is left at the end of the process, that code is x_T.
+    """
+    process, code = model.method.process, encoded.stochastic_code
+    if code is not None and not np.any(process.coefficients(np.asarray(process.t_max))[0]):
+        return {"x_T, inferred": code}
+    xT = {"x_T": model.endpoint(encoded.z, first)}
+    return xT if code is None else xT | {"noise, inferred": code}
 
 
 Task = Reconstruct

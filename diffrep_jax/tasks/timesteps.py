@@ -32,7 +32,7 @@ from diffrep_jax.tasks import _charts, _pictures, base
 log = logging.getLogger(__name__)
 
 MEASURES = ("loss", "eps", "mse", "gap")
-WAYS = {"own": "own code", "shuffled": "another's code", "none": "no code"}
+WAYS = ("own", "shuffled", "none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Timesteps(base.DecodingTask):
             }
             row |= {f"{measure}_{way}": value for measure, value in values.items()}
             if way != "shuffled":
-                made[f"D, {WAYS[way] if z.shape[1] else 'no code'}"] = denoised
+                made[f"D, {_names(model)[way] if z.shape[1] else 'no code'}"] = denoised
         return row, made
 
     def _denoise(self, model: Model, xt: np.ndarray, t: float, z: np.ndarray | None, xT: np.ndarray) -> np.ndarray:
@@ -146,15 +146,22 @@ class Timesteps(base.DecodingTask):
         report: dict[str, Any] = {"times": rows, "images": self.num_images, "split": self.split}
         if len({row["block"] for row in rows}) > 1:
             report["blocks"] = _by_block(rows, names)
-        folder = run.task_folder("timesteps")
+        folder, called = run.task_folder("timesteps"), _names(model)
         for measure, title in (("loss", "loss"), ("eps", "mean |eps - eps_hat|")):
-            lines = {WAYS[way]: [(row["t"], row[f"{measure}_{way}"]) for row in rows] for way in ways}
+            lines = {called[way]: [(row["t"], row[f"{measure}_{way}"]) for row in rows] for way in ways}
             _pictures.save_png(folder / f"{measure}.png", _charts.line_chart(lines, "t", title, log_y=True))
         _pictures.save_png(folder / "denoised.png", _pictures.labelled_grid(pictures))
         run.write_numbers("timesteps", numbers | report | {"seed": model.sampling.seed})
-        values = ", ".join(f"{WAYS[way]} {numbers[f'loss_{way}']:.5g}" for way in ways)
+        values = ", ".join(f"{called[way]} {numbers[f'loss_{way}']:.5g}" for way in ways)
         log.info("Mean loss over %d times: %s; %s", len(rows), values, folder / "loss.png")
         return numbers
+
+
+def _names(model: Model) -> dict[str, str]:
+    """What the ways are called; the x_T of a bridge, which the image's own code makes, is there in all of them."""
+    process = model.method.process
+    kept = ", own x_T" if np.any(process.coefficients(np.asarray(process.t_max))[0]) else ""
+    return dict(zip(WAYS, ("own code", f"another's code{kept}", f"no code{kept}"), strict=True))
 
 
 def _posterior_share(model: Model, t: float) -> float:

@@ -267,6 +267,8 @@ def _batches(training: Training, start: int) -> Iterator[Any]:
     devices = f"{training.mesh.size} x {training.mesh.devices.flat[0].device_kind}"
     how = f"batch {settings.batch_size} on {devices}, steps {start} to {settings.total_steps}"
     log.info("%s: %d training images, %s", config.data.name, len(dataset), how)
+    mixed = "" if training.method.dtype == "float32" else "; parameters, encoder, generator and heads in float32"
+    log.info("The networks compute in %s%s.", training.method.dtype, mixed)
     loading = data.Loading(
         seed=config.seed,
         batch_size=settings.batch_size,

@@ -1,0 +1,124 @@
+"""The training recipes of the configs: the published values, and that each optimizer is PyTorch's of these values."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from diffrep_jax import config as configs
+from diffrep_jax.train import optimizer
+
+FACES = {"name": "adamw", "lr": 1e-4, "clip_norm": 1.0, "weight_decay": 0.01}
+LSUN = {"name": "adam", "lr": 1e-4, "clip_norm": 1.0}
+RADAM, DIFFAE = {"name": "radam", "lr": 1e-4}, {"name": "adam", "lr": 1e-4, "clip_norm": 1.0}
+
+
+def adam(lr):
+    return {"name": "adam", "lr": lr}
+
+
+# config -> (the optimizer, images or codes a step, steps); DiffAE's and the priors' steps are samples // batch
+PUBLISHED = {
+    "dbae_celeba": (RADAM, 256, 1_020_000),
+    "dbae_celeba:encoder=stochastic": (RADAM, 256, 980_000),
+    "dbae_ffhq": (RADAM, 256, 1_020_000),
+    "diffae_celeba": (DIFFAE, 128, 562_500),
+    "diffae_ffhq": (DIFFAE, 128, 1_015_625),
+    "diffae_ffhq256": (DIFFAE, 64, 3_125_000),
+    "diffae_bedroom": (DIFFAE, 128, 937_500),
+    "diffae_horse": (DIFFAE, 128, 1_015_625),
+    "pdae_celeba": (adam(2e-4), 128, 296_875),
+    "pdae_ffhq": (adam(1e-4), 128, 500_000),
+    "pdae_bedroom": (adam(5e-5), 128, 546_875),
+    "diti_celeba": (adam(2e-4), 128, 296_875),
+    "diti_ffhq": (adam(1e-4), 128, 500_000),
+    "diti_bedroom": (adam(5e-5), 128, 546_875),
+    "latent_prior_celeba": (FACES, 512, 301_000_000 // 512),
+    "latent_prior_ffhq": (FACES, 256, 101_000_000 // 256),
+    "latent_prior_bedroom": (LSUN, 2048, 2_001_000_000 // 2048),
+    "latent_prior_horse": (LSUN, 2048, 2_001_000_000 // 2048),
+}
+
+
+def config_of(name):
+    path, _, variant = name.partition(":")
+    return configs.load_file(f"configs/{path}.py:{variant}")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_recipe(name):
+    config = config_of(name)
+    settings, batch, steps = PUBLISHED[name]
+    assert config.optim.to_dict() == settings | {"ema_decay": 0.9999} | ({"ssl": {}} if "ssl" in config.optim else {})
+    assert (config.train.batch_size, config.train.total_steps) == (batch, steps)
+    codes = name.startswith("latent_prior")
+    assert config.data.flip != codes
+    assert codes or config.method.unet.dropout == 0.1
+    if name.startswith("dbae"):
+        assert config.method.generator.norm_images == 32  # batch norm's statistics are a micro-batch's
+
+
+def test_priors_take_the_codes_of_all_images_that_their_auto_encoder_was_trained_on():
+    splits = {name: config_of(f"latent_prior_{name}").data.split for name in ("celeba", "ffhq", "bedroom", "horse")}
+    assert splits == {"celeba": "train", "ffhq": "all", "bedroom": "all", "horse": "all"}
+    assert config_of("diffae_celeba").data.split == config_of("dbae_ffhq").data.split == "all"
+
+
+@pytest.mark.parametrize("kind, lr", [("simclr", 8e-3), ("simsiam", 2e-4)])
+def test_self_supervised_heads_have_sgd_with_decay_and_half_a_cosine_to_a_tenth(kind, lr):
+    config = config_of(f"diti_celeba:ssl={kind}")
+    steps = config.train.total_steps
+    assert config.optim.ssl.to_dict() == {
+        "name": "sgd",
+        "lr": lr,
+        "weight_decay": 1e-6,
+        "decay_steps": steps,
+        "decay_to": 0.1,
+    }
+    assert (config.method.ssl.encoder_decay, config.method.ssl.start_step) == (1e-6, 200_000)
+
+
+class Method:
+    def param_labels(self, params):
+        return {name: "train" for name in params}
+
+
+OURS = {
+    "DiffAE's": DIFFAE | {"lr": 1e-2},
+    "a prior's of faces": FACES | {"lr": 1e-2, "weight_decay": 0.3},
+    "PDAE's": adam(1e-2),
+    "SimSiam's": {"name": "sgd", "lr": 1e-2, "weight_decay": 0.3, "decay_steps": 10, "decay_to": 0.1},
+}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", OURS)
+def test_twelve_steps_are_pytorchs(name):
+    """Gradients of norms around 2, so that some are clipped at 1 and some are not."""
+    torch = pytest.importorskip("torch")
+    settings, random = OURS[name], np.random.default_rng(0)
+    start = random.normal(size=5).astype(np.float32)
+    grads = (random.normal(size=(12, 5)) * np.geomspace(0.1, 3, 12)[:, None]).astype(np.float32)
+    theirs = torch.nn.Parameter(torch.tensor(start))
+    make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[settings["name"]]
+    more = {"momentum": 0.9} if settings["name"] == "sgd" else {}
+    more |= {"weight_decay": settings["weight_decay"]} if "weight_decay" in settings else {}
+    optim = make([theirs], lr=settings["lr"], **more)
+    schedule = None
+    if "decay_steps" in settings:
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optim, 10, eta_min=0.1 * settings["lr"])
+
+    ours = optimizer.build(ConfigDict(settings | {"ema_decay": 0.9}), Method())
+    params = {"a": jnp.asarray(start)}
+    state, update = ours.init(params), jax.jit(ours.update)
+    for i, grad in enumerate(grads[: 10 if schedule else 12]):
+        theirs.grad = torch.tensor(grad)
+        if settings.get("clip_norm"):
+            torch.nn.utils.clip_grad_norm_([theirs], settings["clip_norm"])
+        optim.step()
+        if schedule:
+            schedule.step()
+        updates, state = update({"a": jnp.asarray(grad)}, state, params)
+        params = {"a": params["a"] + updates["a"]}
+        np.testing.assert_allclose(params["a"], theirs.detach().numpy(), rtol=1e-5, atol=1e-6, err_msg=str(i))
