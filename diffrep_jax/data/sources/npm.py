@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
 
+from diffrep_jax.data.fingerprint import digest
 from diffrep_jax.data.sources import check_index
 from diffrep_jax.errors import UserError
 
@@ -32,6 +33,9 @@ class NpmSource:
 
     def __getitem__(self, index: int) -> bytes:
         return self._files[check_index(index, len(self), str(self.path))]
+
+    def fingerprint(self) -> str:
+        return digest(*self._names, *self._files)
 
 
 def read_package(path: Path, table: str, folder: str) -> dict[str, bytes]:
