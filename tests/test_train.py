@@ -226,7 +226,7 @@ def test_training_settings_that_make_no_sense_are_refused(field, value):
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
-    [("name", "radm", "Did you mean 'radam'"), ("lr", 0.0, "lr 0.0"), ("ema_decay", 1.0, "ema_decay 1.0")],
+    [("name", "radm", "Did you mean 'radam'"), ("lr", 0.0, "lr is 0.0"), ("ema_decay", 1.0, "ema_decay is 1.0")],
 )
 def test_bad_optimizer_settings_are_refused(field, value, message):
     config = tiny_config().optim.unlock()

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from diffrep_jax import discovery
+from diffrep_jax import discovery, paths
 from diffrep_jax.data import datasets
 from diffrep_jax.data.datasets import ImageDataset
 from diffrep_jax.data.pipeline import Loading, Settings, ordered_batches, train_batches, view_batches
@@ -20,6 +20,8 @@ __all__ = [
     "train_batches",
     "view_batches",
 ]
+
+VARIABLE = "DIFFREP_DATA"  # of the environment: where data are, unless said otherwise
 
 
 class NoAttributes(UserError):
@@ -50,8 +52,9 @@ def open_dataset(
     """
     if name not in dataset_names():
         raise unknown("data set", name, dataset_names())
-    data_dir = data_dir or os.environ.get("DIFFREP_DATA")
-    directory = Path(os.path.expanduser(os.path.expandvars(data_dir))) if data_dir else None
+    if data_dir is None and os.environ.get(VARIABLE):
+        data_dir = paths.expanded(os.environ[VARIABLE], f"${VARIABLE}")
+    directory = None if data_dir is None else Path(paths.expanded(data_dir))
     dataset = discovery.load(datasets.__name__, name, "Dataset")(directory, split, image_size, channels, attributes)
     if attributes and not dataset.attribute_names:
         raise NoAttributes(f"The data set '{name}' has no attributes in '{directory}': {dataset.attributes_from}")

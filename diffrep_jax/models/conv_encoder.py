@@ -1,10 +1,11 @@
 """PDAE's encoder x_0 -> z: strided convolutions with one attention, flattened (Zhang et al. 2022, arXiv 2212.12990)."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffrep_jax.fields import NOT_EMPTY, Count, Width
 from diffrep_jax.models.layers import Attention, Conv, Dense, GroupNorm
 from diffrep_jax.types import Array, Image
 
@@ -18,9 +19,9 @@ class ConvEncoder(nn.Module):
     """
 
     features: int
-    widths: tuple[int, ...]
-    attention: tuple[int, ...]
-    heads: int
+    widths: Annotated[tuple[Width, ...], NOT_EMPTY]
+    attention: tuple[Count, ...]
+    heads: Count
     dtype: Any = jnp.float32
 
     @nn.compact

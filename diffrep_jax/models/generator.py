@@ -5,12 +5,13 @@ training updates the running variance with the unbiased one and makes one power 
 statistics and the stored u and v. Their buffers live in the collection "batch_stats".
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffrep_jax.fields import Within
 from diffrep_jax.models.convolution import conv, upsample_conv
 from diffrep_jax.models.initialization import constant, uniform_fan_in, unit_vector
 from diffrep_jax.types import Array, Code, Image
@@ -112,7 +113,7 @@ class Generator(nn.Module):
 
     image_size: int
     channels: int
-    width: int
+    width: Annotated[int, Within(1, 65_536)]
     dtype: Any = jnp.float32
 
     @nn.compact
