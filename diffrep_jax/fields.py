@@ -15,7 +15,7 @@ from diffrep_jax import paths
 from diffrep_jax.errors import UserError, unknown
 
 LARGEST = 2**31 - 1  # whole numbers: steps, seeds and sizes are int32 where they are computed with
-LARGEST_FLOAT = 3.4e38  # float32
+LARGEST_FLOAT = 1e9  # of what is computed in float32, more means nothing
 LONGEST_TEXT = 4095
 
 
@@ -188,7 +188,7 @@ def _is_text(value: Any) -> bool:
 
 _SIMPLE: dict[Any, tuple[Any, str]] = {
     int: (_is_whole, f"a whole number of at most {LARGEST:,}"),
-    float: (_is_number, "a finite number"),
+    float: (_is_number, f"a finite number of at most {LARGEST_FLOAT:g}"),
     bool: (lambda value: isinstance(value, bool), "True or False"),
     str: (_is_text, f"a text of one line, of at most {LONGEST_TEXT} letters"),
 }

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from ml_collections import ConfigDict
 
 from diffrep_jax import data
-from diffrep_jax.errors import UserError
+from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.fields import LARGEST, Within, check_value, completed, construct, defaults, refuse_unknown, shown
 from diffrep_jax.methods import base as methods
 from diffrep_jax.samplers.recipe import Sampling
@@ -73,5 +73,9 @@ def check(config: Config, checked: Iterable[str] = ()) -> None:
         construct(owner, config[name], f"config.{name}")
     check_value(config.seed, Annotated[int, Within(0, LARGEST)], "config.seed")
     train.check_optim(config.optim)
-    for task in checked:
-        tasks.build(task, config.tasks[task], {})
+    for name in checked:
+        task = tasks.build(name, config.tasks[name], {})
+        if getattr(task, "every_steps", 0) and hasattr(task, "split"):  # else it is refused where it is opened
+            splits = data.splits(getattr(task, "dataset", "") or config.data.name)
+            if task.split not in splits:
+                raise unknown("split", task.split, splits, f"config.tasks.{name}.split")

@@ -6,6 +6,7 @@ python launch/main.py --workdir=runs/ffhq --task=reconstruct --config.sampling.s
 
 import argparse
 import logging
+import os
 import pathlib
 import sys
 from typing import Any, NoReturn
@@ -65,7 +66,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument("--force-unlock", action="store_true", help="train although another process seems to do so")
     parser.add_argument("--multihost", action="store_true", help="join the other hosts of a cluster or TPU pod")
     flags, rest = parser.parse_known_args(argv)
-    flags.task = flags.task or "train"
+    flags.task = "train" if flags.task is None else flags.task
     return flags, split_overrides(rest)
 
 
@@ -109,6 +110,8 @@ def main(argv: list[str]) -> None:
         if name != "data_dir" and getattr(flags, name) is not None:
             takers = " or ".join(base.takers(name))
             raise UserError(f"--{name} is of no use to --task=train; add --task={takers}.")
+    if flags.data_dir is not None and not os.path.exists(flags.data_dir):
+        raise UserError(f"--data_dir {flags.data_dir} does not exist; name the folder or file of the data.")
     config, workdir = _config_and_workdir(flags)
     configs.override(config, overrides)
     changed = {name.split(".")[1] for name in overrides if name.startswith("tasks.")}

@@ -17,6 +17,7 @@ __all__ = [
     "dataset_names",
     "open_dataset",
     "ordered_batches",
+    "splits",
     "train_batches",
     "view_batches",
 ]
@@ -31,6 +32,11 @@ class NoAttributes(UserError):
 def dataset_names() -> tuple[str, ...]:
     """The data sets that there are: the files of datasets/ that end in `Dataset = ...`."""
     return discovery.names(datasets.__name__, "Dataset")
+
+
+def splits(name: str) -> tuple[str, ...]:
+    """The splits of a data set that there is."""
+    return discovery.load(datasets.__name__, name, "Dataset").splits
 
 
 def open_dataset(

@@ -31,11 +31,16 @@ def factors(codes: Codes, dataset: ImageDataset, wanted: Sequence[str]) -> tuple
         values, names = codes.attributes, codes.attribute_names
     else:
         values, names, binary = np.eye(len(codes.class_names))[codes.label], codes.class_names, True
+    check_names(names, wanted)
+    chosen = [names.index(name) for name in wanted or names]
+    return values[:, chosen], tuple(names[i] for i in chosen), binary
+
+
+def check_names(names: Sequence[str], wanted: Sequence[str]) -> None:
+    """Raise UserError for a wanted name that is none of these."""
     for name in wanted:
         if name not in names:
             raise unknown("attribute", name, names, "tasks.evaluate.attributes")
-    chosen = [names.index(name) for name in wanted or names]
-    return values[:, chosen], tuple(names[i] for i in chosen), binary
 
 
 def measure(codes: np.ndarray, values: np.ndarray, names: Sequence[str], binary: bool, trees: int) -> dict[str, Any]:

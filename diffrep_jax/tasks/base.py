@@ -148,6 +148,8 @@ class ImageTask(DecodingTask):
     def image(self, name: str, model: Model, config: Config) -> np.ndarray:
         """A uint8 image [h, w, c], named by a path or by its number in the split."""
         if not name.isdecimal():
+            if not name:
+                raise UserError(f"{_place(self)}: '' names no image; give a file, or a number from 0 on.")
             return load_image(pathlib.Path(as_path(name)), model.image_size, model.channels)
         dataset = open_dataset(config, self.split, self.data_dir)
         if int(name) >= len(dataset):

@@ -16,7 +16,7 @@ import numpy as np
 from diffrep_jax import data
 from diffrep_jax.data import image_sets
 from diffrep_jax.errors import UserError, unknown
-from diffrep_jax.fields import check_count
+from diffrep_jax.fields import Natural, PathText, check, check_count, check_value, refuse_unknown
 from diffrep_jax.inference.model import Model
 from diffrep_jax.runs.layout import SAMPLES, Run, as_path
 from diffrep_jax.samplers.recipe import Sampling
@@ -53,9 +53,9 @@ class Evaluate(base.ImageTask):
     rows: tuple[Any, ...] = ()
     without: tuple[str, ...] = ()
     interpolate_at: float = 0.0
-    reference: str = ""
-    reconstructions: str = ""
-    generated: tuple[str, ...] = ()
+    reference: PathText = ""
+    reconstructions: PathText = ""
+    generated: tuple[PathText, ...] = ()
     disentanglement_images: int = 0
     dci_images: int = 0
     attributes: tuple[str, ...] = ()
@@ -88,19 +88,17 @@ class Evaluate(base.ImageTask):
                 f"The row {row!r} of tasks.evaluate.rows is neither a number of steps nor {{field: value}}."
             )
         fields = dict(fields)
-        defaults = dataclasses.asdict(usual) | {"invert_steps": self.invert_steps}
-        for field, value in fields.items():
-            if field not in VARIED:
-                raise unknown("field", field, VARIED, "tasks.evaluate.rows")
-            if not isinstance(value, (int, float) if isinstance(defaults[field], float) else type(defaults[field])):
-                expected = type(defaults[field]).__name__
-                raise UserError(f"{field} {value!r} in tasks.evaluate.rows: expected {expected}.")
+        refuse_unknown(fields, VARIED, "tasks.evaluate.rows")
         invert_steps = fields.pop("invert_steps", self.invert_steps)
+        check_value(invert_steps, Natural, "tasks.evaluate.rows.invert_steps")
+        check(Sampling, fields, "tasks.evaluate.rows")
         return _reconstructions.Row(dataclasses.replace(usual, **fields), invert_steps)
 
     def run(self, model: Model, run: Run) -> dict[str, float]:
         """Measure all that is asked for; the numbers are those of the first row."""
         config = run.config
+        for row in self.recipes(model.sampling):
+            row.how.plan(model.method.process)  # refuses what does not go together
         originals, generated = self._originals(config), self._generated(run)
         instruments = open_instruments(self.without, self.weights_dir, originals.size)
         codes = self._codes(model, run)
@@ -217,6 +215,7 @@ class Evaluate(base.ImageTask):
         if not self.disentanglement_images:
             return None
         dataset = _codes.open_labelled(run.config, self.dataset, "train", self.data_dir)
+        _disentangle.check_names(dataset.attribute_names or dataset.class_names, self.attributes)
         codes = _codes.codes_of(model, dataset, run, self.disentanglement_images, self.batch_size)
         return codes.codes, *_disentangle.factors(codes, dataset, self.attributes)
 
