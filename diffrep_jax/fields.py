@@ -200,8 +200,8 @@ def check_numbers(owner: Any, place: str, least: Mapping[str, float]) -> None:
         value, kind = getattr(owner, name), _types(type(owner))[name]
         fits = _is_whole(value) if kind is int else _is_number(value)
         if not fits or value < low:
-            whole = "a whole number of " if kind is int else ""
-            raise UserError(f"{place}.{name} is {shown(value)}; use {whole}{low:g} or more.")
+            whole = ", a whole number" if kind is int else ""
+            raise UserError(f"{place}.{name} is {shown(value)}; use {low:g} or more{whole}.")
 
 
 def check_count(value: Any, name: str, none: bool = False) -> None:

@@ -18,7 +18,7 @@ from diffrep_jax.data.datasets import ImageDataset
 from diffrep_jax.data.transforms import flip as flip_image
 from diffrep_jax.data.views import twice, two_views
 from diffrep_jax.errors import UserError, unknown
-from diffrep_jax.fields import Count, Within
+from diffrep_jax.fields import Count, Within, check
 
 Batch = dict[str, np.ndarray]
 Example = dict[str, Any]
@@ -87,6 +87,7 @@ class Settings:
     changeable: ClassVar[tuple[str, ...]] = ("workers", "worker_kind", "max_bad_fraction")  # when a run goes on
 
     def __post_init__(self):
+        check(Settings, vars(self), "config.data")
         if self.worker_kind not in WORKER_KINDS:
             raise unknown("kind of workers", self.worker_kind, WORKER_KINDS, "config.data.worker_kind")
         if self.name not in (known := discovery.names("diffrep_jax.data.datasets", "Dataset")):

@@ -33,6 +33,7 @@ class Settings:
     keep_every: Natural = 100_000
 
     def __post_init__(self):
+        check(Settings, vars(self), "config.train")
         if self.batch_size % self.microbatch:
             raise UserError(
                 f"train.batch_size {self.batch_size} does not divide by train.microbatch_size {self.microbatch_size}; "
