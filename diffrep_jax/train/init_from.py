@@ -12,6 +12,7 @@ from diffrep_jax.methods import parameters
 from diffrep_jax.methods.base import Method, build
 from diffrep_jax.runs import checkpoint
 from diffrep_jax.runs import config as run_config
+from diffrep_jax.runs.layout import as_path
 from diffrep_jax.runs.weights import load_variables
 from diffrep_jax.types import PyTree
 
@@ -41,7 +42,9 @@ def check(run: str, method: Method) -> None:
     if not run:
         return _refuse_frozen(method, params)
     if not run_config.is_run(run) or not checkpoint.exist(run):
-        raise UserError(f"train.init_from={run} is no run with a checkpoint; name the folder of a trained one.")
+        raise UserError(
+            f"train.init_from={as_path(run)} is no run with a checkpoint; name the folder of a trained one."
+        )
     other = build(run_config.load(run).method)
     theirs = parameters.used(other, parameters.shapes(other)["params"])
     shared = {name: value for name, value in theirs.items() if name in params}
