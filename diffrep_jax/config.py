@@ -6,14 +6,17 @@ A config file has `get_config(variant: str = "") -> ConfigDict`.
 import ast
 import difflib
 import importlib.util
-import math
 import pathlib
+import traceback
+import warnings
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from diffrep_jax.errors import UserError, unknown
+from diffrep_jax.fields import refuse_non_finite, shown
 
 
 def load_file(spec: str) -> ConfigDict:
@@ -25,14 +28,31 @@ def load_file(spec: str) -> ConfigDict:
         near = difflib.get_close_matches(str(path), siblings, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UserError(f"No config file {path}.{hint}")
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
-    if module_spec is None or module_spec.loader is None:
+    try:
+        module = _imported(path)
+        if not callable(getattr(module, "get_config", None)):
+            raise UserError(f"{path} defines no get_config(variant); see configs/dbae_digits.py.")
+        config = module.get_config(variant)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        line = next(
+            (f.lineno for f in traceback.extract_tb(error.__traceback__)[::-1] if f.filename == str(path)), None
+        )
+        where = f"{path}, line {line}" if line else str(path)
+        raise UserError(f"{where}: {type(error).__name__}: {shown(str(error))}; mend the config file.") from None
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{path}: get_config returns {shown(config)}; return an ml_collections.ConfigDict.")
+    return config.lock()
+
+
+def _imported(path: pathlib.Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file; a config file defines get_config(variant).")
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"{path} defines no get_config(variant); see configs/dbae_digits.py.")
-    return module.get_config(variant).lock()
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def parse_variant(variant: str, choices: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,30 +97,29 @@ def _read(text: str, old: Any, name: str) -> Any:
     if isinstance(old, str):
         return text
     try:
-        value = ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
-    except (ValueError, SyntaxError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the parser, about what it reads all the same
+            value = ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         value = text
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = _as_float(value, name, text)
+        value = _as_float(value, f"config.{name}={shown(value)}")
     if isinstance(old, tuple | list) and isinstance(value, tuple | list):
         value = tuple(value)
     same_kind = isinstance(value, tuple) if isinstance(old, tuple | list) else type(value) is type(old)
     if old is not None and not same_kind:
-        raise UserError(f"config.{name}={text}: expected {type(old).__name__}, as in {old!r}.")
-    _refuse_non_finite(value, f"config.{name}={text}")
+        raise UserError(f"config.{name}={_cut(text)}: expected {type(old).__name__}, as in {shown(old)}.")
+    refuse_non_finite(value, f"config.{name}={_cut(text)}")
     return value
 
 
-def _as_float(value: int, name: str, text: str) -> float:
+def _cut(text: str) -> str:
+    """As `shown`, as it was typed."""
+    return text if len(text) <= 100 and text.isprintable() else shown(text)
+
+
+def _as_float(value: int, place: str) -> float:
     try:
         return float(value)
     except OverflowError:
-        raise UserError(f"config.{name}={text} is too large for a float.") from None
-
-
-def _refuse_non_finite(value: Any, place: str) -> None:
-    if isinstance(value, tuple | list):
-        for item in value:
-            _refuse_non_finite(item, place)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{place} is no finite number.")
+        raise UserError(f"{place} is too large for a float; use a smaller number.") from None

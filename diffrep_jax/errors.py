@@ -33,7 +33,8 @@ def unknown(kind: str, value: object, known, place: str = "") -> UserError:
     import difflib
 
     known = sorted(str(k) for k in known)
-    near = difflib.get_close_matches(str(value), known, n=1)
+    near = difflib.get_close_matches(str(value)[:100], known, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     where = f" in {place}" if place else ""
-    return UserError(f"Unknown {kind} '{value}'{where}.{hint} Known: {', '.join(known)}.")
+    text = str(value) if len(str(value)) <= 100 else f"{str(value)[:80]} ... {str(value)[-10:]}"
+    return UserError(f"Unknown {kind} '{text}'{where}.{hint} Known: {', '.join(known)}.")

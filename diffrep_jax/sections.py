@@ -1,12 +1,13 @@
 """The sections of a config and the dataclasses that own them: defaults for new ones, completion of earlier ones."""
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Iterable
+from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 
 from diffrep_jax import data
-from diffrep_jax.fields import construct, defaults, refuse_unknown
+from diffrep_jax.errors import UserError, unknown
+from diffrep_jax.fields import LARGEST, Within, check_value, completed, construct, defaults, refuse_unknown, shown
 from diffrep_jax.methods import base as methods
 from diffrep_jax.samplers.recipe import Sampling
 from diffrep_jax.tasks import base as tasks
@@ -30,6 +31,13 @@ def complete(config: Config) -> Config:
     Raises UserError, by name, for what is unknown.
     """
     refuse_unknown(list(config), NAMES, "config")
+    for name in ("method", "optim", *OWNERS, "tasks"):
+        if name in config and not isinstance(config[name], ConfigDict):
+            raise UserError(f"config.{name} is {shown(config[name])}; make it a section of fields.")
+        if name not in config and name in ("method", "optim"):
+            raise UserError(f"config lacks the section {name}; add it, as configs/_shared.py's configs have it.")
+    if "name" not in config.method:
+        raise UserError("config.method lacks name, the method's; add it to the config.")
     cls = methods.method_class(config.method.name)
     with config.unlocked():
         for name, owner in OWNERS.items():
@@ -37,7 +45,11 @@ def complete(config: Config) -> Config:
         _complete(config, "tasks", {}, "config.tasks", tasks.names())
         for name, section in tasks.sections().items():
             _complete(config.tasks, name, section, f"config.tasks.{name}")
-        config.method.update({name: v for name, v in defaults(cls).items() if name not in config.method})
+        for name, value in (defaults(cls) | completed(cls, dict(config.method))).items():
+            if name not in config.method:
+                config.method[name] = value
+            elif hasattr(value, "items"):
+                config.method[name].update({field: v for field, v in value.items() if field not in config.method[name]})
         if "seed" not in config:
             config.seed = 0
     config.lock()
@@ -55,7 +67,15 @@ def _complete(parent: Any, name: str, values: dict[str, Any], place: str, known:
             section[field] = value
 
 
-def check(config: Config) -> None:
-    """Raise UserError for values that no section's owner takes, of all sections but those of tasks."""
+def check(config: Config, checked: Iterable[str] = ()) -> None:
+    """Raise UserError for values that no section's owner takes; of the sections of tasks, those of `checked`."""
     for name, owner in OWNERS.items():
         construct(owner, config[name], f"config.{name}")
+    check_value(config.seed, Annotated[int, Within(0, LARGEST)], "config.seed")
+    train.check_optim(config.optim)
+    for name in checked:
+        task = tasks.build(name, config.tasks[name], {})
+        if getattr(task, "every_steps", 0) and hasattr(task, "split"):  # else it is refused where it is opened
+            splits = data.splits(getattr(task, "dataset", "") or config.data.name)
+            if task.split not in splits:
+                raise unknown("split", task.split, splits, f"config.tasks.{name}.split")

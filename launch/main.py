@@ -10,12 +10,14 @@ import logging
 import os
 import pathlib
 import sys
+from typing import Any, NoReturn
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from diffrep_jax import discovery  # noqa: E402
 from diffrep_jax.errors import UserError, unknown  # noqa: E402
+from diffrep_jax.paths import expanded  # noqa: E402
 
 DEFAULT_CONFIG = ROOT / "configs" / "dbae_digits.py"
 
@@ -25,18 +27,29 @@ def tasks() -> list[str]:
     return ["train", *discovery.names("diffrep_jax.tasks", "Task")]
 
 
-def expanded(text: str) -> str:
-    """A path as typed, with ~ and environment variables put in: a shell leaves those after `=` to the program."""
-    return os.path.expanduser(os.path.expandvars(text))
+class _Parser(argparse.ArgumentParser):
+    """With the errors of a user as one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help.")
 
 
-def path(text: str) -> pathlib.Path:
-    return pathlib.Path(expanded(text))
+class _Once(argparse.Action):
+    """A flag that may be given once; a path with ~ and environment variables put in, which a shell leaves after `=`."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        if getattr(namespace, self.dest) is not None:
+            raise UserError(
+                f"{option_string} is given twice: {getattr(namespace, self.dest)}, {values}; leave one out."
+            )
+        full = values if self.dest == "task" else expanded(values, str(option_string))
+        full = config_file(full) if self.dest == "config" else full
+        setattr(namespace, self.dest, pathlib.Path(full) if self.metavar == "PATH" else full)
 
 
 def config_file(text: str) -> str:
-    """FILE[:VARIANT] as typed; a file that is not there is one of this installation, by its path or its bare name."""
-    file, colon, variant = expanded(text).partition(":")
+    """FILE[:VARIANT]; a file that is not there is one of this installation, by its path or its bare name."""
+    file, colon, variant = text.partition(":")
     named = ROOT / "configs" / f"{file}.py"
     places = (pathlib.Path(file), ROOT / file, named)
     missing = named if pathlib.Path(file).name == file and not file.endswith(".py") else places[0]
@@ -45,28 +58,26 @@ def config_file(text: str) -> str:
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     """The flags, and the overrides `--config.a.b=value` (or `--config.a.b value`) as {"a.b": "value"}."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="launch/main.py",
         description="Train a config, or run a task on a trained run.",
         epilog="Any value of the config is set by --config.SECTION.FIELD=VALUE, e.g. --config.optim.lr=2e-4.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--config", type=config_file, metavar="FILE[:VARIANT]", help="e.g. configs/dbae_celeba.py:bridge=ve"
-    )
-    parser.add_argument("--workdir", help="the run's folder, also gs://... (default: runs/<config>)")
-    parser.add_argument("--task", default="train", metavar="TASK", help=f"one of {', '.join(tasks())} (default: train)")
-    parser.add_argument("--data_dir", type=path, help="where the images are (default: $DIFFREP_DATA)")
-    parser.add_argument("--checkpoint", type=path, metavar="FILE", help="what --task=import reads")
-    parser.add_argument(
-        "--weights_dir", type=path, metavar="DIR", help="weight files of --task=evaluate (default: fetched once)"
-    )
-    parser.add_argument(
-        "--images", type=path, metavar="PATH", help="images for import to measure, or manipulate to change"
-    )
+    for name, metavar, text in (
+        ("config", "FILE[:VARIANT]", "e.g. configs/dbae_celeba.py:bridge=ve"),
+        ("workdir", "FOLDER", "the run's folder, also gs://... (default: runs/<config>)"),
+        ("task", "TASK", f"one of {', '.join(tasks())} (default: train)"),
+        ("data_dir", "PATH", "where the images are (default: $DIFFREP_DATA)"),
+        ("checkpoint", "PATH", "what --task=import reads"),
+        ("weights_dir", "PATH", "weight files of --task=evaluate (default: fetched once)"),
+        ("images", "PATH", "images for import to measure, or manipulate to change"),
+    ):
+        parser.add_argument(f"--{name}", action=_Once, metavar=metavar, help=text)
     parser.add_argument("--force-unlock", action="store_true", help="train although another process seems to do so")
     parser.add_argument("--multihost", action="store_true", help="join the other hosts of a cluster or TPU pod")
     flags, rest = parser.parse_known_args(argv)
+    flags.task = "train" if flags.task is None else flags.task
     return flags, split_overrides(rest)
 
 
@@ -79,7 +90,11 @@ def split_overrides(arguments: list[str]) -> dict[str, str]:
             raise UserError(f"Unknown argument '{name}'; see --help.")
         if not equals and not rest:
             raise UserError(f"{name} lacks a value; write {name}=VALUE.")
-        overrides[name.removeprefix("--config.")] = value if equals else rest.pop()
+        value = value if equals else rest.pop()
+        field = name.removeprefix("--config.")
+        if field in overrides:
+            raise UserError(f"{name} is given twice: {overrides[field]}, {value}; leave one out.")
+        overrides[field] = value
     return overrides
 
 
@@ -104,6 +119,7 @@ def main(argv: list[str]) -> None:
 
     from diffrep_jax import config as configs
     from diffrep_jax import hosts, sections
+    from diffrep_jax.inference.open import recipe
     from diffrep_jax.methods.base import build
     from diffrep_jax.runs.layout import Run
     from diffrep_jax.tasks import base
@@ -112,10 +128,14 @@ def main(argv: list[str]) -> None:
         if name != "data_dir" and getattr(flags, name) is not None:
             takers = " or ".join(base.takers(name))
             raise UserError(f"--{name} is of no use to --task=train; add --task={takers}.")
+    if flags.data_dir is not None and not os.path.exists(flags.data_dir):
+        raise UserError(f"--data_dir {flags.data_dir} does not exist; name the folder or file of the data.")
     config, workdir = _config_and_workdir(flags)
     configs.override(config, overrides)
-    sections.check(config)
+    changed = {name.split(".")[1] for name in overrides if name.startswith("tasks.")}
+    sections.check(config, changed if flags.config is None else base.names())
     method = build(config.method)
+    recipe(config).plan(method.process)  # refuses what does not go together
     _check_same_model(config, workdir, method, overrides)
     if flags.multihost and not hosts.is_first():
         logging.getLogger().setLevel(logging.WARNING)  # one process speaks for all
@@ -145,7 +165,7 @@ def _config_and_workdir(flags: argparse.Namespace) -> tuple:
             return run_config.load(flags.workdir), flags.workdir  # refuses, and says why
         spec = str(DEFAULT_CONFIG)
     workdir = flags.workdir or str(pathlib.Path("runs") / pathlib.Path(spec.partition(":")[0]).stem)
-    return configs.load_file(spec), workdir
+    return sections.complete(configs.load_file(spec)), workdir
 
 
 def _check_same_model(config, workdir: str, method, overrides: dict[str, str]) -> None:

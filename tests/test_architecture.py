@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "diffrep_jax"
 SOURCES = sorted(path for folder in ("diffrep_jax", "launch", "configs") for path in (ROOT / folder).rglob("*.py"))
 
-LEAVES = ("types", "errors", "discovery", "fields", "forms", "pixels")
+LEAVES = ("types", "errors", "paths", "discovery", "fields", "forms", "pixels")
 # What each part of the package may import from the others; all may import themselves and the LEAVES.
 MAY_IMPORT = {
     "__init__": ("api",),
@@ -108,11 +108,14 @@ def test_parts_import_only_what_they_may(path):
             assert inside(target, allowed), f"{relative(path)}:{line}: {part} may not import {target}"
 
 
+SHARED = ("base", "ssl", "parameters", "networks")  # what methods have in common
+
+
 def test_a_method_extends_at_most_one_other():
     for path in (PACKAGE / "methods").glob("*.py"):
         names = {name.split(".")[2] for name, _ in imports(syntax(path)) if name.startswith("diffrep_jax.methods.")}
-        assert len(names - {"base", "ssl", "parameters", path.stem}) <= 1, f"{relative(path)} imports {names}"
-        assert path.stem not in ("base", "ssl", "parameters") or names <= {"base"}
+        assert len(names - {*SHARED, path.stem}) <= 1, f"{relative(path)} imports {names}"
+        assert path.stem not in SHARED or names <= {"base"}
 
 
 def test_configs_import_the_config_reader_alone():

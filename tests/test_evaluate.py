@@ -300,7 +300,7 @@ def test_codes_are_held_against_what_images_have(tiny_model, tmp_path, monkeypat
         ({"split": "tset"}, "tset"),
         ({"dataset": "digit"}, "Did you mean 'digits'"),
         ({"rows": ({"step": 3},)}, "'step' in tasks.evaluate.rows. Did you mean 'steps'"),
-        ({"rows": ({"steps": "three"},)}, "steps 'three' in tasks.evaluate.rows: expected int"),
+        ({"rows": ({"steps": "three"},)}, "tasks.evaluate.rows.steps is 'three'; use a whole number"),
         ({"rows": ("heun",)}, "row 'heun' of tasks.evaluate.rows"),
         ({"rows": (0,)}, "steps 0"),
         ({"rows": ({"sampler": "huen"},)}, "Did you mean 'heun'"),

@@ -327,8 +327,11 @@ def test_adamw_shrinks_what_adam_leaves_and_goes_the_same_way():
     assert stepped(2.0, name="adam") == pytest.approx(0.9)  # Adam's first step is lr
 
 
-@pytest.mark.parametrize("settings", [{}, {"weight_decay": -0.1}])
-def test_adamw_needs_its_weight_decay(settings):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({}, "adamw needs config.optim.weight_decay"), ({"weight_decay": -0.1}, "config.optim.weight_decay is -0.1")],
+)
+def test_adamw_needs_its_weight_decay(settings, message):
     section = ConfigDict({"name": "adamw", "lr": 0.1, "ema_decay": 0.9} | settings)
-    with pytest.raises(UserError, match="adamw needs config.optim.weight_decay"):
+    with pytest.raises(UserError, match=message):
         optimizer.build(section, build(toy_config().method))

@@ -1,5 +1,7 @@
 """Leapfrog: what was inverted comes back, for both families; its order; what it needs besides the recipe."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from diffrep_jax.errors import UserError
 from diffrep_jax.inference.edit import interpolate
 from diffrep_jax.samplers import Sampling, driver
 from diffrep_jax.samplers.drift import Problem
+from diffrep_jax.tasks.reconstruct import Reconstruct
 from tests.few_steps import ALL, slope
 from tests.gaussian_data import constant_problem, images, solve
 from tests.tiny_model import tiny_model
@@ -68,6 +71,24 @@ def test_evaluations_are_as_many_as_promised_up_and_down(name):
         jax.effects_barrier()
         assert len(calls) == how.nfe(process, **changes)
     assert [how.nfe(process), how.nfe(process, upward=True), how.nfe(process, coded=True)] == [7, 7, 6]
+
+
+@pytest.mark.parametrize(
+    ("how", "evaluations"),
+    [
+        ({"sampler": "leapfrog"}, (7, 6, 7)),  # a code leads back over the times that it went up, one fewer
+        (
+            {"sampler": "exponential", "start": "noise"},
+            (8, 7, 6),
+        ),  # a code is all the noise to start with
+    ],
+)
+def test_metrics_json_counts_the_evaluations_of_decoding_from_codes_and_without(how, evaluations):
+    """(from x_T alone, from a stochastic code, upward to it)."""
+    model = dataclasses.replace(tiny_model("dbae")[0], sampling=Sampling(steps=7, **how))
+    without, coded = (Reconstruct(invert_steps=steps).description(model) for steps in (0, 7))
+    assert (without["evaluations"], coded["evaluations"], coded["invert_evaluations"]) == evaluations
+    assert without["invert_evaluations"] == 0
 
 
 # --- with networks

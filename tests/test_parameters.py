@@ -152,14 +152,14 @@ def test_init_from_names_what_does_not_fit(runs, tmp_path):
     wide.method.unet.width = 16
     with pytest.raises(UserError, match=r"init_from=.*another network: .*is \(.*\) there and \(.*\) here"):
         networks(base, wide)
-    with pytest.raises(UserError, match="No config.json"):
+    with pytest.raises(UserError, match="no run with a checkpoint; name the folder of a trained one"):
         networks(tmp_path, tiny(diti_digits))
 
 
 def test_a_run_that_cannot_begin_leaves_nothing_behind(runs, tmp_path):
     """A later start, with the right base, is a first start."""
     config = tiny(diti_digits, init_from=str(tmp_path / "missing"))
-    with pytest.raises(UserError, match="No config.json"):
+    with pytest.raises(UserError, match="no run with a checkpoint; name the folder of a trained one"):
         train(build(config.method), Run.at(tmp_path / "run", config), None)
     assert not (tmp_path / "run" / CONFIG).exists()
     assert not [path for path in (tmp_path / "run").rglob("*") if path.is_file()]

@@ -130,13 +130,13 @@ def test_value_and_gradient_are_those_of_pytorch(section):
     [
         ({"kind": "simcrl"}, "Unknown kind 'simcrl' in config.method.ssl.kind.*Did you mean 'simclr'"),
         ({"bottleneck": 3}, "Unknown field 'bottleneck' in config.method.ssl"),
-        ({"main_weight": -1.0}, "config.method.ssl.main_weight=-1.0 must be at least 0"),
-        ({"weight": -1.0}, "config.method.ssl.weight=-1.0 must be at least 0"),
-        ({"batch_size": 1}, "config.method.ssl.batch_size=1 must be at least 2"),
-        ({"start_step": -1}, "config.method.ssl.start_step=-1"),
-        ({"out": 0}, "config.method.ssl.out=0 must be at least 1"),
-        ({"temperature": 0.0}, "config.method.ssl.temperature=0.0 must be above 0"),
-        ({"jitter": 1.5}, r"config.method.ssl.jitter=1.5 is outside \[0, 1\]"),
+        ({"main_weight": -1.0}, "config.method.ssl.main_weight is -1.0; use a number from 0 on"),
+        ({"weight": -1.0}, "config.method.ssl.weight is -1.0; use a number from 0 on"),
+        ({"batch_size": 1}, "config.method.ssl.batch_size is 1; use a whole number from 2 on"),
+        ({"start_step": -1}, "config.method.ssl.start_step is -1; use a whole number from 0 on"),
+        ({"out": 0}, "config.method.ssl.out is 0; use a whole number from 1 on"),
+        ({"temperature": 0.0}, "config.method.ssl.temperature is 0.0; use a number above 0"),
+        ({"jitter": 1.5}, "config.method.ssl.jitter is 1.5; use a number from 0 on, up to 1"),
     ],
 )
 def test_what_does_not_fit_is_named(change, message):

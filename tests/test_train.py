@@ -212,8 +212,8 @@ def test_abstract_state_is_the_real_ones_shape():
     ("batch", "microbatch", "message"),
     [
         (10, 4, "batch_size 10 does not divide by train.microbatch_size 4"),
-        (0, 1, "config.train.batch_size is 0; use 1 or more"),
-        (4, 0, "config.train.microbatch_size is 0; use 1 or more"),
+        (0, 1, "config.train.batch_size is 0; use a whole number from 1 on"),
+        (4, 0, "config.train.microbatch_size is 0; use a whole number from 1 on"),
     ],
 )
 def test_batches_that_do_not_divide_are_refused(batch, microbatch, message):
@@ -232,7 +232,7 @@ def test_training_settings_that_make_no_sense_are_refused(field, value):
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
-    [("name", "radm", "Did you mean 'radam'"), ("lr", 0.0, "lr 0.0"), ("ema_decay", 1.0, "ema_decay 1.0")],
+    [("name", "radm", "Did you mean 'radam'"), ("lr", 0.0, "lr is 0.0"), ("ema_decay", 1.0, "ema_decay is 1.0")],
 )
 def test_bad_optimizer_settings_are_refused(field, value, message):
     config = tiny_config().optim.unlock()

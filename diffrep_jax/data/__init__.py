@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from diffrep_jax import discovery
+from diffrep_jax import discovery, paths
 from diffrep_jax.data import datasets
 from diffrep_jax.data.datasets import ImageDataset
 from diffrep_jax.data.pipeline import Loading, Settings, ordered_batches, train_batches, view_batches
@@ -17,9 +17,12 @@ __all__ = [
     "dataset_names",
     "open_dataset",
     "ordered_batches",
+    "splits",
     "train_batches",
     "view_batches",
 ]
+
+VARIABLE = "DIFFREP_DATA"  # of the environment: where data are, unless said otherwise
 
 
 class NoAttributes(UserError):
@@ -29,6 +32,11 @@ class NoAttributes(UserError):
 def dataset_names() -> tuple[str, ...]:
     """The data sets that there are: the files of datasets/ that end in `Dataset = ...`."""
     return discovery.names(datasets.__name__, "Dataset")
+
+
+def splits(name: str) -> tuple[str, ...]:
+    """The splits of a data set that there is."""
+    return discovery.load(datasets.__name__, name, "Dataset").splits
 
 
 def open_dataset(
@@ -50,8 +58,9 @@ def open_dataset(
     """
     if name not in dataset_names():
         raise unknown("data set", name, dataset_names())
-    data_dir = data_dir or os.environ.get("DIFFREP_DATA")
-    directory = Path(os.path.expanduser(os.path.expandvars(data_dir))) if data_dir else None
+    if data_dir is None and os.environ.get(VARIABLE):
+        data_dir = paths.expanded(os.environ[VARIABLE], f"${VARIABLE}")
+    directory = None if data_dir is None else Path(paths.expanded(data_dir))
     dataset = discovery.load(datasets.__name__, name, "Dataset")(directory, split, image_size, channels, attributes)
     if attributes and not dataset.attribute_names:
         raise NoAttributes(f"The data set '{name}' has no attributes in '{directory}': {dataset.attributes_from}")

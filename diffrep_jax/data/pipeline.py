@@ -8,16 +8,17 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
+from diffrep_jax import discovery
 from diffrep_jax.data.bad_entries import BadEntries, BadEntry, Replacing
 from diffrep_jax.data.datasets import ImageDataset
 from diffrep_jax.data.transforms import flip as flip_image
 from diffrep_jax.data.views import twice, two_views
 from diffrep_jax.errors import UserError, unknown
-from diffrep_jax.fields import check_numbers
+from diffrep_jax.fields import Count, Within, check
 
 Batch = dict[str, np.ndarray]
 Example = dict[str, Any]
@@ -75,20 +76,22 @@ class Settings:
     """
 
     name: str = "digits"
-    image_size: int = 64
-    channels: int = 3
+    image_size: Annotated[int, Within(1, 4096)] = 64
+    channels: Count = 3
     split: str = "train"
     flip: bool = True
-    workers: int = 8
+    workers: Annotated[int, Within(0, 1024)] = 8
     worker_kind: str = "thread"
-    max_bad_fraction: float = 0.001
+    max_bad_fraction: Annotated[float, Within(0, 1)] = 0.001
 
     changeable: ClassVar[tuple[str, ...]] = ("workers", "worker_kind", "max_bad_fraction")  # when a run goes on
 
     def __post_init__(self):
+        check(Settings, vars(self), "config.data")
         if self.worker_kind not in WORKER_KINDS:
             raise unknown("kind of workers", self.worker_kind, WORKER_KINDS, "config.data.worker_kind")
-        check_numbers(self, "config.data", {"image_size": 1, "channels": 1, "workers": 0, "max_bad_fraction": 0})
+        if self.name not in (known := discovery.names("diffrep_jax.data.datasets", "Dataset")):
+            raise unknown("data set", self.name, known, "config.data.name")
 
 
 def train_batches(dataset: ImageDataset, loading: Loading, *, flip: bool) -> Iterator[Batch]:

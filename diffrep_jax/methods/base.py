@@ -346,11 +346,12 @@ def method_class(name: Any) -> type:
 def build(config: Mapping[str, Any]) -> Any:
     """The method of a config's `method` section: its `name`, the other entries are the constructor's arguments.
 
-    Raises UserError where the name or a field is unknown, or a field without a default is missing.
+    Raises UserError where the name or a field is unknown, a field without a default is missing, or a value no value of
+    its field.
     """
     fields = dict(config)
     name = fields.pop("name", None)
-    return construct(method_class(name), fields, f"config.method of {name}")
+    return construct(method_class(name), fields, "config.method")
 
 
 def example_batch(method: Method) -> dict[str, jax.ShapeDtypeStruct]:

@@ -11,14 +11,16 @@ Reconstruction solves the bridge from x_T back to t = 0 with D in place of x_0.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from diffrep_jax.errors import UserError, unknown
-from diffrep_jax.methods.base import AutoEncoder, check_dtype, check_halvings, freeze, split_keys
+from diffrep_jax.fields import NotNegative, Positive
+from diffrep_jax.methods.base import AutoEncoder, check_dtype, freeze, split_keys
+from diffrep_jax.methods.networks import CodeSize, ImageSize, check_levels, network
 from diffrep_jax.models.apply import apply
 from diffrep_jax.models.encoder import HalfUNet
 from diffrep_jax.models.generator import Generator, base_and_doublings
@@ -48,19 +50,19 @@ class DBAE(AutoEncoder):
       unet, encoder, generator: the networks' own arguments (models/).
     """
 
-    image_size: int
-    channels: int
-    latent_dim: int
+    image_size: ImageSize
+    channels: CodeSize
+    latent_dim: CodeSize
     bridge: str
     stochastic_encoder: bool
-    sigma_data: float
-    sigma_data_end: float
+    sigma_data: Positive
+    sigma_data_end: NotNegative
     cov_xy: float
     dtype: str
     remat: bool
-    unet: Mapping[str, Any]
-    encoder: Mapping[str, Any]
-    generator: Mapping[str, Any]
+    unet: Annotated[Mapping[str, Any], network(UNet)]
+    encoder: Annotated[Mapping[str, Any], network(HalfUNet)]
+    generator: Annotated[Mapping[str, Any], network(Generator)]
 
     edits_normalised = False
     changeable = (*AutoEncoder.changeable, "generator.norm_images")
@@ -76,8 +78,13 @@ class DBAE(AutoEncoder):
             base_and_doublings(self.image_size)
         except ValueError as error:
             raise UserError(f"{error}; choose another config.data.image_size.") from None
-        for name, mult in (("unet", self.unet["mult"]), ("encoder", self.encoder["mult"])):
-            check_halvings(self.image_size, len(mult) - 1, f"the {len(mult)} levels of config.method.{name}.mult")
+        check_levels(self.unet, self.image_size, "unet")
+        check_levels(self.encoder, self.image_size, "encoder")
+        if abs(self.cov_xy) > (most := self.sigma_data * self.sigma_data_end):
+            raise UserError(
+                f"config.method.cov_xy {self.cov_xy} is no covariance of x_0 and x_T; use one of at most {most:g}, "
+                "sigma_data times sigma_data_end."
+            )
 
     # The process and the networks that the fields describe.
 

@@ -8,11 +8,12 @@ Sampling starts from x_T ~ N(0, I); eta = 1 is the paper's algorithm 2, eta = 0 
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 
-from diffrep_jax.methods.base import Unconditional, check_dtype, check_halvings, freeze
+from diffrep_jax.methods.base import Unconditional, check_dtype, freeze
+from diffrep_jax.methods.networks import CodeSize, ImageSize, check_levels, network
 from diffrep_jax.models.apply import apply
 from diffrep_jax.models.initialization import initialize
 from diffrep_jax.models.unet import UNet
@@ -32,19 +33,18 @@ class DDPM(Unconditional):
       unet: the network's own arguments (models/unet.py).
     """
 
-    image_size: int
-    channels: int
+    image_size: ImageSize
+    channels: CodeSize
     dtype: str
     remat: bool
-    unet: Mapping[str, Any]
+    unet: Annotated[Mapping[str, Any], network(UNet)]
 
     process = DiscreteVP()
 
     def __post_init__(self):
         object.__setattr__(self, "unet", freeze(self.unet))
         check_dtype(self.dtype)
-        levels = len(self.unet["mult"])
-        check_halvings(self.image_size, levels - 1, f"the {levels} levels of config.method.unet.mult")
+        check_levels(self.unet, self.image_size, "unet")
 
     @property
     def _unet(self) -> UNet:

@@ -14,12 +14,13 @@ Codes to start from come from a latent prior (methods/latent_prior.py).
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
-from diffrep_jax.methods.base import AutoEncoder, DiscreteTraining, check_dtype, check_halvings, freeze
+from diffrep_jax.methods.base import AutoEncoder, DiscreteTraining, check_dtype, freeze
+from diffrep_jax.methods.networks import CodeSize, ImageSize, check_levels, network
 from diffrep_jax.models.apply import apply
 from diffrep_jax.models.encoder import HalfUNet
 from diffrep_jax.models.initialization import initialize
@@ -43,13 +44,13 @@ class DiffAE(DiscreteTraining, AutoEncoder):
       unet, encoder: the networks' own arguments (models/unet.py, models/encoder.py).
     """
 
-    image_size: int
-    channels: int
-    latent_dim: int
+    image_size: ImageSize
+    channels: CodeSize
+    latent_dim: CodeSize
     dtype: str
     remat: bool
-    unet: Mapping[str, Any]
-    encoder: Mapping[str, Any]
+    unet: Annotated[Mapping[str, Any], network(UNet)]
+    encoder: Annotated[Mapping[str, Any], network(HalfUNet)]
 
     process = DiscreteVP()
 
@@ -57,8 +58,7 @@ class DiffAE(DiscreteTraining, AutoEncoder):
         check_dtype(self.dtype)
         for name in ("unet", "encoder"):
             object.__setattr__(self, name, freeze(getattr(self, name)))
-            levels = len(getattr(self, name)["mult"])
-            check_halvings(self.image_size, levels - 1, f"the {levels} levels of config.method.{name}.mult")
+            check_levels(getattr(self, name), self.image_size, name)
 
     @property
     def _unet(self) -> UNet:

@@ -12,12 +12,14 @@ Dimensions are shared out evenly, or by stages: a stage has so many dimensions, 
 """
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffrep_jax.errors import UserError, unknown
+from diffrep_jax.fields import NOT_EMPTY, Count, Natural
 from diffrep_jax.methods.pdae import PDAE
 from diffrep_jax.types import Array, Code, Time
 
@@ -38,10 +40,10 @@ class DiTi(PDAE):
     """
 
     mode: str
-    k: int
-    stages: tuple[int, ...]
-    k_per_stage: tuple[int, ...]
-    dims_per_stage: tuple[int, ...]
+    k: Count
+    stages: Annotated[tuple[Count, ...], NOT_EMPTY]
+    k_per_stage: tuple[Count, ...]
+    dims_per_stage: tuple[Natural, ...]
 
     def __post_init__(self):
         super().__post_init__()

@@ -14,13 +14,14 @@ picture, by which it is known again.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import Unconditional, check_dtype, freeze
+from diffrep_jax.methods.networks import CodeSize, ImageSize, network
 from diffrep_jax.models.apply import apply
 from diffrep_jax.models.initialization import initialize
 from diffrep_jax.models.latent_mlp import LatentMLP
@@ -45,11 +46,11 @@ class LatentPrior(Unconditional):
       clipped: sampling clips z_T and each estimate of z_0 to [-1, 1], as PDAE's and DiTi's; DiffAE's clips neither.
     """
 
-    image_size: int
-    channels: int
+    image_size: ImageSize
+    channels: CodeSize
     beta: float
     dtype: str
-    mlp: Mapping[str, Any]
+    mlp: Annotated[Mapping[str, Any], network(LatentMLP)]
     clipped: bool = dataclasses.field(kw_only=True, default=False)
 
     makes_images = False

@@ -19,7 +19,7 @@ A self-supervised loss on the encoder may join (methods/ssl.py), as in the basel
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -31,10 +31,10 @@ from diffrep_jax.methods.base import (
     Mixture,
     Views,
     check_dtype,
-    check_halvings,
     freeze,
     split_keys,
 )
+from diffrep_jax.methods.networks import CodeSize, ImageSize, check_convolutions, check_levels, network
 from diffrep_jax.methods.ssl import LABEL, SelfSupervised, self_supervised
 from diffrep_jax.models.apply import apply
 from diffrep_jax.models.conv_encoder import ConvEncoder
@@ -64,13 +64,13 @@ class PDAE(DiscreteTraining, AutoEncoder):
       ssl: a self-supervised loss on the encoder (methods/ssl.py); empty: none.
     """
 
-    image_size: int
-    channels: int
-    latent_dim: int
+    image_size: ImageSize
+    channels: CodeSize
+    latent_dim: CodeSize
     dtype: str
     remat: bool
-    unet: Mapping[str, Any]
-    encoder: Mapping[str, Any]
+    unet: Annotated[Mapping[str, Any], network(UNet)]
+    encoder: Annotated[Mapping[str, Any], network(ConvEncoder)]
     ssl: Mapping[str, Any] = dataclasses.field(kw_only=True, default=FrozenDict())
 
     mixes = True
@@ -81,9 +81,8 @@ class PDAE(DiscreteTraining, AutoEncoder):
             object.__setattr__(self, name, freeze(getattr(self, name)))
         self_supervised(self.ssl)  # refuses what does not fit
         check_dtype(self.dtype)
-        levels, halvings = len(self.unet["mult"]), len(self.encoder["widths"])
-        check_halvings(self.image_size, levels - 1, f"the {levels} levels of config.method.unet.mult")
-        check_halvings(self.image_size, halvings, f"the {halvings} convolutions of config.method.encoder.widths")
+        check_levels(self.unet, self.image_size, "unet")
+        check_convolutions(self.encoder, self.image_size)
 
     @property
     def _unet(self) -> UNet:

@@ -25,13 +25,13 @@ micro-batches, and the numbers of many devices are those of one.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
-from diffrep_jax.errors import UserError, unknown
-from diffrep_jax.fields import construct
+from diffrep_jax.errors import unknown
+from diffrep_jax.fields import Natural, NotNegative, Positive, Within, construct
 from diffrep_jax.methods.base import Views
 from diffrep_jax.models.apply import apply
 from diffrep_jax.models.heads import Head
@@ -40,6 +40,9 @@ from diffrep_jax.types import Array, Code, PyTree, Scalar
 
 LABEL = "ssl"  # of the heads' parameters: `config.optim.ssl` trains them
 PLACE = "config.method.ssl"
+
+
+HeadWidth = Annotated[int, Within(1, 65_536)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,23 +58,14 @@ class SelfSupervised:
       hidden: the width of the projector's hidden layers.
     """
 
-    weight: float
-    main_weight: float
-    start_step: int
-    batch_size: int
+    weight: NotNegative
+    main_weight: NotNegative
+    start_step: Natural
+    batch_size: Annotated[int, Within(2, 2**20)]
     augment: bool
-    jitter: float
-    encoder_decay: float
-    hidden: int
-
-    def __post_init__(self):
-        lowest = {"weight": 0, "main_weight": 0, "start_step": 0, "batch_size": 2, "encoder_decay": 0}
-        widths = dict.fromkeys({"hidden", "out", "bottleneck"} & {f.name for f in dataclasses.fields(self)}, 1)
-        for name, least in (lowest | widths).items():
-            if not (value := getattr(self, name)) >= least:
-                raise UserError(f"{PLACE}.{name}={value} must be at least {least}.")
-        if not 0 <= self.jitter <= 1:
-            raise UserError(f"{PLACE}.jitter={self.jitter} is outside [0, 1].")
+    jitter: Annotated[float, Within(0, 1)]
+    encoder_decay: NotNegative
+    hidden: HeadWidth
 
     @property
     def views(self) -> Views:
@@ -108,13 +102,8 @@ class SelfSupervised:
 class SimCLR(SelfSupervised):
     """`temperature`: of the softmax; `out`: the size of the projections. The projector has one hidden layer."""
 
-    temperature: float
-    out: int
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.temperature > 0:
-            raise UserError(f"{PLACE}.temperature={self.temperature} must be above 0.")
+    temperature: Positive
+    out: HeadWidth
 
     @property
     def heads(self) -> dict[str, tuple[Head, int | None]]:
@@ -129,7 +118,7 @@ class SimCLR(SelfSupervised):
 class SimSiam(SelfSupervised):
     """`bottleneck`: the width of the predictor's hidden layer. The projector has three layers with batch norm."""
 
-    bottleneck: int
+    bottleneck: HeadWidth
 
     @property
     def heads(self) -> dict[str, tuple[Head, int | None]]:

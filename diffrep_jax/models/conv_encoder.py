@@ -1,7 +1,10 @@
 """PDAE's encoder x_0 -> z: strided convolutions with one attention, flattened (Zhang et al. 2022, arXiv 2212.12990)."""
 
+from typing import Annotated
+
 from flax import linen as nn
 
+from diffrep_jax.fields import NOT_EMPTY, Count, Width
 from diffrep_jax.models.layers import Attention, Conv, Dense, GroupNorm
 from diffrep_jax.types import Array, Image
 
@@ -15,9 +18,9 @@ class ConvEncoder(nn.Module):
     """
 
     features: int
-    widths: tuple[int, ...]
-    attention: tuple[int, ...]
-    heads: int
+    widths: Annotated[tuple[Width, ...], NOT_EMPTY]
+    attention: tuple[Count, ...]
+    heads: Count
 
     @nn.compact
     def __call__(self, x: Image) -> Array:

@@ -1,7 +1,10 @@
 """The encoder x_0 -> z: DiffAE's half U-Net without time (Preechakul et al. 2022), as DBAE uses it too."""
 
+from typing import Annotated
+
 from flax import linen as nn
 
+from diffrep_jax.fields import NOT_EMPTY, Count, Width, Within
 from diffrep_jax.models import layers
 from diffrep_jax.models.layers import Attention, Conv, Dense, GroupNorm
 from diffrep_jax.types import Array, Image
@@ -31,10 +34,10 @@ class HalfUNet(nn.Module):
     """
 
     features: int
-    width: int
-    mult: tuple[int, ...]
-    blocks: int
-    attention: tuple[int, ...]
+    width: Width
+    mult: Annotated[tuple[Annotated[int, Within(1, 256)], ...], NOT_EMPTY]
+    blocks: Annotated[int, Within(1, 256)]
+    attention: tuple[Count, ...]
     remat: bool = False
 
     @nn.compact

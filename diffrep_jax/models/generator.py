@@ -6,10 +6,13 @@ statistics and the stored u and v. Their buffers live in the collection "batch_s
 the published training.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffrep_jax.fields import Natural, Within
 from diffrep_jax.models.convolution import conv, upsample_conv
 from diffrep_jax.models.initialization import constant, uniform_fan_in, unit_vector
 from diffrep_jax.types import Array, Code, Image
@@ -129,8 +132,8 @@ class Generator(nn.Module):
 
     image_size: int
     channels: int
-    width: int
-    norm_images: int = 0
+    width: Annotated[int, Within(1, 65_536)]
+    norm_images: Natural = 0
 
     @nn.compact
     def __call__(self, z: Code, train: bool) -> Image:

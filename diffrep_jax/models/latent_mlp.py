@@ -1,11 +1,12 @@
 """DiffAE's network eps(z_t, t) of the latent prior (Preechakul et al. 2022, arXiv 2111.15640): an MLP with skips."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffrep_jax.fields import Within
 from diffrep_jax.models import layers
 from diffrep_jax.models.initialization import constant
 from diffrep_jax.models.layers import Dense
@@ -34,9 +35,9 @@ class LatentMLP(nn.Module):
     that of every layer but the first. Hidden layers start with Kaiming's normal kernels, as the official ones.
     """
 
-    width: int
-    layers: int
-    time_width: int
+    width: Annotated[int, Within(1, 65_536)]
+    layers: Annotated[int, Within(1, 1000)]
+    time_width: Annotated[int, Within(2, 65_536, multiple=2)]
     dtype: Any = jnp.float32
 
     @nn.compact

@@ -6,12 +6,13 @@ code joins the embedding. DiffAE's: the code scales every residual block after t
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffrep_jax.fields import NOT_EMPTY, Count, Width, Within
 from diffrep_jax.models import layers
 from diffrep_jax.models.convolution import upsample
 from diffrep_jax.models.layers import Attention, Conv, Dense, GroupNorm
@@ -66,14 +67,14 @@ class Levels(nn.Module):
     """
 
     channels: int
-    width: int
-    mult: tuple[int, ...]
-    blocks: int
-    attention: tuple[int, ...]
-    head_dim: int
-    dropout: float
-    heads: int = 1
-    emb_width: int = -1
+    width: Width
+    mult: Annotated[tuple[Annotated[int, Within(1, 256)], ...], NOT_EMPTY]
+    blocks: Annotated[int, Within(1, 256)]
+    attention: tuple[Count, ...]
+    head_dim: Annotated[int, Within(1, also=(-1,))]
+    dropout: Annotated[float, Within(0, 1, below=True)]
+    heads: Count = 1
+    emb_width: Annotated[int, Within(1, 65_536, also=(-1,))] = -1
     remat: bool = False
     dtype: Any = jnp.float32
 

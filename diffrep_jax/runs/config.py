@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from diffrep_jax.errors import UserError
+from diffrep_jax.fields import refuse_non_finite
 from diffrep_jax.runs import earlier, layout
 from diffrep_jax.types import Config
 
@@ -37,6 +38,7 @@ def load(folder: str | os.PathLike[str]) -> Config:
     broken = not isinstance(content, dict) or not all(isinstance(content.get(name), dict) for name in sections)
     if broken:
         raise UserError(f"{path} lacks one of the sections {', '.join(sections)}; {remedy}")
+    refuse_non_finite(content, f"{path}: config")
     config: Any = ConfigDict(as_tuples(earlier.upgraded(content)))
     return config.lock()
 

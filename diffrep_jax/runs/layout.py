@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 from etils import epath
 
+from diffrep_jax import paths
 from diffrep_jax.errors import UserError
 from diffrep_jax.types import Config
 
@@ -62,8 +63,7 @@ class Run:
 
 def as_path(path: str | os.PathLike[str]) -> epath.Path:
     """A path with ~ and environment variables put in."""
-    text = os.path.expandvars(os.fspath(path))
-    return epath.Path(text).expanduser()
+    return epath.Path(paths.expanded(path))
 
 
 def made(folder: str | os.PathLike[str]) -> epath.Path:

@@ -81,7 +81,8 @@ def measure(
 def entry(measured: Measured, model: Model, real: Mapping[str, OfSet]) -> dict[str, Any]:
     """The row for metrics.json."""
     row = measured.row
-    how = base.describe(row.how, model.method) | base.inverting(row.how, model.method, row.invert_steps)
+    described = base.describe(row.how, model.method, row.invert_steps)
+    how = described | base.inverting(row.how, model.method, row.invert_steps)
     times = {"images": measured.pairs.count, "seconds": measured.seconds()}
     return how | times | measured.pairs.numbers(real)
 

@@ -95,9 +95,11 @@ def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     return iter(tqdm(items, total=total, desc=what, disable=None, leave=False))
 
 
-def describe(how: Sampling, method: Method) -> dict[str, Any]:
-    """How pictures were made, for metrics.json."""
-    return dataclasses.asdict(how) | {"evaluations": how.nfe(method.process)}
+def describe(how: Sampling, method: Method, invert_steps: int = 0) -> dict[str, Any]:
+    """How pictures were made, for metrics.json; `invert_steps`: of their stochastic codes, 0 for none."""
+    coded = invert_steps > 0
+    used = how.returning() if coded else how
+    return dataclasses.asdict(how) | {"evaluations": used.nfe(method.process, coded=coded)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,11 +159,14 @@ class ImageTask(DecodingTask):
 
     def description(self, model: Model) -> dict[str, Any]:
         """`describe` of the model's recipe and of the way up."""
-        return describe(model.sampling, model.method) | inverting(model.sampling, model.method, self.invert_steps)
+        how, method, steps = model.sampling, model.method, self.invert_steps
+        return describe(how, method, steps) | inverting(how, method, steps)
 
     def image(self, name: str, model: Model, config: Config) -> np.ndarray:
         """A uint8 image [h, w, c], named by a path or by its number in the split."""
         if not name.isdecimal():
+            if not name:
+                raise UserError(f"{_place(self)}: '' names no image; give a file, or a number from 0 on.")
             return load_image(pathlib.Path(as_path(name)), model.image_size, model.channels)
         dataset = open_dataset(config, self.split, self.data_dir)
         if int(name) >= len(dataset):

@@ -14,7 +14,7 @@ import numpy as np
 
 from diffrep_jax.data.transforms import to_uint8
 from diffrep_jax.errors import UserError
-from diffrep_jax.fields import check_numbers
+from diffrep_jax.fields import PathText, check_numbers
 from diffrep_jax.inference import edit
 from diffrep_jax.inference.encoded import joined
 from diffrep_jax.inference.model import Model
@@ -36,8 +36,8 @@ class Counterfactual(base.ImageTask):
       points: of each way, both ends included.
     """
 
-    first: str = "0"
-    second: str = "1"
+    first: PathText = "0"
+    second: PathText = "1"
     blocks: int = 0
     ranges: tuple[tuple[int, int], ...] = ()
     points: int = 5

@@ -17,7 +17,7 @@ import numpy as np
 from diffrep_jax import data
 from diffrep_jax.data import image_sets
 from diffrep_jax.errors import UserError, unknown
-from diffrep_jax.fields import check_count
+from diffrep_jax.fields import Natural, PathText, check, check_count, check_value, refuse_unknown
 from diffrep_jax.inference.model import Model
 from diffrep_jax.metrics import disentanglement
 from diffrep_jax.runs import weights
@@ -66,9 +66,9 @@ class Evaluate(base.ImageTask):
     rows: tuple[Any, ...] = ()
     without: tuple[str, ...] = ()
     interpolate_at: float = 0.0
-    reference: str = ""
-    reconstructions: str = ""
-    generated: tuple[str, ...] = ()
+    reference: PathText = ""
+    reconstructions: PathText = ""
+    generated: tuple[PathText, ...] = ()
     disentanglement_images: int = 0
     dci_images: int = 0
     attributes: tuple[str, ...] = ()
@@ -115,14 +115,10 @@ class Evaluate(base.ImageTask):
                 f"The row {row!r} of tasks.evaluate.rows is neither a number of steps nor {{field: value}}."
             )
         fields = dict(fields)
-        defaults = dataclasses.asdict(usual) | {"invert_steps": self.invert_steps}
-        for field, value in fields.items():
-            if field not in VARIED:
-                raise unknown("field", field, VARIED, "tasks.evaluate.rows")
-            if not isinstance(value, (int, float) if isinstance(defaults[field], float) else type(defaults[field])):
-                expected = type(defaults[field]).__name__
-                raise UserError(f"{field} {value!r} in tasks.evaluate.rows: expected {expected}.")
+        refuse_unknown(fields, VARIED, "tasks.evaluate.rows")
         invert_steps = fields.pop("invert_steps", self.invert_steps)
+        check_value(invert_steps, Natural, "tasks.evaluate.rows.invert_steps")
+        check(Sampling, fields, "tasks.evaluate.rows")
         return _reconstructions.Row(dataclasses.replace(usual, **fields), invert_steps)
 
     def check(self, model: Model, run: Run) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from diffrep_jax.data.transforms import to_uint8
 from diffrep_jax.errors import UserError
+from diffrep_jax.fields import PathText
 from diffrep_jax.inference import edit
 from diffrep_jax.inference.model import Model
 from diffrep_jax.metrics import image as metrics
@@ -30,8 +31,8 @@ class Interpolate(base.ImageTask):
     trajectory: mix the gradients of the two codes, PDAE's and DiTi's, in the place of the codes.
     """
 
-    first: str = "0"
-    second: str = "1"
+    first: PathText = "0"
+    second: PathText = "1"
     points: int = 11
     trajectory: bool = False
     gif: bool = False

@@ -15,7 +15,7 @@ import dataclasses
 import logging
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ import numpy as np
 from diffrep_jax import data
 from diffrep_jax.data.transforms import to_uint8
 from diffrep_jax.errors import UserError, unknown
-from diffrep_jax.fields import check_numbers
+from diffrep_jax.fields import NOT_EMPTY, PathText, Positive, check_numbers
 from diffrep_jax.inference import edit
 from diffrep_jax.inference.encoded import Encoded
 from diffrep_jax.inference.model import Model
@@ -58,15 +58,15 @@ class Manipulate(base.ImageTask):
     """
 
     attribute: str = "0"
-    scales: tuple[float, ...] = (-0.6, -0.3, 0.0, 0.3, 0.6)
+    scales: Annotated[tuple[float, ...], NOT_EMPTY] = (-0.6, -0.3, 0.0, 0.3, 0.6)
     num_images: int = 8
     space: str = ""
     endpoint: str = "unchanged"
-    head: str = ""
+    head: PathText = ""
     dataset: str = ""
     promask: int = 0
     epochs: int = 10
-    lr: float = 1e-4
+    lr: Positive = 1e-4
     head_batch_size: int = 128
     encode_batch_size: int = 64
     seed: int = 0
@@ -76,9 +76,7 @@ class Manipulate(base.ImageTask):
         super().__post_init__()
         place = "tasks.manipulate"
         base.check_encoding("manipulate", self.dataset, -1, self.encode_batch_size)
-        check_numbers(
-            self, place, {"epochs": 1, "head_batch_size": 1, "num_images": 1, "promask": 0, "lr": 0, "seed": 0}
-        )
+        check_numbers(self, place, {"epochs": 1, "head_batch_size": 1, "num_images": 1, "promask": 0, "seed": 0})
         for field, choices in (("space", SPACES), ("endpoint", ENDPOINTS)):
             if getattr(self, field) not in choices:
                 raise unknown(field, getattr(self, field), choices, f"{place}.{field}")
@@ -99,8 +97,9 @@ class Manipulate(base.ImageTask):
         method = model.auto_encoder
         self.check(model, run)  # not after an hour of encoding
         normalised = self.space == "normalised" if self.space else method.edits_normalised
+        images = self._images(run)  # first what may be refused
         head, numbers = self._given(model, run) if self.head else self._trained(model, normalised, run)
-        name, images = head.names[0], self._images(run)
+        name = head.names[0]
         starts = range(0, len(images), self.batch_size)
         parts = [self.encode(model, images[first : first + self.batch_size], first) for first in starts]
         direction = head.direction(normalised)

@@ -5,10 +5,10 @@ No accelerator is needed. FLOPs are XLA's count. Memory is an estimate (`train.l
 
 import dataclasses
 import logging
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from diffrep_jax.errors import UserError
-from diffrep_jax.fields import check_numbers, construct
+from diffrep_jax.fields import Count, NotNegative, Within, construct
 from diffrep_jax.methods.base import Method, build
 from diffrep_jax.runs.layout import Run
 from diffrep_jax.train import cost, devices
@@ -48,14 +48,11 @@ class Plan:
     needs_run: ClassVar[bool] = False
 
     device: str = "H100"
-    devices: int = 1
-    mfu: float = 0.3
-    price: float = 0.0
+    devices: Count = 1
+    mfu: Annotated[float, Within(0, 1, above=True)] = 0.3
+    price: NotNegative = 0.0
 
     def __post_init__(self) -> None:
-        check_numbers(self, "config.tasks.plan", {"devices": 1, "price": 0})
-        if not 0 < self.mfu <= 1:
-            raise UserError(f"config.tasks.plan.mfu is {self.mfu}: a part of the peak, above 0 and at most 1.")
         if self.device.lower() != "cpu":
             devices.named(self.device, "config.tasks.plan.device")
 

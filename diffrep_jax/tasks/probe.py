@@ -22,7 +22,7 @@ import numpy as np
 
 from diffrep_jax import data
 from diffrep_jax.errors import UserError
-from diffrep_jax.fields import check_numbers
+from diffrep_jax.fields import Positive, check_numbers
 from diffrep_jax.inference.model import Model
 from diffrep_jax.metrics import probe as metrics
 from diffrep_jax.readout.head import Head
@@ -65,7 +65,7 @@ class Probe:
     every_steps: int = 0
     dataset: str = ""
     epochs: int = 15
-    lr: float = 1e-3
+    lr: Positive = 1e-3
     batch_size: int = 128
     regression_batch_size: int = 64
     encode_batch_size: int = 64
@@ -74,7 +74,7 @@ class Probe:
     data_dir: pathlib.Path | None = dataclasses.field(kw_only=True, default=None)
 
     def __post_init__(self):
-        least = {"every_steps": 0, "epochs": 1, "lr": 0, "batch_size": 1, "regression_batch_size": 1, "seed": 0}
+        least = {"every_steps": 0, "epochs": 1, "batch_size": 1, "regression_batch_size": 1, "seed": 0}
         check_numbers(self, "tasks.probe", least)
         base.check_encoding("probe", self.dataset, self.num_images, self.encode_batch_size)
 

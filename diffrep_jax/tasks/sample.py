@@ -16,7 +16,7 @@ import numpy as np
 from diffrep_jax.data import ImageDataset
 from diffrep_jax.data.transforms import to_uint8
 from diffrep_jax.errors import UserError, unknown
-from diffrep_jax.fields import check_numbers
+from diffrep_jax.fields import PathText, check_numbers
 from diffrep_jax.inference.model import Model
 from diffrep_jax.inference.open import open_run
 from diffrep_jax.methods.base import Unconditional, build
@@ -46,7 +46,7 @@ class Sample(base.DecodingTask):
 
     num_images: int = 64
     grid_images: int = 64
-    prior: str = ""
+    prior: PathText = ""
     aggregate: str = ""
     bandwidth: float = 0.1
 

@@ -10,9 +10,10 @@ from jax.sharding import Mesh
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods import parameters
 from diffrep_jax.methods.base import Method, build
+from diffrep_jax.runs import checkpoint
 from diffrep_jax.runs import config as run_config
+from diffrep_jax.runs.layout import as_path
 from diffrep_jax.runs.weights import load_variables
-from diffrep_jax.sharding import placed
 from diffrep_jax.types import PyTree
 
 log = logging.getLogger(__name__)
@@ -24,12 +25,28 @@ def networks_of(run: str, method: Method, mesh: Mesh) -> PyTree:
     Raises UserError where that would leave a frozen network as it was drawn, `run` is no run, has no network of the
     same name, or one of another shape.
     """
-    params = placed(parameters.shapes(method), mesh)["params"]
+    check(run, method)
     if not run:
-        _refuse_frozen(method, params)
         return {}
     other = build(run_config.load(run).method)
     theirs = parameters.used(other, load_variables(run, other, mesh)["params"])
+    ours = parameters.shapes(method)["params"]
+    shared = {name: value for name, value in theirs.items() if name in ours}
+    log.info("Starting with %s of %s.", ", ".join(shared), run)
+    return shared
+
+
+def check(run: str, method: Method) -> None:
+    """Raise UserError where `networks_of` would, but for damaged weights: none are read."""
+    params = parameters.shapes(method)["params"]
+    if not run:
+        return _refuse_frozen(method, params)
+    if not run_config.is_run(run) or not checkpoint.exist(run):
+        raise UserError(
+            f"train.init_from={as_path(run)} is no run with a checkpoint; name the folder of a trained one."
+        )
+    other = build(run_config.load(run).method)
+    theirs = parameters.used(other, parameters.shapes(other)["params"])
     shared = {name: value for name, value in theirs.items() if name in params}
     if not shared:
         raise UserError(
@@ -38,8 +55,6 @@ def networks_of(run: str, method: Method, mesh: Mesh) -> PyTree:
         )
     _compare(run, shared, {name: params[name] for name in shared})
     _compare_settings(run, other, method, shared)
-    log.info("Starting with %s of %s.", ", ".join(shared), run)
-    return shared
 
 
 def check_same_beginning(run: str, workdir: str | os.PathLike[str]) -> None:

@@ -143,6 +143,8 @@ def prepare(method: Method, run: Run, data_dir: pathlib.Path | None) -> Training
     sharding.check_divides(settings.microbatch, mesh, "train.batch_size (or train.microbatch_size)")
     if method.views:
         sharding.check_divides(method.views.batch_size, mesh, method.views.place.removeprefix("config."))
+    if not checkpoint.exist(run.folder):
+        init_from.check(settings.init_from, method)
     section = config.data
     dataset = data.open_dataset(
         section.name,

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffrep_jax.errors import UserError, unknown
-from diffrep_jax.fields import refuse_unknown
+from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import Method
 from diffrep_jax.train.joined import LEAF_BY_LEAF, Elementwise
+from diffrep_jax.train.settings import check_optim
 from diffrep_jax.types import Config, PyTree
 
 OPTIMIZERS = {
@@ -21,8 +21,6 @@ OPTIMIZERS = {
     "sgd": functools.partial(optax.sgd, momentum=0.9),
 }
 SCHEDULE = {"warmup_steps": 0, "decay_steps": 0, "decay_to": 0.1}  # optional fields of a section, and their defaults
-OWN_FIELDS = {"adamw": ("weight_decay",)}  # of a config's section, besides those that all have
-FIELDS = ("name", "lr", "ema_decay", "clip_norm", "weight_decay", *SCHEDULE)
 
 
 def build(config: Config, method: Method, elementwise: Elementwise = LEAF_BY_LEAF) -> optax.GradientTransformation:
@@ -35,14 +33,11 @@ def build(config: Config, method: Method, elementwise: Elementwise = LEAF_BY_LEA
     optax.radam is PyTorch's RAdam, which DBAE uses, to 1e-9. adamw shrinks all parameters by lr weight_decay a step.
     elementwise: how the work is done, which changes neither the numbers nor the layout of the state.
     """
-    if not 0 <= config.ema_decay < 1:
-        raise UserError(f"config.optim.ema_decay {config.ema_decay} is outside [0, 1).")
+    check_optim(config)
     sections = {"train": config} | {name: section for name, section in config.items() if hasattr(section, "items")}
     transforms: dict[Hashable, optax.GradientTransformation] = {"frozen": optax.set_to_zero()}
     for label, section in sections.items():
-        place = "config.optim" if section is config else f"config.optim.{label}"
-        refuse_unknown([name for name in section if name not in sections], FIELDS, place)
-        transforms[label] = _clipped(section, place, elementwise.transformation(_transform(section, place)))
+        transforms[label] = _clipped(section, elementwise.transformation(_transform(section)))
 
     def labels(params: PyTree) -> PyTree:
         labels = method.param_labels(params)
@@ -53,25 +48,17 @@ def build(config: Config, method: Method, elementwise: Elementwise = LEAF_BY_LEA
     return optax.multi_transform(transforms, labels)
 
 
-def _transform(section: Config, place: str) -> optax.GradientTransformation:
-    if section.name not in OPTIMIZERS:
-        raise unknown("optimizer", section.name, OPTIMIZERS, f"{place}.name")
-    if not section.lr > 0:
-        raise UserError(f"{place}.lr {section.lr} must be above 0.")
-    transform = OPTIMIZERS[section.name](_rate(section, place), **_own_settings(section, place))
+def _transform(section: Config) -> optax.GradientTransformation:
+    own = {"weight_decay": section.weight_decay} if section.name == "adamw" else {}
+    transform = OPTIMIZERS[section.name](_rate(section), **own)
     if section.name == "sgd" and "weight_decay" in section:
-        if not section.weight_decay >= 0:
-            raise UserError(f"{place}.weight_decay {section.weight_decay} is below 0; 0 decays nothing.")
         return optax.chain(optax.add_decayed_weights(section.weight_decay), transform)
     return transform
 
 
-def _rate(section: Config, place: str) -> float | optax.Schedule:
+def _rate(section: Config) -> float | optax.Schedule:
     """The learning rate, or where it changes its schedule by the number of updates so far."""
     values = {field: section[field] if field in section else usual for field, usual in SCHEDULE.items()}
-    for field, value in values.items():
-        if not value >= 0:
-            raise UserError(f"{place}.{field} {value} is below 0; leave it out or use 0 or more.")
     warmup, decay, end = values.values()
     if not (warmup or decay):
         return section.lr
@@ -84,19 +71,7 @@ def _rate(section: Config, place: str) -> float | optax.Schedule:
     return rate
 
 
-def _clipped(section: Config, place: str, transform: optax.GradientTransformation) -> optax.GradientTransformation:
+def _clipped(section: Config, transform: optax.GradientTransformation) -> optax.GradientTransformation:
     """With the gradients' norm limited, where the section says to."""
     clip_norm = section.clip_norm if "clip_norm" in section else 0.0
-    if not clip_norm >= 0:
-        raise UserError(f"{place}.clip_norm {clip_norm} is below 0; 0 clips nothing.")
     return optax.chain(optax.clip_by_global_norm(clip_norm), transform) if clip_norm else transform
-
-
-def _own_settings(section: Config, place: str) -> dict[str, float]:
-    """The arguments that this optimizer alone has."""
-    settings = {}
-    for field in OWN_FIELDS[section.name] if section.name in OWN_FIELDS else ():
-        if field not in section or not section[field] >= 0:
-            raise UserError(f"{place}.name={section.name} needs {place}.{field}, a number from 0 on.")
-        settings[field] = section[field]
-    return settings

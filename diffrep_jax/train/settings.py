@@ -1,10 +1,14 @@
-"""The config's sections `train` and `mesh`: how long, how much at a time, what is kept, on which devices."""
+"""The config's sections `train`, `optim` and `mesh`: how long, how much at a time, by which steps, where."""
 
 import dataclasses
+from typing import Annotated
 
-from diffrep_jax.errors import UserError
-from diffrep_jax.fields import check_numbers
+from diffrep_jax.errors import UserError, unknown
+from diffrep_jax.fields import Count, Natural, NotNegative, PathText, Positive, Within, check
 from diffrep_jax.train import loggers
+from diffrep_jax.types import Config
+
+OPTIMIZERS = ("radam", "adam", "adamw", "sgd")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,23 +24,20 @@ class Settings:
       loggers: "tensorboard", "wandb"; () for metrics.jsonl alone, which is always written.
     """
 
-    total_steps: int = 100_000
-    max_minutes: float = 0.0
-    init_from: str = ""
-    batch_size: int = 64
-    microbatch_size: int = -1
-    log_every: int = 100
-    checkpoint_every: int = 5000
-    keep_last: int = 2
-    keep_every: int = 100_000
+    total_steps: Count = 100_000
+    max_minutes: NotNegative = 0.0
+    init_from: PathText = ""
+    batch_size: Annotated[int, Within(1, 2**20)] = 64
+    microbatch_size: Annotated[int, Within(1, also=(-1,))] = -1
+    log_every: Count = 100
+    checkpoint_every: Count = 5000
+    keep_last: Count = 2
+    keep_every: Natural = 100_000
     loggers: tuple[str, ...] = ("tensorboard",)
 
     def __post_init__(self):
+        check(Settings, vars(self), "config.train")
         loggers.check(self.loggers)
-        least = {"total_steps": 1, "max_minutes": 0, "batch_size": 1, "log_every": 1, "checkpoint_every": 1}
-        check_numbers(self, "config.train", least | {"keep_last": 1, "keep_every": 0})
-        if self.microbatch_size != -1:
-            check_numbers(self, "config.train", {"microbatch_size": 1})
         if self.batch_size % self.microbatch:
             raise UserError(
                 f"train.batch_size {self.batch_size} does not divide by train.microbatch_size {self.microbatch_size}; "
@@ -53,5 +54,46 @@ class Settings:
 class Mesh:
     """The section `mesh`: data x fsdp devices; one of the two may be -1, "what is left"."""
 
-    data: int = -1
-    fsdp: int = 1
+    data: Annotated[int, Within(1, also=(-1,))] = -1
+    fsdp: Annotated[int, Within(1, also=(-1,))] = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """How the parameters of one label are trained: the section `optim`, and the sections in it, named by label.
+
+    Attributes:
+      name: of OPTIMIZERS; lr: the rate, constant unless
+      warmup_steps: lead up to it, or it falls along half a cosine over decay_steps, to the part decay_to of it.
+      clip_norm: gradients of a larger norm, over all trained parameters, are scaled to it; 0: none are.
+      weight_decay: adamw's own, which it needs; of sgd part of the gradient.
+    """
+
+    name: str
+    lr: Positive
+    clip_norm: NotNegative = 0.0
+    weight_decay: NotNegative = 0.0
+    warmup_steps: Natural = 0
+    decay_steps: Natural = 0
+    decay_to: NotNegative = 0.1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optim(Optimizer):
+    """The section `optim` but for the sections in it; ema_decay: of the average of the parameters."""
+
+    ema_decay: Annotated[float, Within(0, 1, below=True)]
+
+
+def check_optim(config: Config) -> None:
+    """Raise UserError where the section `optim`, or one in it, is not what these dataclasses say."""
+    place, values = "config.optim", dict(config.items())
+    labels = {name: section for name, section in values.items() if hasattr(section, "items")}
+    check(Optim, {name: value for name, value in values.items() if name not in labels}, place)
+    for label, section in labels.items():
+        check(Optimizer, dict(section), f"{place}.{label}")
+    for where, section in {place: values, **{f"{place}.{label}": labels[label] for label in labels}}.items():
+        if section["name"] not in OPTIMIZERS:
+            raise unknown("optimizer", section["name"], OPTIMIZERS, f"{where}.name")
+        if section["name"] == "adamw" and "weight_decay" not in section:
+            raise UserError(f"{where}.name=adamw needs {where}.weight_decay, a number from 0 on; add it to the config.")
