@@ -5,6 +5,7 @@ python launch/main.py --workdir=runs/ffhq --task=reconstruct --config.sampling.s
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import pathlib
@@ -154,12 +155,16 @@ def _train(method, run, flags: argparse.Namespace) -> None:
 
 
 def _run_task(flags: argparse.Namespace, run) -> None:
+    from diffrep_jax import hosts
     from diffrep_jax.inference.open import open_run
     from diffrep_jax.tasks import base
 
     paths = {name: getattr(flags, name) for name in base.PATHS}
     task = base.build(flags.task, run.config.tasks[flags.task], paths)
-    task.run(open_run(run.folder, config=run.config) if task.needs_run else None, run)
+    if flags.task not in base.SHARED and not hosts.is_first():
+        return
+    with contextlib.nullcontext() if flags.task in base.SHARED else hosts.alone():
+        task.run(open_run(run.folder, config=run.config) if task.needs_run else None, run)
 
 
 def run(argv: list[str]) -> None:
@@ -175,4 +180,9 @@ def run(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(sys.argv[1:])
+    if "--multihost" in sys.argv:
+        from launch.runtime import together
+
+        together(run, sys.argv[1:])
+    else:
+        run(sys.argv[1:])

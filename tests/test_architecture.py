@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "__init__": ("api",),
     **dict.fromkeys(LEAVES, ()),
     "config": (),
-    "hosts": (),
+    "hosts": ("peers",),
+    "peers": (),
     "sharding": (),
     "processes": (),
     "samplers": (),
@@ -30,9 +31,17 @@ MAY_IMPORT = {
     "data": (),
     "port": (),
     "methods": ("models", "processes", "samplers"),
-    "runs": ("methods.base", "methods.parameters", "sharding"),  # the latter for a run's weights alone
+    "runs": ("methods.base", "methods.parameters", "sharding", "hosts"),  # the latter for a run's weights alone
     "inference": ("methods.base", "samplers", "runs", "sharding"),
-    "train": ("methods.base", "methods.parameters", "data", "runs", "sharding", "hosts"),  # launch hands tasks over
+    "train": (
+        "methods.base",
+        "methods.parameters",
+        "data",
+        "runs",
+        "sharding",
+        "hosts",
+        "peers",
+    ),  # launch hands tasks over
     "report": ("runs",),  # its files, not its networks
     "tasks": (
         "methods.base",

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from diffrep_jax import hosts
 from diffrep_jax.errors import UserError
 from diffrep_jax.runs import checksums, layout
 from diffrep_jax.types import PyTree
@@ -146,12 +147,24 @@ def _key(parts: Collection[str] | None) -> Any:
 def opened(
     folder: str | os.PathLike[str], keep_last: int = 1, keep_every: int = 0, writer: bool = False
 ) -> Iterator[Checkpoints]:
-    """`Checkpoints` that are closed at the end, whatever happens."""
-    checkpoints = Checkpoints(folder, keep_last, keep_every, writer)
-    try:
-        yield checkpoints
-    finally:
-        checkpoints.close()
+    """`Checkpoints` that are closed at the end, whatever happens. Who reads or writes alone waits for no other."""
+    by_itself = jax.process_count() > 1 and (hosts.is_alone() or not writer)
+    with _by_itself() if by_itself else contextlib.nullcontext():
+        checkpoints = Checkpoints(folder, keep_last, keep_every, writer)
+        try:
+            yield checkpoints
+        finally:
+            checkpoints.close()
+
+
+def _by_itself() -> contextlib.AbstractContextManager[object]:
+    """Inside, Orbax takes this process for the only one."""
+    me = jax.process_index()
+    return ocp.Context(
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"alone_{me}"
+        )
+    )
 
 
 def exist(folder: str | os.PathLike[str]) -> bool:

@@ -8,7 +8,6 @@ import shutil
 import zipfile
 from collections.abc import Callable, Mapping
 
-import jax
 import numpy as np
 from etils import epath
 
@@ -108,7 +107,9 @@ def codes_of(model: Model, dataset: data.ImageDataset, run: Run, num_images: int
     if kept is not None:
         log.info("The codes in %s are of this network: used.", path)
         return _codes({name: values[:count] for name, values in kept.items()}, fingerprint, names)
+    hosts.wait_for_all("looked")  # and seen the same
     codes = _codes(_encode_in_parts(path.with_suffix(".parts"), identity, count, encode), fingerprint, names)
+    hosts.wait_for_all("joined")  # all have read the parts
     if hosts.is_first():
         arrays = {k: np.asarray(v) for k, v in vars(codes).items() if v is not None and len(v)}
         write_arrays(path, **arrays | identity)
@@ -135,7 +136,7 @@ def _encode_in_parts(
     """What `encode` makes of the images 0 .. count - 1, by parts in files; those that are there are not redone."""
     made(folder)
     parts = {folder / f"{start:09d}.npz": range(start, min(start + PART, count)) for start in range(0, count, PART)}
-    for path in list(parts)[jax.process_index() :: jax.process_count()]:
+    for path in list(parts)[hosts.index() :: hosts.count()]:
         if _kept(path, identity) is None:
             write_arrays(path, **encode(parts[path]), **identity)
     hosts.wait_for_all("parts")

@@ -9,7 +9,6 @@ import dataclasses
 import itertools
 import logging
 import pathlib
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
@@ -18,13 +17,13 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from diffrep_jax import data, hosts, sharding
+from diffrep_jax import data, hosts, peers, sharding
 from diffrep_jax.fields import construct
 from diffrep_jax.methods.base import Method, Views
 from diffrep_jax.runs import checkpoint, lock, provenance
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.layout import Run
-from diffrep_jax.train import init_from, joined, optimizer
+from diffrep_jax.train import init_from, joined, optimizer, together
 from diffrep_jax.train.monitor import Monitor
 from diffrep_jax.train.settings import Settings
 from diffrep_jax.train.state import TrainState, abstract_state, create_state, laid_out_as, with_fresh_optimizer
@@ -81,6 +80,8 @@ def _train(training: Training, hooks: Iterable[Hook], stop: StopSignal) -> Train
     settings, run = training.settings, training.run
     with checkpoint.opened(run.folder, settings.keep_last, settings.keep_every, writer=True) as checkpoints:
         start = _check_checkpoint(training, checkpoints)
+        if not hosts.is_alone():
+            peers.compare(together.facts(run, training.dataset, start))
         if start >= settings.total_steps:
             log.info("That is all of train.total_steps=%d; raise it to train on.", settings.total_steps)
             return _restored(training, checkpoints)
@@ -148,7 +149,7 @@ class _Steps:
 def _loop(training: Training, checkpoints: checkpoint.Checkpoints, compiled: "_Compiled", steps: _Steps) -> TrainState:
     """Steps until the last one, a signal or the time is up."""
     settings, run, state, stop = training.settings, training.run, steps.state, steps.stop
-    start = int(state.step)
+    start, leave = int(state.step), None
     with (
         Writer(run.folder, start_step=start, active=hosts.is_first()) as writer,
         Monitor(settings, start, writer) as monitor,
@@ -160,21 +161,20 @@ def _loop(training: Training, checkpoints: checkpoint.Checkpoints, compiled: "_C
             state, metrics = compiled(state, batch)
             stop.saving = True
             monitor.record(step, metrics)
-            leave = stop.received or monitor.out_of_time()
+            limit = peers.Stop(f"train.max_minutes={settings.max_minutes}") if monitor.out_of_time() else None
+            leave = peers.stop_at(step, stop.wish or limit)
             if leave or step == settings.total_steps or step % settings.checkpoint_every == 0:
                 monitor.check()  # never save a state whose loss is not finite
                 checkpoints.save(step, state.parts())
             if leave:
-                limit = f"train.max_minutes={settings.max_minutes}"
-                why = signal.Signals(stop.received).name if stop.received else limit
-                log.info("Stopped by %s; saved at step %d. The same command goes on from there.", why, step)
+                log.info("Stopped by %s; saved at step %d. The same command goes on from there.", leave.why, step)
                 break
             for hook in steps.hooks:
                 if hook.due(step):
                     with monitor.paused():
                         hook(step, state, writer)
-    if stop.received:
-        raise SystemExit(stop.exit_code)
+    if (ended := leave or stop.wish) and ended.exit_code:
+        raise SystemExit(ended.exit_code)
     return state
 
 

@@ -12,6 +12,8 @@ import sys
 import threading
 from typing import Any
 
+from diffrep_jax import peers
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -27,9 +29,9 @@ class StopSignal:
         self._restore: dict[signal.Signals, Any] = {}
 
     @property
-    def exit_code(self) -> int:
-        """143 or 130, as a shell has it."""
-        return 128 + self.received
+    def wish(self) -> peers.Stop | None:
+        """To stop, where a signal came; the exit code is 143 or 130, as a shell has it."""
+        return peers.Stop(signal.Signals(self.received).name, 128 + self.received) if self.received else None
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is not threading.main_thread():  # Python allows no other to handle signals
@@ -58,6 +60,7 @@ class StopSignal:
                 name = signal.Signals(number).name
                 state = "a second signal" if self.received else "before the first step"
                 print(f"\nStopped by {name}, {state}; the last complete checkpoint stays.", file=sys.stderr, flush=True)
+                peers.leave(f"{name}, {state}", 128 + number)
                 os._exit(128 + number)
             self.received = number
         self._reading.close()
