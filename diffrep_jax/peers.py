@@ -104,10 +104,8 @@ class Peers:
                 log.warning("Still waiting for %s (%s).", missing, name)
 
     def leave(self, why: str, exit_code: int) -> None:
-        """End this process alone, on an error; the others hear of it, and leave too."""
+        """End this process alone, on an error that it has said; the others hear of it, and leave too."""
         self._leaving = True
-        if self._lost:
-            self._say_lost()
         try:
             self._set(f"failed/{self._index}", json.dumps({"why": why, "exit_code": exit_code}))
         except Exception:  # the store is gone
@@ -170,7 +168,7 @@ class Peers:
                 continue
             if failed := self._entries.get(f"failed/{i}"):
                 content = json.loads(failed)
-                self._lose(f"{self.name(i)} has left: {content['why']}", content["exit_code"] or 1)
+                self._lose(f"{self.name(i)} has left: {content['why'].rstrip('.')}", content["exit_code"] or 1)
             elif i not in self._beats or self._beats[i][0] != value:
                 self._beats[i] = (value, self._read)
             elif self._read - self._beats[i][1] > SILENT:

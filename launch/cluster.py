@@ -15,7 +15,7 @@ from launch import coordinator
 
 HOSTS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 JOIN_SECONDS = 300.0  # that the processes have to come together, where DIFFREP_JOIN_SECONDS does not say otherwise
-LONG = {"initialization_timeout": 10**5}  # JAX's own limit ends the process with a dump of its stack
+LONG = 10**5  # seconds: JAX's own limit would end the process with a dump of its stack
 
 
 def join() -> None:
@@ -33,9 +33,9 @@ def join() -> None:
             if given:
                 address, count, number = (given[name] for name in HOSTS)
                 _check_port(address, remedy)
-                jax.distributed.initialize(address, int(count), int(number), **LONG)
+                jax.distributed.initialize(address, int(count), int(number), initialization_timeout=LONG)
             else:
-                jax.distributed.initialize(**LONG)
+                jax.distributed.initialize(initialization_timeout=LONG)
         except (ValueError, RuntimeError, TypeError) as error:
             raise UserError(f"--multihost joined no cluster ({error}); {remedy}") from None
     state = distributed.global_state
@@ -72,13 +72,14 @@ def _in_time() -> Iterator[None]:
 
     def end() -> None:
         state = distributed.global_state
-        who = "not all processes"
+        who, place = "not all processes", state.coordinator_address
         if isinstance(state.service, coordinator.Service):
-            state.service.shutdown()
-            missing = set(range(state.num_processes)) - state.service.arrived - {0}
-            who = f"process {', '.join(map(str, sorted(missing)))} of {state.num_processes} never"
-        place = f"{state.coordinator_address} within {limit:.0f} s"
-        print(f"error: --multihost: {who} came to {place}; start all, with one address.", file=sys.stderr, flush=True)
+            who = f"only {coordinator.connections(str(place))} of {state.num_processes} processes"
+        print(
+            f"error: --multihost: {who} came to {place} within {limit:.0f} s; start all of them, with one address.",
+            file=sys.stderr,
+            flush=True,
+        )
         os._exit(2)
 
     timer = threading.Timer(limit, end)

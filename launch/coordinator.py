@@ -12,36 +12,26 @@ import pathlib
 import socket
 import subprocess
 import sys
-import threading
 import time
 
 LINGER = 60.0  # seconds that the others have to notice
 FREE_WITHIN = 90.0  # seconds that a port may still be in use, by a run that has just been killed
-CONNECTED = "has connected to coordination service"  # in JAX's log, after "task:<number>"
 
 
 class Service:
     """What `jax.distributed` holds on to in the first process: it starts the service and ends it."""
 
     def __init__(self, address: str, processes: int, **options: object):
-        self.arrived: set[int] = set()
         self._process = subprocess.Popen(
             [sys.executable, __file__, address, str(processes), json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,  # what interrupts or kills the run's process group leaves it alone
         )
-        threading.Thread(target=self._listen, daemon=True).start()
         if not self._process.stdout or self._process.stdout.readline() != "ready\n":
             raise RuntimeError(f"nothing can be served at {address}, the port is in use or not of this host")
-
-    def _listen(self) -> None:
-        for line in self._process.stderr or ():
-            if CONNECTED in line:
-                number = line.partition("task:")[2].split()[0].strip("/:,.")
-                self.arrived |= {int(number)} if number.isdigit() else set()
 
     def shutdown(self) -> None:
         """End the service, now."""
@@ -70,7 +60,7 @@ def connections(address: str) -> int:
 
 
 def main(address: str, processes: str, options: str) -> None:
-    from jaxlib import _jax
+    from jaxlib import _jax  # pyright: ignore[reportAttributeAccessIssue]
 
     waited = time.monotonic()
     while listening(address):

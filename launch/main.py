@@ -82,6 +82,9 @@ def main(argv: list[str]) -> None:
     if flags.task not in tasks():
         raise unknown("task", flags.task, tasks(), "--task")
 
+    if flags.multihost and flags.task == "import":
+        raise UserError("--task=import works in one process; leave out --multihost.")
+
     from launch import runtime
 
     runtime.set_up(flags.multihost)  # before anything that uses JAX

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 
 from diffrep_jax import peers
+from diffrep_jax.errors import UserError
 from diffrep_jax.train import heap
 
 
@@ -34,6 +35,8 @@ def together(run: Callable[[list[str]], None], argv: list[str]) -> None:
         run(argv)
     except SystemExit as stop:
         if (error := stop.__context__) is not None:  # `run` has put it into a line
+            if not isinstance(error, UserError | KeyboardInterrupt):
+                peers.explain()
             _flush()
             peers.leave(str(error) or type(error).__name__, int(stop.code or 0))
         _part()

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "data": (),
     "port": (),
     "methods": ("models", "processes", "samplers"),
-    "runs": ("methods.base", "methods.parameters", "sharding", "hosts"),  # the latter for a run's weights alone
+    "runs": ("methods.base", "methods.parameters", "sharding"),  # the latter for a run's weights alone
     "inference": ("methods.base", "samplers", "runs", "sharding"),
     "train": (
         "methods.base",

@@ -16,7 +16,6 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from diffrep_jax import hosts
 from diffrep_jax.errors import UserError
 from diffrep_jax.runs import checksums, layout
 from diffrep_jax.types import PyTree
@@ -40,12 +39,14 @@ class Checkpoints:
             kept.append(policies.EveryNSteps(keep_every))
         path = layout.as_path(folder) / layout.CHECKPOINTS
         self._folder = path if "://" in os.fspath(path) else path.resolve()
-        self._checkpointer = ocp.training.Checkpointer(
-            self._folder,
-            preservation_policy=policies.AnyPreservationPolicy(kept),
-            save_decision_policy=decisions.ContinuousCheckpointingPolicy(),
-            cleanup_tmp_directories=writer,
-        )
+        self._writer = writer
+        if writer:  # it waits for all processes, and so does what it does
+            self._checkpointer = ocp.training.Checkpointer(
+                self._folder,
+                preservation_policy=policies.AnyPreservationPolicy(kept),
+                save_decision_policy=decisions.ContinuousCheckpointingPolicy(),
+                cleanup_tmp_directories=True,
+            )
         self._sealing = concurrent.futures.ThreadPoolExecutor(1)
         self._verdicts: dict[tuple[int, Any], str | None] = {}  # what is wrong with a step's parts, None: nothing
 
@@ -54,7 +55,7 @@ class Checkpoints:
 
         Damaged ones are named in the log. Raises UserError where all of them are damaged.
         """
-        steps = sorted((saved.step for saved in self._checkpointer.checkpoints), reverse=True)
+        steps = sorted(self._steps(), reverse=True)
         sealed = any(checksums.is_sealed(self._folder / str(step)) for step in steps)
         for step in steps:
             if (why := self._damage(step, parts, sealed)) is None:
@@ -123,10 +124,18 @@ class Checkpoints:
         """Parts of the newest checkpoint in which these are whole, laid out as the templates say."""
         step = self.existing_step(tuple(_not_empty(templates)))
         self._compare(step, templates)
-        return {**templates, **self._checkpointer.load_checkpointables(step, _not_empty(templates))}
+        with _for_this_process():
+            return {**templates, **ocp.load_checkpointables(self._folder / str(step), _not_empty(templates))}
+
+    def _steps(self) -> list[int]:
+        if self._writer:
+            return [saved.step for saved in self._checkpointer.checkpoints]
+        names = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
+        return [int(name) for name in names if name.isdecimal()]
 
     def _saved(self, step: int) -> dict[str, PyTree]:
-        return dict(self._checkpointer.checkpointables_metadata(step).metadata)
+        with _for_this_process():
+            return dict(ocp.checkpointables_metadata(self._folder / str(step)).metadata)
 
     def _compare(self, step: int, templates: Parts) -> None:
         saved = self._saved(step)
@@ -136,7 +145,15 @@ class Checkpoints:
     def close(self) -> None:
         """Wait until everything is written."""
         self._sealing.shutdown()
-        self._checkpointer.close()
+        if self._writer:
+            self._checkpointer.close()
+
+
+def _for_this_process() -> contextlib.AbstractContextManager[object]:
+    """Inside, what Orbax reads it reads without waiting for the other processes."""
+    me = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+    return ocp.Context(multiprocessing_options=options)
 
 
 def _key(parts: Collection[str] | None) -> Any:
@@ -147,24 +164,12 @@ def _key(parts: Collection[str] | None) -> Any:
 def opened(
     folder: str | os.PathLike[str], keep_last: int = 1, keep_every: int = 0, writer: bool = False
 ) -> Iterator[Checkpoints]:
-    """`Checkpoints` that are closed at the end, whatever happens. Who reads or writes alone waits for no other."""
-    by_itself = jax.process_count() > 1 and (hosts.is_alone() or not writer)
-    with _by_itself() if by_itself else contextlib.nullcontext():
-        checkpoints = Checkpoints(folder, keep_last, keep_every, writer)
-        try:
-            yield checkpoints
-        finally:
-            checkpoints.close()
-
-
-def _by_itself() -> contextlib.AbstractContextManager[object]:
-    """Inside, Orbax takes this process for the only one."""
-    me = jax.process_index()
-    return ocp.Context(
-        multiprocessing_options=ocp.options.MultiprocessingOptions(
-            primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"alone_{me}"
-        )
-    )
+    """`Checkpoints` that are closed at the end, whatever happens."""
+    checkpoints = Checkpoints(folder, keep_last, keep_every, writer)
+    try:
+        yield checkpoints
+    finally:
+        checkpoints.close()
 
 
 def exist(folder: str | os.PathLike[str]) -> bool:
