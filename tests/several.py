@@ -34,14 +34,14 @@ class Host:
     def output(self) -> str:
         return "\n".join(line for line in self.lines if not line.startswith("[Gloo]"))
 
-    def until(self, text: str, seconds: float = 300) -> None:
+    def until(self, text: str, seconds: float = 600) -> None:
         """Wait for a line with this text."""
         end = time.monotonic() + seconds
         while not any(text in line for line in self.lines):
             assert self.process.poll() is None and time.monotonic() < end, f"no '{text}' in:\n{self.output}"
             time.sleep(0.02)
 
-    def code(self, seconds: float = 300) -> int:
+    def code(self, seconds: float = 600) -> int:
         """Its exit code, once it has ended."""
         try:
             code = self.process.wait(seconds)

@@ -151,9 +151,16 @@ class Checkpoints:
 
 def _for_this_process() -> contextlib.AbstractContextManager[object]:
     """Inside, what Orbax reads it reads without waiting for the other processes."""
+    if jax.process_count() == 1:
+        return contextlib.nullcontext()
     me = jax.process_index()
-    options = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
-    return ocp.Context(multiprocessing_options=options)
+    if not hasattr(ocp.Context, "multiprocessing"):  # before Orbax 0.13
+        options = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+        return ocp.Context(multiprocessing_options=options)
+    context = ocp.Context()
+    context.multiprocessing.primary_host = me
+    context.multiprocessing.active_processes = {me}
+    return context
 
 
 def _key(parts: Collection[str] | None) -> Any:
