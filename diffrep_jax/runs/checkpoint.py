@@ -154,7 +154,7 @@ def _for_this_process() -> contextlib.AbstractContextManager[object]:
     if jax.process_count() == 1:
         return contextlib.nullcontext()
     me = jax.process_index()
-    if not hasattr(ocp.Context, "multiprocessing"):  # before Orbax 0.13
+    if not hasattr(ocp.Context, "multiprocessing"):  # earlier versions of Orbax
         options = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
         return ocp.Context(multiprocessing_options=options)
     context = ocp.Context()
