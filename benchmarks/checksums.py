@@ -54,7 +54,7 @@ def save(parts: dict[str, dict[str, jax.Array]], folder: pathlib.Path, sealed: b
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--megabytes", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=8)
     flags = parser.parse_args()

@@ -8,9 +8,19 @@ import numpy as np
 import pytest
 
 from tests.several import free_port, hosts, metrics
-from tests.test_cli import SMALL, command
+from tests.test_cli import command
 
-TRAINING = [*SMALL, "--config.tasks.reconstruct.every_steps=0", "--config.train.checkpoint_every=1000"]
+TINY = {
+    "data.image_size": 8,
+    "method.unet.width": 8,
+    "method.unet.mult": "(1,)",
+    "method.unet.attention": "()",
+    "train.batch_size": 8,
+    "train.log_every": 1,
+    "train.checkpoint_every": 1000,
+    "tasks.sample.every_steps": 0,
+}
+TRAINING = ["--config=configs/ddpm_digits.py", *(f"--config.{name}={value}" for name, value in TINY.items())]
 
 
 def ended(processes, seconds=600):
@@ -48,17 +58,16 @@ def test_a_signal_to_one_stops_both_and_any_number_of_processes_goes_on(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", [0, 1])
-def test_a_killed_process_is_named_and_the_other_leaves_within_a_minute(tmp_path, killed):
-    """Also where the first one is killed, to which all are connected."""
+def test_a_killed_process_is_named_and_the_other_leaves_within_a_minute(tmp_path):
+    """Here the first one, which all are connected to."""
     both = hosts(2, *TRAINING, f"--workdir={tmp_path}", "--config.train.total_steps=100000")
     both[0].until("step 1/")
-    both[killed].process.kill()
+    both[0].process.kill()
     began = time.monotonic()
-    assert both[1 - killed].code(60) == 75 and time.monotonic() - began < 60
-    last = both[1 - killed].output.splitlines()[-1]
-    assert last.startswith(f"error: Process {killed} of 2") and "gone" in last
-    assert "Traceback" not in both[1 - killed].output and "stack trace" not in both[1 - killed].output
+    assert both[1].code(60) == 75 and time.monotonic() - began < 60
+    last = both[1].output.splitlines()[-1]
+    assert last.startswith("error: Process 0 of 2") and "gone" in last
+    assert "Traceback" not in both[1].output and "stack trace" not in both[1].output
 
 
 @pytest.mark.slow
