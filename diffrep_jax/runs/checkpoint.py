@@ -123,9 +123,14 @@ class Checkpoints:
     def restore(self, templates: Parts) -> dict[str, PyTree]:
         """Parts of the newest checkpoint in which these are whole, laid out as the templates say."""
         step = self.existing_step(tuple(_not_empty(templates)))
-        self._compare(step, templates)
-        with _for_this_process():
-            return {**templates, **ocp.load_checkpointables(self._folder / str(step), _not_empty(templates))}
+        try:
+            self._compare(step, templates)
+            with _for_this_process():
+                return {**templates, **ocp.load_checkpointables(self._folder / str(step), _not_empty(templates))}
+        except Exception:
+            if self._writer or (self._folder / str(step)).is_dir() or not self._steps():
+                raise
+        return self.restore(templates)  # a training has deleted this one and written others meanwhile
 
     def _steps(self) -> list[int]:
         if self._writer:

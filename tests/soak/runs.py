@@ -74,7 +74,13 @@ class Place:
 
 def arrays(run: pathlib.Path, step: int) -> list[np.ndarray]:
     """All arrays of a checkpoint, in the order of their paths."""
-    saved = ocp.load_checkpointables(run.resolve() / "checkpoints" / str(step))
+    folder, here = run.resolve() / "checkpoints" / str(step), jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),  # whatever devices have written it
+        {name: part for name, part in ocp.checkpointables_metadata(folder).metadata.items() if name in PARTS},
+        is_leaf=lambda leaf: hasattr(leaf, "shape"),
+    )
+    saved = ocp.load_checkpointables(folder, shapes)
     tree = {name: saved[name] for name in PARTS if name in saved}
     return [np.asarray(leaf) for _, leaf in sorted(jax.tree.leaves_with_path(tree), key=lambda item: str(item[0]))]
 
