@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test docs clean
+.PHONY: demo test docs soak clean
 
 demo: $(READY)
 	$(BIN)/python launch/demo.py
@@ -14,6 +14,10 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# About an hour: trainings that are killed, damaged and preempted against uninterrupted ones (docs/reliability.md).
+soak: $(READY)
+	$(BIN)/python -m tests.soak
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -5,6 +5,7 @@ python launch/main.py --workdir=runs/ffhq --task=reconstruct --config.sampling.s
 """
 
 import argparse
+import contextlib
 import io
 import logging
 import os
@@ -113,6 +114,9 @@ def main(argv: list[str]) -> None:
     if flags.task not in tasks():
         raise unknown("task", flags.task, tasks(), "--task")
 
+    if flags.multihost and flags.task == "import":
+        raise UserError("--task=import works in one process; leave out --multihost.")
+
     from launch import runtime
 
     runtime.set_up(flags.multihost)  # before anything that uses JAX
@@ -191,12 +195,16 @@ def _train(method, run, flags: argparse.Namespace) -> None:
 
 
 def _run_task(flags: argparse.Namespace, run) -> None:
+    from diffrep_jax import hosts
     from diffrep_jax.inference.open import open_run
     from diffrep_jax.tasks import base
 
     paths = {name: getattr(flags, name) for name in base.PATHS}
     task = base.build(flags.task, run.config.tasks[flags.task], paths)
-    task.run(open_run(run.folder, config=run.config) if task.needs_run else None, run)
+    if flags.task not in base.SHARED and not hosts.is_first():
+        return
+    with contextlib.nullcontext() if flags.task in base.SHARED else hosts.alone():
+        task.run(open_run(run.folder, config=run.config) if task.needs_run else None, run)
 
 
 def _flag(argv: list[str], name: str) -> str | None:
@@ -228,7 +236,11 @@ def run(argv: list[str]) -> None:
 if __name__ == "__main__":
     from diffrep_jax.train.stop import StopSignal
     from launch.failures import quiet
+    from launch.runtime import together
 
     with StopSignal("what was complete stays"):
         quiet()
-        run(sys.argv[1:])
+        if "--multihost" in sys.argv:
+            together(run, sys.argv[1:])
+        else:
+            run(sys.argv[1:])

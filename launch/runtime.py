@@ -2,11 +2,13 @@
 
 import os
 import pathlib
+import sys
+import traceback
+from collections.abc import Callable
 
+from diffrep_jax import peers
 from diffrep_jax.errors import UserError
 from diffrep_jax.train import heap
-
-HOSTS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 def set_up(multihost: bool = False) -> None:
@@ -22,23 +24,40 @@ def set_up(multihost: bool = False) -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     if multihost:
-        _join_hosts()
+        from launch import cluster
+
+        cluster.join()
 
 
-def _join_hosts() -> None:
-    """As the cluster says (TPU pods, Slurm, Open MPI, Kubernetes), or as the environment variables of HOSTS do."""
-    import jax
-
-    given = {name: os.environ[name] for name in HOSTS if os.environ.get(name)}
-    remedy = f"on hosts of your own set all of {', '.join(HOSTS)} (host:port, how many, which one from 0 on)."
-    if given and len(given) < len(HOSTS):
-        missing = ", ".join(name for name in HOSTS if name not in given)
-        raise UserError(f"--multihost: {', '.join(given)} is set and {missing} is not; {remedy}")
+def together(run: Callable[[list[str]], None], argv: list[str]) -> None:
+    """`run`; then all processes part. Where this one ends by an error, it goes alone, and the others hear why."""
     try:
-        if given:
-            address, count, number = (given[name] for name in HOSTS)
-            jax.distributed.initialize(address, int(count), int(number))
-        else:
-            jax.distributed.initialize()
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"--multihost joined no cluster ({error}); {remedy}") from None
+        run(argv)
+    except SystemExit as stop:
+        if (error := stop.__context__) is not None:  # `run` has put it into a line
+            if not isinstance(error, UserError | KeyboardInterrupt):
+                peers.explain()
+            _flush()
+            peers.leave(str(error) or type(error).__name__, int(stop.code or 0))
+        _part()
+        raise
+    except BaseException as error:
+        peers.explain()
+        traceback.print_exc()
+        _flush()
+        peers.leave(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}", 1)
+        raise
+    _part()
+
+
+def _part() -> None:
+    peers.finish()
+    if "jax" in sys.modules:
+        import jax
+
+        jax.distributed.shutdown()
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()

@@ -21,7 +21,8 @@ MAY_IMPORT = {
     **dict.fromkeys(LEAVES, ()),
     "config": (),
     "command": (),
-    "hosts": (),
+    "hosts": ("peers",),
+    "peers": (),
     "sharding": (),
     "processes": (),
     "samplers": (),
@@ -34,7 +35,15 @@ MAY_IMPORT = {
     # All but the first for a run's weights alone, which may be an export.
     "runs": ("methods.base", "methods.parameters", "sharding", "port.own", "port.files"),
     "inference": ("methods.base", "samplers", "runs", "sharding"),
-    "train": ("methods.base", "methods.parameters", "data", "runs", "sharding", "hosts"),  # launch hands tasks over
+    "train": (
+        "methods.base",
+        "methods.parameters",
+        "data",
+        "runs",
+        "sharding",
+        "hosts",
+        "peers",
+    ),  # launch hands tasks over
     "report": ("runs",),  # its files, not its networks
     "tasks": (
         "methods.base",

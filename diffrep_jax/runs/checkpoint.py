@@ -39,12 +39,14 @@ class Checkpoints:
             kept.append(policies.EveryNSteps(keep_every))
         path = layout.as_path(folder) / layout.CHECKPOINTS
         self._folder = path if "://" in os.fspath(path) else path.resolve()
-        self._checkpointer = ocp.training.Checkpointer(
-            self._folder,
-            preservation_policy=policies.AnyPreservationPolicy(kept),
-            save_decision_policy=decisions.ContinuousCheckpointingPolicy(),
-            cleanup_tmp_directories=writer,
-        )
+        self._writer = writer
+        if writer:  # it waits for all processes, and so does what it does
+            self._checkpointer = ocp.training.Checkpointer(
+                self._folder,
+                preservation_policy=policies.AnyPreservationPolicy(kept),
+                save_decision_policy=decisions.ContinuousCheckpointingPolicy(),
+                cleanup_tmp_directories=True,
+            )
         self._sealing = concurrent.futures.ThreadPoolExecutor(1)
         self._sealed: concurrent.futures.Future[None] | None = None  # of the last checkpoint
         self._verdicts: dict[tuple[int, Any], str | None] = {}  # what is wrong with a step's parts, None: nothing
@@ -54,7 +56,7 @@ class Checkpoints:
 
         Damaged ones are named in the log. Raises UserError where all of them are damaged.
         """
-        steps = sorted((saved.step for saved in self._checkpointer.checkpoints), reverse=True)
+        steps = sorted(self._steps(), reverse=True)
         sealed = any(checksums.is_sealed(self._folder / str(step)) for step in steps)
         for step in steps:
             if (why := self._damage(step, parts, sealed)) is None:
@@ -124,11 +126,24 @@ class Checkpoints:
     def restore(self, templates: Parts) -> dict[str, PyTree]:
         """Parts of the newest checkpoint in which these are whole, laid out as the templates say."""
         step = self.existing_step(tuple(_not_empty(templates)))
-        self._compare(step, templates)
-        return {**templates, **self._checkpointer.load_checkpointables(step, _not_empty(templates))}
+        try:
+            self._compare(step, templates)
+            with _for_this_process():
+                return {**templates, **ocp.load_checkpointables(self._folder / str(step), _not_empty(templates))}
+        except Exception:
+            if self._writer or (self._folder / str(step)).is_dir() or not self._steps():
+                raise
+        return self.restore(templates)  # a training has deleted this one and written others meanwhile
+
+    def _steps(self) -> list[int]:
+        if self._writer:
+            return [saved.step for saved in self._checkpointer.checkpoints]
+        names = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
+        return [int(name) for name in names if name.isdecimal()]
 
     def _saved(self, step: int) -> dict[str, PyTree]:
-        return dict(self._checkpointer.checkpointables_metadata(step).metadata)
+        with _for_this_process():
+            return dict(ocp.checkpointables_metadata(self._folder / str(step)).metadata)
 
     def _compare(self, step: int, templates: Parts) -> None:
         saved = self._saved(step)
@@ -138,9 +153,24 @@ class Checkpoints:
     def close(self) -> None:
         """Wait until everything is written."""
         self._sealing.shutdown()
-        self._checkpointer.close()
+        if self._writer:
+            self._checkpointer.close()
         if self._sealed is not None:
             self._sealed.result()
+
+
+def _for_this_process() -> contextlib.AbstractContextManager[object]:
+    """Inside, what Orbax reads it reads without waiting for the other processes."""
+    if jax.process_count() == 1:
+        return contextlib.nullcontext()
+    me = jax.process_index()
+    if not hasattr(ocp.Context, "multiprocessing"):  # earlier versions of Orbax
+        options = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+        return ocp.Context(multiprocessing_options=options)
+    context = ocp.Context()
+    context.multiprocessing.primary_host = me
+    context.multiprocessing.active_processes = {me}
+    return context
 
 
 def _key(parts: Collection[str] | None) -> Any:

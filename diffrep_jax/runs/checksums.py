@@ -1,7 +1,6 @@
 """Checksums of a checkpoint's files, written when all of them are there: without them it does not count as whole."""
 
 import concurrent.futures
-import zlib
 from collections.abc import Collection
 
 from etils import epath
@@ -9,8 +8,13 @@ from etils import epath
 from diffrep_jax.errors import UserError
 from diffrep_jax.runs import layout
 
+try:
+    from isal.isal_zlib import crc32  # pyright: ignore[reportMissingImports] (the same numbers, ten times as fast)
+except ImportError:
+    from zlib import crc32
+
 NAME = "checksums.json"
-BLOCK = 2**22  # bytes read at a time
+BLOCK = 2**20  # bytes read at a time
 THREADS = 4
 
 
@@ -60,5 +64,5 @@ def _sum(path: epath.Path) -> tuple[int, int]:
     size = crc = 0
     with path.open("rb") as file:
         while block := file.read(BLOCK):
-            size, crc = size + len(block), zlib.crc32(block, crc)
+            size, crc = size + len(block), crc32(block, crc)
     return size, crc

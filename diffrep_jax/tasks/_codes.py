@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 
@@ -120,6 +119,7 @@ def codes_of(model: Model, dataset: data.ImageDataset, run: Run, num_images: int
         return _readable(_codes(encode(range(count)), dataset, identity), dataset, count, bad)
     path = path_of(run.task_folder(FOLDER), dataset.name, dataset.split)
     kept, why = _code_files.fresh(path, identity)
+    hosts.wait_for_all("looked")  # and seen the same
     if kept is not None:
         log.info("The codes in %s are of this network and of these images: used.", path)
         codes = _codes(kept, dataset, identity)
@@ -130,6 +130,7 @@ def codes_of(model: Model, dataset: data.ImageDataset, run: Run, num_images: int
         log.warning("The codes in %s are not used but made anew: %s.", path, why)
     folder = path.with_suffix(".parts")
     codes = _codes(_encode_in_parts(folder, identity, count, encode), dataset, identity)
+    hosts.wait_for_all("joined")  # all have read the parts
     _write_if_other(path, codes, dataset, {})
     if hosts.is_first():
         shutil.rmtree(folder)
@@ -189,7 +190,7 @@ def _encode_in_parts(folder: epath.Path, identity: Identity, count: int, encode:
     made(folder)
     parts = {folder / f"{start:09d}.npz": range(start, min(start + PART, count)) for start in range(0, count, PART)}
     reasons: set[str] = set()
-    for path in list(parts)[jax.process_index() :: jax.process_count()]:
+    for path in list(parts)[hosts.index() :: hosts.count()]:
         own = identity.of_part(parts[path])
         kept, why = _code_files.fresh(path, own)
         if kept is None:

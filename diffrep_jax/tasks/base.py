@@ -22,6 +22,7 @@ from diffrep_jax.types import Config
 T = TypeVar("T")
 
 PACKAGE = "diffrep_jax.tasks"
+SHARED = ("encode",)  # what several processes do together; all else the first one does alone
 PATHS = ("data_dir", "checkpoint", "images", "weights_dir")  # fields that the command line fills, no config
 
 

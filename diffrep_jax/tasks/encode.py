@@ -10,6 +10,7 @@ import logging
 import pathlib
 from typing import ClassVar
 
+from diffrep_jax import hosts
 from diffrep_jax.inference.model import Model
 from diffrep_jax.runs.layout import Run
 from diffrep_jax.tasks import _codes, base
@@ -42,9 +43,10 @@ class Encode:
         codes = _codes.codes_of(model, dataset, run, self.num_images, self.batch_size)
         numbers: dict[str, float] = {"images": len(codes.codes), "latent_dim": codes.codes.shape[1]}
         labels = {"classes": len(codes.class_names), "attributes": len(codes.attribute_names)}
-        run.write_numbers(
-            "encode", numbers | labels | _codes.encoding(model) | {"dataset": dataset.name, "split": self.split}
-        )
+        if hosts.is_first():
+            run.write_numbers(
+                "encode", numbers | labels | _codes.encoding(model) | {"dataset": dataset.name, "split": self.split}
+            )
         path = _codes.path_of(run.task_folder("encode"), dataset.name, self.split)
         log.info("%d codes of %d numbers are in %s", *codes.codes.shape, path)
         return numbers

@@ -9,7 +9,6 @@ import dataclasses
 import itertools
 import logging
 import pathlib
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
@@ -19,7 +18,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from diffrep_jax import data, hosts, sharding
+from diffrep_jax import data, hosts, peers, sharding
 from diffrep_jax.errors import UserError
 from diffrep_jax.fields import construct
 from diffrep_jax.methods.base import Method, Unconditional, Views
@@ -27,7 +26,7 @@ from diffrep_jax.runs import checkpoint, layout, lock, provenance, space, weight
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.layout import Run
 from diffrep_jax.runs.weights import same_network
-from diffrep_jax.train import init_from, joined, loggers, optimizer
+from diffrep_jax.train import init_from, joined, loggers, optimizer, together
 from diffrep_jax.train.monitor import Monitor
 from diffrep_jax.train.settings import Settings
 from diffrep_jax.train.state import TrainState, abstract_state, create_state, laid_out_as, with_fresh_optimizer
@@ -96,6 +95,8 @@ def _train(training: Training, hooks: Iterable[Hook], stop: StopSignal) -> Train
     settings, run = training.settings, training.run
     with checkpoint.opened(run.folder, settings.keep_last, settings.keep_every, writer=True) as checkpoints:
         start = _check_checkpoint(training, checkpoints)
+        if not hosts.is_alone():
+            peers.compare(together.facts(run, training.dataset, start))
         if start >= settings.total_steps:
             log.info("That is all of train.total_steps=%d; raise it to train on.", settings.total_steps)
             return _restored(training, checkpoints)
@@ -172,7 +173,7 @@ class _Steps:
 def _loop(training: Training, checkpoints: checkpoint.Checkpoints, compiled: "_Compiled", steps: _Steps) -> TrainState:
     """Steps until the last one, a signal or the time is up."""
     settings, run, state, stop = training.settings, training.run, steps.state, steps.stop
-    start = int(state.step)
+    start, leave = int(state.step), None
     with (
         _writer(training, start) as writer,
         Monitor(settings, start, writer, training.mesh.size) as monitor,
@@ -188,18 +189,17 @@ def _loop(training: Training, checkpoints: checkpoint.Checkpoints, compiled: "_C
             monitor.record(step, metrics)
             if step == settings.total_steps or step % settings.checkpoint_every == 0:
                 _save(run, monitor, checkpoints, step, state)
-            leave = stop.received or monitor.out_of_time()
+            limit = peers.Stop(f"train.max_minutes={settings.max_minutes}") if monitor.out_of_time() else None
+            leave = peers.stop_at(step, stop.wish or limit)
             if not leave:
                 _ask(steps.hooks, step, state, writer, monitor, stop)
-                leave = stop.received
+                leave = stop.wish if jax.process_count() == 1 else None
             if leave:
                 _save(run, monitor, checkpoints, step, state)
-                limit = f"train.max_minutes={settings.max_minutes}"
-                why = signal.Signals(stop.received).name if stop.received else limit
-                log.info("Stopped by %s; saved at step %d. The same command goes on from there.", why, step)
+                log.info("Stopped by %s; saved at step %d. The same command goes on from there.", leave.why, step)
                 break
-    if stop.received:
-        raise SystemExit(stop.exit_code)
+    if (ended := leave or stop.wish) and ended.exit_code:
+        raise SystemExit(ended.exit_code)
     return state
 
 

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from diffrep_jax import peers
+
 STDERR = 2
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -36,9 +38,9 @@ class StopSignal:
         self._restore: dict[signal.Signals, Any] = {}
 
     @property
-    def exit_code(self) -> int:
-        """143 or 130, as a shell has it."""
-        return 128 + self.received
+    def wish(self) -> peers.Stop | None:
+        """To stop, where a signal came; the exit code is 143 or 130, as a shell has it."""
+        return peers.Stop(signal.Signals(self.received).name, 128 + self.received) if self.received else None
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is not threading.main_thread():  # Python allows no other to handle signals
@@ -84,6 +86,7 @@ class StopSignal:
                 name = signal.Signals(number).name + (", the second signal" if self.received else "")
                 below = "\n" if os.isatty(STDERR) else ""  # the bar
                 os.write(STDERR, f"{below}Stopped by {name}; {self._kept}.\n".encode())
+                peers.leave(name, 128 + number)
                 os._exit(128 + number)
             self.received = number
         self._reading.close()
