@@ -43,6 +43,7 @@ class Components:
 
     def __init__(self, images: np.ndarray, dimensions: int):
         """images: float [n, h, w, c]."""
+        self.image_size, self.channels, self.latent_dim = images.shape[1], images.shape[3], dimensions
         flat = images.reshape(len(images), -1).astype(np.float64)
         self._mean = flat.mean(0)
         values, vectors = np.linalg.eigh(np.cov(flat.T))

@@ -53,7 +53,8 @@ def config_file(text: str) -> str:
     file, colon, variant = text.partition(":")
     named = ROOT / "configs" / f"{file}.py"
     places = (pathlib.Path(file), ROOT / file, named)
-    missing = named if pathlib.Path(file).name == file and not file.endswith(".py") else places[0]
+    bare = pathlib.Path(file).name == file and not file.endswith(".py") and not places[0].exists()
+    missing = named if bare else places[0]
     return f"{next((place for place in places if place.is_file()), missing)}{colon}{variant}"
 
 
@@ -208,11 +209,11 @@ def _run_task(flags: argparse.Namespace, run) -> None:
 
 
 def _flag(argv: list[str], name: str) -> str | None:
-    """The value of --name, as typed, expanded; None where it is not there."""
+    """The value of --name, as typed; None where it is not there."""
     for argument, following in zip(argv, [*argv[1:], ""], strict=True):
         flag, equals, value = argument.partition("=")
         if flag == f"--{name}":
-            return expanded(value if equals else following)
+            return value if equals else following
     return None
 
 

@@ -73,4 +73,4 @@ def metrics(folder: pathlib.Path) -> list[dict[str, float]]:
     import json
 
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("time", "images_per_second")} for line in lines]
+    return [{k: v for k, v in line.items() if k != "time" and "per_second" not in k} for line in lines]

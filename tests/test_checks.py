@@ -94,10 +94,11 @@ def test_a_run_that_does_not_begin_leaves_nothing(tmp_path, capsys):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "one" / "a.png")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"no image")
-    folder = ["--config=configs/dbae_folder.py", "--config.data.split=all", *SMALL, "--config.data.workers=0"]
-    without = "--config.tasks.reconstruct.every_steps=0"
+    preview, without = (f"--config.tasks.reconstruct.every_steps={n}" for n in (2, 0))
+    small = [argument for argument in SMALL if argument != preview]
+    folder = ["--config=configs/dbae_folder.py", "--config.data.split=all", *small, "--config.data.workers=0"]
     cases = [
-        ([f"--data_dir={tmp_path / 'one'}"], "too few for the split 'test'"),
+        ([f"--data_dir={tmp_path / 'one'}", preview], "too few for the split 'test'"),
         ([f"--data_dir={tmp_path / 'one'}", without, "--config.train.init_from=nowhere"], "nowhere"),
         ([f"--data_dir={tmp_path / 'bad'}", without], "a.png"),
     ]

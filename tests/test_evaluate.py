@@ -358,7 +358,7 @@ def test_the_command_answers_in_one_line(tiny_run, weights_dir, sets, capsys):
     from launch import main
 
     before = sorted(tiny_run.rglob("*"))
-    command, field = [f"--workdir={tiny_run}", "--task=evaluate"], "--config.tasks.evaluate"
+    field = "--config.tasks.evaluate"
     for arguments, message in [
         ([f"{field}.num_images=298"], "has 297; ask less"),
         ([f"{field}.rows=heun"], "expected tuple"),
@@ -368,7 +368,8 @@ def test_the_command_answers_in_one_line(tiny_run, weights_dir, sets, capsys):
         (["--task=reconstruct", f"--weights_dir={weights_dir}"], "is of no use to --task=reconstruct"),
     ]:
         with pytest.raises(SystemExit) as stop:
-            main.run([*command, *arguments])
+            task = [] if arguments[0].startswith("--task") else ["--task=evaluate"]
+            main.run([f"--workdir={tiny_run}", *task, *arguments])
         error = capsys.readouterr().err
         assert stop.value.code == 2 and error.count("\n") == 1 and error.startswith("error: "), error
         assert message in error

@@ -165,7 +165,7 @@ def test_curves_that_cannot_be_written_are_said_by_whoever_writes(tmp_path):
     with pytest.raises(OSError), Writer(tmp_path, start_step=0) as writer:
         for step in range(1, 31):
             if step == 20:
-                os.close(writer._board._file._py_recordio_writer._writer.fileno())
+                os.close(writer._loggers[0]._file._py_recordio_writer._writer.fileno())
             writer.scalars(step, {"loss": 1.0})
             writer.image(step, "grid", np.zeros((64, 64, 3), np.uint8))
 

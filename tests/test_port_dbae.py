@@ -79,7 +79,7 @@ def test_the_shapes_tell_the_config(kind, name):
         assert inferred[field] == config[field]
     assert inferred["unet"] | {"head_dim": 64, "dropout": 0.0} == dict(config.unet)
     assert inferred["encoder"] == dict(config.encoder)
-    assert inferred["generator"] == dict(config.generator)
+    assert inferred["generator"] | {"norm_images": 32} == dict(config.generator)
     dbae.check(config, golden.manifest(name), name)
 
 

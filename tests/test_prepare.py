@@ -356,7 +356,7 @@ def test_inspect_data_lists_sizes_keys_and_bad_entries(tmp_path, caplog):
 
 
 def test_inspect_data_of_a_data_set_in_memory(tmp_path):
-    launch("inspect_data", "ignored", tmp_path, "dbae_digits")
+    launch("inspect_data", tmp_path, tmp_path, "dbae_digits")
     found = json.loads((tmp_path / "inspect_data" / "metrics.json").read_text())
     assert (found["images"], found["bad"], found["sizes"]) == (1797, 0, {"8 x 8": 1797})
     assert found["class_names"] == [str(i) for i in range(10)]

@@ -68,5 +68,5 @@ def test_what_is_not_interrupted_is_done_and_the_handlers_come_back():
         while not stop.received and time.monotonic() < deadline:
             time.sleep(0.01)
         stop.attempt(lambda: done.append(2))  # not begun any more
-        assert stop.received == signal.SIGTERM and stop.exit_code == 143
+        assert stop.received == signal.SIGTERM and stop.wish.exit_code == 143
     assert done == [1] and signal.getsignal(signal.SIGINT) is before

@@ -42,7 +42,7 @@ def run(config, folder, **train_settings):
     """Trained as the command does, but on a base as it was drawn, which a user could not."""
     config = config.copy_and_resolve_references().unlock()
     config.train.update(train_settings)
-    with mock.patch.object(init_from, "networks_of", lambda *_: {}):
+    with mock.patch.multiple(init_from, networks_of=lambda *_: {}, check=lambda *_: None):
         return start(config.lock(), folder)
 
 

@@ -146,8 +146,18 @@ class DBAE(AutoEncoder):
 
         return denoise
 
-    def _denoise(self, variables: PyTree, x: Image, t: Time, xT: Image, z: Code, keys: Keys | None = None) -> Image:
-        c_skip, c_out, c_in = (per_image(k, x) for k in self.preconditioning.scalings(*self.process.coefficients(t)))
+    def _denoise(
+        self,
+        variables: PyTree,
+        x: Image,
+        t: Time,
+        xT: Image,
+        z: Code,
+        keys: Keys | None = None,
+        scaled: Karras | Plain | None = None,
+    ) -> Image:
+        scalings = (scaled or self.preconditioning).scalings(*self.process.coefficients(t))
+        c_skip, c_out, c_in = (per_image(k, x) for k in scalings)
         F = apply(self._unet, variables["params"]["unet"], c_in * x, c_noise(t), xT, z, keys)
         return c_skip * x + c_out * F
 
@@ -201,9 +211,11 @@ class DBAE(AutoEncoder):
         def error(choice: tuple[Array, Array]) -> Array:
             sigma_data_end, gap = choice
             t = self.process.t_max - gap
-            denoiser = dataclasses.replace(self, sigma_data_end=sigma_data_end).denoiser(variables, z, xT)
-            xt = diffuse(self.process, x0, xT, eps, jnp.full(len(x0), t))
-            return ((denoiser(xt, t) - x0) ** 2).mean((1, 2, 3))
+            times = jnp.full(len(x0), t)
+            usual = self.preconditioning
+            scaled = dataclasses.replace(usual, sigma_data_end=sigma_data_end) if isinstance(usual, Karras) else usual
+            denoised = self._denoise(variables, diffuse(self.process, x0, xT, eps, times), times, xT, z, scaled=scaled)
+            return ((denoised - x0) ** 2).mean((1, 2, 3))
 
         # It matters where t is next to T: one U-Net, at all pairs of a value and a time, one after the other.
         values = jnp.asarray(self.undetermined["sigma_data_end"])

@@ -123,6 +123,7 @@ def _record_start(training: Training, start: int) -> None:
     changed = {}
     if start and run_config.is_run(run.folder):
         changed = run_config.differences(run_config.load(run.folder), run.config, LEARNED_WITH)
+        changed = {name: pair for name, pair in changed.items() if pair[0] is not None}  # an earlier version had it not
         before = provenance.starts(run.folder)
         theirs = identity | (before[-1].get("data", {}) if before else {})  # earlier versions kept less of it
         changed |= {f"data {name}": (theirs[name], value) for name, value in identity.items() if theirs[name] != value}

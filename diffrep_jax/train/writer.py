@@ -33,8 +33,8 @@ class Writer:
         self._path, self._active = path / layout.CURVES, active
         self._loggers: list[Logger] = []
         if active:
-            for path in (self._path, layout.as_path(folder) / layout.TENSORBOARD):
-                layout.refuse_link(path)
+            for written in (self._path, path / layout.TENSORBOARD):
+                layout.refuse_link(written)
             _drop_after(self._path, start_step)
             self._loggers = [LOGGERS[name](path, start_step, config) for name in loggers]
 
