@@ -35,14 +35,10 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see --help.")
 
 
-class _Once(argparse.Action):
-    """A flag that may be given once; a path with ~ and environment variables put in, which a shell leaves after `=`."""
+class _Typed(argparse.Action):
+    """A flag's value; a path with ~ and environment variables put in, which a shell leaves after `=`."""
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
-        if getattr(namespace, self.dest) is not None:
-            raise UserError(
-                f"{option_string} is given twice: {getattr(namespace, self.dest)}, {values}; leave one out."
-            )
         full = values if self.dest == "task" else expanded(values, str(option_string))
         full = config_file(full) if self.dest == "config" else full
         setattr(namespace, self.dest, pathlib.Path(full) if self.metavar == "PATH" else full)
@@ -75,7 +71,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         ("weights_dir", "PATH", "weight files of --task=evaluate (default: fetched once)"),
         ("images", "PATH", "images for import to measure, or manipulate to change"),
     ):
-        parser.add_argument(f"--{name}", action=_Once, metavar=metavar, help=text)
+        parser.add_argument(f"--{name}", action=_Typed, metavar=metavar, help=text)
     parser.add_argument("--force-unlock", action="store_true", help="train although another process seems to do so")
     parser.add_argument("--multihost", action="store_true", help="join the other hosts of a cluster or TPU pod")
     flags, rest = parser.parse_known_args(argv)
@@ -92,11 +88,7 @@ def split_overrides(arguments: list[str]) -> dict[str, str]:
             raise UserError(f"Unknown argument '{name}'; see --help.")
         if not equals and not rest:
             raise UserError(f"{name} lacks a value; write {name}=VALUE.")
-        value = value if equals else rest.pop()
-        field = name.removeprefix("--config.")
-        if field in overrides:
-            raise UserError(f"{name} is given twice: {overrides[field]}, {value}; leave one out.")
-        overrides[field] = value
+        overrides[name.removeprefix("--config.")] = value if equals else rest.pop()  # the last one of a field holds
     return overrides
 
 

@@ -256,3 +256,4 @@ def test_two_processes_train_as_one_does(tmp_path):
 
 def test_overrides_take_both_spellings():
     assert main.split_overrides(["--config.a.b=1", "--config.c", "x=2"]) == {"a.b": "1", "c": "x=2"}
+    assert main.split_overrides(["--config.a=1", "--config.a=2"]) == {"a": "2"}  # as in most command lines

@@ -115,8 +115,6 @@ LINES = [
     ([DDPM, "--config.sampling.order=3", "--config.sampling.eta=0.5"], ["order 3", "eta 0.5"]),
     ([DDPM, "--config.sampling.start=noise"], ["start=noise", "start=mean"]),
     # flags
-    ([DBAE, "--config.optim.lr=1.0", "--config.optim.lr=2.0"], ["--config.optim.lr", "twice", "1.0, 2.0"]),
-    ([DBAE, "--task=sample", "--task=probe"], ["--task", "twice", "sample, probe"]),
     ([DBAE, "--data_dir"], ["--data_dir", "expected one argument", "--help"]),
     ([DBAE, "--multihost=3"], ["--multihost", "--help"]),
     ([DBAE, "--data_dir="], ["--data_dir", "empty"]),
