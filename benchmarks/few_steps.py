@@ -53,6 +53,7 @@ RECIPES: dict[str, tuple[dict[str, Any], bool]] = {
     "eta 1": ({"eta": 1.0}, True),
     "eta 1, noise only": ({"eta": 1.0, "start": "noise_only"}, True),
 }
+SHOWN_RANGE, WORST_SSIM = 10.0, 0.85  # of a panel; what is worse lies on its edge
 DRAWN = {
     "Euler": "black",
     "Heun": "grey",
@@ -211,7 +212,7 @@ def write(out: pathlib.Path, rows: list[dict[str, Any]], command: str, model: Mo
 
 
 def curves(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
-    """A panel a measure, a line a recipe of DRAWN; all axes logarithmic but that of SSIM."""
+    """A panel a measure, a line a recipe of DRAWN; axes logarithmic but SSIM's, far worse values on the edge."""
     figure = Image.new("RGB", (1400, 900), "white")
     draw = ImageDraw.Draw(figure)
     for i, measure_name in enumerate(("mse", "ssim", "to_fine", "frechet")):
@@ -222,9 +223,14 @@ def curves(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
 
 
 def panel(draw: ImageDraw.ImageDraw, corner: tuple[int, int], rows: list[dict[str, Any]], measure_name: str) -> None:
-    rows = [row for row in rows if row["recipe"] in DRAWN and row[measure_name] is not None]
+    rows = [row for row in rows if row["recipe"] in DRAWN and row[measure_name]]
     x = [float(np.log(row["evaluations"])) for row in rows]
-    y = [row[measure_name] if measure_name == "ssim" else float(np.log(row[measure_name] + 1e-6)) for row in rows]
+    y = [
+        max(row[measure_name], WORST_SSIM) if measure_name == "ssim" else float(np.log(row[measure_name]))
+        for row in rows
+    ]
+    if measure_name in ("mse", "frechet"):
+        y = [min(v, min(y) + float(np.log(SHOWN_RANGE))) for v in y]
     (left, top), (width, height) = corner, (580, 360)
 
     def place(u: float, v: float) -> tuple[float, float]:
@@ -233,7 +239,7 @@ def panel(draw: ImageDraw.ImageDraw, corner: tuple[int, int], rows: list[dict[st
 
     draw.rectangle((left, top, left + width, top + height), outline="grey")
     draw.text((left + 5, top + 5), measure_name, fill="black")
-    for u in sorted(set(x)):
+    for u in np.log(COUNTS):
         draw.text((place(u, min(y))[0] - 6, top + height + 4), f"{np.exp(u):.0f}", fill="black")
     for v in np.linspace(min(y), max(y), 5):
         value = v if measure_name == "ssim" else np.exp(v)
