@@ -4,7 +4,8 @@ Paper:    none; 1,500 images train, 297 of mostly other writers are held out.
 Command:  python launch/main.py --config=configs/diffae_digits.py --workdir=runs/diffae
 Cost:     6,000 steps of 64 images, as many as DDPM and DiTi have together.
 Measured: of a code of 16 numbers, by --task=probe, average precision of the classes and r of the measures: 0.404 and
-          0.673 after 2,000 steps, 0.486 and 0.694 after 2,500. The code comes into use late: its path starts at zero.
+          0.673 after 2,000 steps, 0.633 and 0.781 after 6,000. The code comes into use late: its path starts at zero.
+          MSE after 6,000: 0.0335 from a random x_T (the mean image's is 0.0438), 0.00014 with invert_steps=50.
 Variants: none.
 """
 
