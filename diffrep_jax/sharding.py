@@ -61,22 +61,6 @@ def state_shardings(mesh: Mesh | AbstractMesh, shapes: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: NamedSharding(mesh, parameter_spec(mesh, leaf.shape)), shapes)
 
 
-def check_batch(batch_size: int, microbatch_size: int, mesh: Mesh) -> None:
-    """Raise UserError unless micro-batches divide the batch and devices divide a micro-batch."""
-    if batch_size < 1 or microbatch_size < 1:
-        raise UserError(f"train.batch_size {batch_size} and train.microbatch_size {microbatch_size} must be >= 1.")
-    if batch_size % microbatch_size:
-        raise UserError(
-            f"train.batch_size {batch_size} does not divide by train.microbatch_size {microbatch_size}; "
-            "choose a divisor (-1: no micro-batches)."
-        )
-    if microbatch_size % mesh.size:
-        raise UserError(
-            f"train.microbatch_size {microbatch_size} does not divide by the mesh of {mesh.size} devices "
-            f"({dict(mesh.shape)}); choose a multiple of {mesh.size} (train.batch_size if microbatch_size is -1)."
-        )
-
-
 def check_divides(batch_size: int, mesh: Mesh, field: str) -> None:
     """Raise UserError, naming the config's field, unless devices divide a batch."""
     if batch_size % mesh.size:

@@ -1,12 +1,15 @@
 """Tasks in tests: run on a model that is open already, or on a run's folder, with a few settings changed."""
 
+import contextlib
 import dataclasses
+
+import pytest
 
 from diffrep_jax.inference.model import Model
 from diffrep_jax.inference.open import open_run, recipe
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.layout import Run
-from diffrep_jax.tasks import base
+from diffrep_jax.tasks import _codes, base
 from tests.tiny import tiny_config
 
 BATCH = 4  # images at a time, where a test asks for no other size: one compilation serves many tests
@@ -38,3 +41,19 @@ def kept(folder):
     folder.mkdir(exist_ok=True)
     run_config.save(tiny_config(), folder)
     return folder
+
+
+@contextlib.contextmanager
+def killed_at_the_third_part(monkeypatch):
+    """Inside, an encoding dies when it has written two parts of its codes."""
+    plain, saved = _codes.write_arrays, []
+
+    def die_at_the_third(path, **arrays):
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+        saved.append(path)
+        plain(path, **arrays)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(_codes, "write_arrays", die_at_the_third)
+        yield

@@ -12,7 +12,7 @@ from diffrep_jax import data
 from diffrep_jax.errors import UserError
 from diffrep_jax.inference.model import Model
 from diffrep_jax.tasks import _codes
-from tests.task_runs import kept, run_task
+from tests.task_runs import kept, killed_at_the_third_part, run_task
 
 FIELDS = {"split": "test", "num_images": 20, "batch_size": 4}
 
@@ -70,16 +70,7 @@ def test_what_was_killed_goes_on_where_it_was(tiny_model, workdir, encodings, mo
     run(tiny_model, workdir)
     whole = read(workdir)
     shutil.rmtree(workdir / "encode")
-    plain, saved = _codes.write_arrays, []
-
-    def die_at_the_third(path, **arrays):
-        if len(saved) == 2:
-            raise KeyboardInterrupt
-        saved.append(path)
-        plain(path, **arrays)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(_codes, "write_arrays", die_at_the_third)
+    with killed_at_the_third_part(monkeypatch):
         run(tiny_model, workdir)
     encodings.clear()
     run(tiny_model, workdir)

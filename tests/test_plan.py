@@ -133,6 +133,16 @@ def test_what_does_not_fit_and_what_does(plan, caplog):
     assert "do not fit" in caplog.text and "microbatch_size" in caplog.text
 
 
+def test_on_this_machine_the_compiler_is_asked_for_one_device_of_several(plan, monkeypatch):
+    asked = []
+    monkeypatch.setattr(devices, "this_cpu", lambda dtype: devices.Device("cpu", 1e12, 1e12, 1e12, ("cpu",)))
+    monkeypatch.setattr(cost, "compiled_temporaries", lambda m, c, images: asked.append(images) or 48 * 10**9)
+    numbers, written = plan({"train.batch_size": 64}, device="cpu", devices=2)
+    assert asked == [32] and numbers["temporary_bytes"] == 48 * 10**9
+    # 1.5 times the estimate of 1 GB an image: 600 would need all of the memory, and the state takes some
+    assert {way["largest"] for way in written["ways"]} == {599}
+
+
 @pytest.mark.parametrize(
     ("changes", "fields", "message"),
     [

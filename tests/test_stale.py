@@ -20,7 +20,7 @@ from diffrep_jax.tasks import _codes, _heads, evaluate
 from diffrep_jax.tasks._code_files import Identity
 from diffrep_jax.train import loop
 from launch import main
-from tests.task_runs import kept, run_task
+from tests.task_runs import kept, killed_at_the_third_part, run_task
 from tests.tiny import tiny_config
 
 COUNT = 20  # of which a folder's train has 18
@@ -162,16 +162,7 @@ def test_parts_of_a_killed_encoding_of_other_images_are_not_taken(
     tiny_model, workdir, images, encodings, monkeypatch, caplog
 ):
     monkeypatch.setattr(_codes, "PART", 6)
-    plain, saved = _codes.write_arrays, []
-
-    def die_at_the_third(path, **arrays):
-        if len(saved) == 2:
-            raise KeyboardInterrupt
-        saved.append(path)
-        plain(path, **arrays)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(_codes, "write_arrays", die_at_the_third)
+    with killed_at_the_third_part(monkeypatch):
         encode(tiny_model, workdir)
     write_images(images, seed=1)
     encodings.clear()

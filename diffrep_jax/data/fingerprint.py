@@ -32,11 +32,6 @@ def of_files(folder: Path, names: Sequence[str]) -> str:
         return digest(*names, *(fact for part in looked_at for fact in part))
 
 
-def of_file(path: Path) -> str:
-    """Of one file: its size and time of change."""
-    return digest(_size_and_time(path))
-
-
 def _size_and_time(path: str | Path) -> tuple[int, int] | None:
     """None where there is no such file."""
     try:

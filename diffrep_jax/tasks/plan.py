@@ -63,12 +63,12 @@ class Plan:
         cpu = self.device.lower() == "cpu"
         device = devices.this_cpu(method.dtype) if cpu else devices.named(self.device, "config.tasks.plan.device")
         log.info("Tracing the training step; a minute for large networks ...")
-        at_a_time = settings.microbatch / self.devices
+        at_a_time = settings.microbatch // self.devices
         costs = {remat: cost.step_cost(form, config, device.platform) for remat, form in forms(method).items()}
         remat = getattr(method, "remat", False)
         if cpu:
             log.info("Compiling it; minutes for large networks ...")
-            compiled = cost.compiled_temporaries(method, config, settings.microbatch)
+            compiled = cost.compiled_temporaries(method, config, at_a_time)
             part = compiled / costs[remat].temporaries(at_a_time)
             costs = {again: step.scaled(part) for again, step in costs.items()}
         temporaries = costs[remat].temporaries(at_a_time)

@@ -5,7 +5,7 @@ load from the compile cache than to run, so there they become one vector. On a m
 would gather each one first: a collective a leaf.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -111,11 +111,6 @@ def relayout(state: PyTree, like: PyTree) -> PyTree:
         return join(value) if _is_joined(wanted) and not _is_joined(value) else value
 
     return jax.tree.map(convert, state, like, is_leaf=_is_tree)
-
-
-def is_joined_layout(paths: Collection[str]) -> bool:
-    """Whether an optimizer's state with these leaves was saved in the layout of `join_state`."""
-    return any(path.endswith(".small") for path in paths)
 
 
 def _is_tree(value: Any) -> bool:
