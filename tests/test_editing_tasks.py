@@ -7,17 +7,18 @@ import shutil
 import jax
 import numpy as np
 import pytest
+import scipy.linalg
 from PIL import Image
 
 from configs import dbae_digits, diti_digits, pdae_digits
 from diffrep_jax.data.transforms import to_uint8
 from diffrep_jax.errors import UserError
-from diffrep_jax.inference.edit import move
+from diffrep_jax.inference.edit import move, step
 from diffrep_jax.inference.encoded import Encoded
 from diffrep_jax.methods.base import build
-from diffrep_jax.readout.head import Head
+from diffrep_jax.readout.head import Head, signed
 from diffrep_jax.runs.layout import Run
-from diffrep_jax.tasks import _heads
+from diffrep_jax.tasks import _attributes, _heads
 from diffrep_jax.tasks.counterfactual import Counterfactual
 from diffrep_jax.tasks.manipulate import Manipulate
 from tests.task_runs import kept, run_task
@@ -117,6 +118,65 @@ def test_moving_a_code_raises_the_logit_by_the_scale_alone(normalised):
         np.testing.assert_array_equal(moved[:, kernel == 0], z[:, kernel == 0])
         length = np.linalg.norm((moved - z) / (std if normalised else 1), axis=1)
         np.testing.assert_allclose(length, abs(scale) * np.sqrt(d))
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_the_smallest_step_to_several_boundaries(normalised):
+    """At 1 all logits are 0, at 2 they are the negated; any other step to there is longer."""
+    n, d, k = 5, 9, 3
+    std, z = RANDOM.uniform(0.5, 2, d), RANDOM.normal(size=(n, d))
+    kernel, bias = RANDOM.normal(size=(d, k)), RANDOM.normal(size=k)
+    head = dataclasses.replace(head_of(kernel[:, 0], std), names=("a", "b", "c"), kernel=kernel, bias=bias)
+    to_boundary = head.to_boundary(z, normalised)
+    np.testing.assert_allclose(head.logits(step(Encoded(z), to_boundary, 1.0).z), 0, atol=1e-12)
+    np.testing.assert_allclose(head.logits(step(Encoded(z), to_boundary, 2.0).z), -head.logits(z), atol=1e-12)
+    unit = std if normalised else np.ones(d)
+    free = scipy.linalg.null_space(kernel.T)  # steps that change no logit
+    for other in RANDOM.normal(size=(20, n, d - k)):
+        longer = np.linalg.norm((to_boundary + other @ free.T) / unit, axis=1)
+        assert (longer > np.linalg.norm(to_boundary / unit, axis=1)).all()
+
+
+def test_several_attributes_are_the_sum_of_their_ways_and_a_minus_turns_one_round():
+    std = RANDOM.uniform(0.5, 2, 9)
+    smile, male = (head_of(RANDOM.normal(size=9), std, names=(name,)) for name in ("smile", "male"))
+    both = signed({"smile": smile, "male": male}, {"smile": 1, "male": -1})
+    assert both.names == ("smile", "-male")
+    np.testing.assert_allclose(both.direction(True), smile.direction(True) - male.direction(True))
+    z = RANDOM.normal(size=(4, 9))
+    np.testing.assert_allclose(both.logits(z), np.concatenate([smile.logits(z), -male.logits(z)], axis=1))
+
+
+def test_attributes_are_wanted_by_name_or_number_with_a_sign():
+    every = ["ink", "-2", "a,b", "hair"]
+    assert _attributes.wanted(every, "hair, -ink") == {"hair": 1, "ink": -1}
+    assert _attributes.wanted(every, "a,b") == {"a,b": 1} and _attributes.wanted(every, "-2") == {"-2": 1}
+    assert _attributes.wanted(every, "0,-3") == {"ink": 1, "hair": -1}
+    for wrong in ("", "ink,", "4", "-", "ink;hair"):
+        with pytest.raises(UserError, match="Unknown attribute"):
+            _attributes.wanted(every, wrong)
+
+
+def test_images_go_across_the_boundary_of_the_head(model, probed, tmp_path):
+    """By the file's own head: what the codes that are decoded have for logits."""
+    workdir = shutil.copytree(probed, tmp_path / "run")
+    settings = {"attribute": "7,-1", "num_images": 4, "scales": (0.0, 2.0), "move": "across"}
+    _, folder = run_task("manipulate", model, workdir, **settings)
+    head, numbers = _heads.read(folder / "head.npz"), json.loads((folder / "metrics.json").read_text())
+    assert head.names == ("7", "-1") and numbers["attribute"] == "7, -1" and numbers["move"] == "across"
+    with np.load(folder / "arrays.npz") as arrays:
+        z, images = model.encode(arrays["inputs"]), arrays["images"]
+    moved = (z - 2 * head.logits(z) @ np.linalg.pinv(head.kernel)).astype(np.float32)
+    expected = to_uint8(model.decode(moved, model.endpoint(moved)))
+    assert np.abs(levels(images[1]) - levels(expected)).max() <= 1
+    shares = (head.logits(model.encode(images[0])) > 0).mean(0)
+    assert numbers["share_positive"]["0.0"] == {"7": shares[0], "-1": shares[1]}
+
+
+def test_a_measure_has_no_boundary(model, workdir):
+    with pytest.raises(UserError, match="move=across needs attributes that an image has or lacks; 'ink' is measured"):
+        run_task("manipulate", model, workdir, attribute="ink", move="across", epochs=1)
+    assert not (workdir / "manipulate").exists()
 
 
 def test_manipulation_at_scale_0_is_the_reconstruction(model, workdir):
@@ -278,6 +338,7 @@ def test_images_of_ones_own_may_be_changed(model, workdir, tmp_path):
         ({"dataset": "digit"}, "Did you mean 'digits'"),
         ({"invert_steps": -1}, "tasks.manipulate.invert_steps is -1"),
         ({"space": "normal"}, "Unknown space 'normal' in tasks.manipulate.space. Did you mean 'normalised'"),
+        ({"move": "acros"}, "Unknown move 'acros' in tasks.manipulate.move. Did you mean 'across'"),
         ({"endpoint": "move"}, "Unknown endpoint 'move' in tasks.manipulate.endpoint. Did you mean 'moved'"),
     ],
 )

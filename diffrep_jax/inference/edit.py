@@ -69,8 +69,15 @@ def block_dimensions(block_ends: np.ndarray, start: int, width: int) -> slice:
 
 def move(encoded: Encoded, direction: np.ndarray, scale: float) -> Encoded:
     """z + scale sqrt(d) direction, for a direction [d] in the space of z as it is; the stochastic code stays."""
-    step = scale * np.sqrt(len(direction)) * direction
-    return encoded.with_z((encoded.z + step).astype(encoded.z.dtype))
+    return step(encoded, np.sqrt(len(direction)) * direction, scale)
+
+
+def step(encoded: Encoded, steps: np.ndarray, scale: float) -> Encoded:
+    """z + scale steps, [d] for all images or [n, d]; the stochastic code stays.
+
+    With `Head.to_boundary` it is a counterfactual: at scale 1 the head doubts, at 2 it is as sure of the contrary.
+    """
+    return encoded.with_z((encoded.z + scale * steps).astype(encoded.z.dtype))
 
 
 def slerp(first: np.ndarray, second: np.ndarray, alpha: float) -> np.ndarray:

@@ -45,18 +45,46 @@ class Head:
         return dataclasses.replace(self, names=(name,), kernel=kernel, bias=bias, trained_on=self.trained_on[column])
 
     def direction(self, normalised: bool) -> np.ndarray:
-        """The way of the first attribute in the space of z, [d], for `inference.edit.move`.
+        """The way in which the attributes grow in the space of z, [d], for `inference.edit.move`.
 
         w / |w| of the head on z as it is (DBAE), or `normalised` that of the head on (z - mean) / std, times std, which
-        is a unit step in normalised space (DiffAE, DiTi).
+        is a unit step in normalised space (DiffAE, DiTi); of several attributes the sum of theirs.
         """
+        weights, scale = self._weights(normalised)
+        return (weights / np.linalg.norm(weights, axis=0)).sum(1) * scale
+
+    def to_boundary(self, z: np.ndarray, normalised: bool) -> np.ndarray:
+        """The smallest step of each code [n, d] behind which all logits are 0, [n, d], for `inference.edit.step`.
+
+        Smallest in the space of z as it is, or `normalised` in that of (z - mean) / std.
+        """
+        weights, scale = self._weights(normalised)
+        return -self.logits(z) @ np.linalg.pinv(weights) * scale
+
+    def _weights(self, normalised: bool) -> tuple[np.ndarray, np.ndarray]:
+        """(Weights [d, k] in the space of the step, its unit in that of z [d])."""
         scale = self.std if normalised else np.ones_like(self.std)
-        weights = self.kernel[:, 0] * scale
-        return weights / np.linalg.norm(weights) * scale
+        return self.kernel * scale[:, None], scale
 
     def arrays(self) -> dict[str, np.ndarray]:
         """For an .npz."""
         return {name: np.asarray(value) for name, value in vars(self).items()}
+
+
+def signed(heads: Mapping[str, Head], signs: Mapping[str, int]) -> Head:
+    """One head of several on the same codes; the logits of a name whose sign is -1 are turned round.
+
+    It decides ("bce") where all of them do.
+    """
+    first, order = next(iter(heads.values())), np.array(list(signs.values()))
+    return dataclasses.replace(
+        first,
+        names=tuple(f"-{name}" if sign < 0 else name for name, sign in signs.items()),
+        kind="mse" if any(head.kind == "mse" for head in heads.values()) else "bce",
+        kernel=np.concatenate([heads[name].kernel for name in signs], axis=1) * order,
+        bias=np.concatenate([heads[name].bias for name in signs]) * order,
+        trained_on=tuple(text for name in signs for text in heads[name].trained_on),
+    )
 
 
 def from_arrays(arrays: Mapping[str, Any], source: str) -> Head:

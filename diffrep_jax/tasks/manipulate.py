@@ -1,7 +1,11 @@
-"""Change one attribute of images: move their codes along the weights w of a linear head, by scales s.
+"""Change attributes of images: move their codes along the weights w of a linear head, by scales s.
 
     raw:         z' = z + s sqrt(d) w / |w|,  w of a head on z                             (DBAE's code)
     normalised:  the same in the space of (z - mean) / std, with the training codes' mean and deviation  (DiffAE, DiTi)
+
+or with `move=across` by s times the smallest step to the head's boundary, each image its own: at 1 the head doubts, at
+2 it is as sure of the contrary as it was. Several attributes, "Smiling,-Male", are changed at once: by the sum of their
+ways, or by the smallest step to all boundaries; a minus turns one round.
 
 Decoded from the images' own x_T, that of the unchanged z, and their stochastic codes. The head is the one that `probe`
 has left for this attribute, data set and network, else it is trained here; with `promask` it reads that many dimensions
@@ -14,7 +18,6 @@ Writes to `<workdir>/manipulate/`: grid.png (a row a scale), arrays.npz, head.np
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import jax
@@ -29,16 +32,17 @@ from diffrep_jax.inference import edit
 from diffrep_jax.inference.encoded import Encoded
 from diffrep_jax.inference.model import Model
 from diffrep_jax.metrics import probe as metrics
-from diffrep_jax.readout.head import Head
+from diffrep_jax.readout.head import Head, signed
 from diffrep_jax.readout.linear import Fit, fit
 from diffrep_jax.runs.layout import Run, as_path, write_arrays
-from diffrep_jax.tasks import _codes, _heads, _pictures, base
+from diffrep_jax.tasks import _attributes, _codes, _heads, _pictures, base
 from diffrep_jax.tasks._codes import Codes
 
 log = logging.getLogger(__name__)
 
 SPACES = ("", "raw", "normalised")
 ENDPOINTS = ("unchanged", "moved")
+MOVES = ("along", "across")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +50,9 @@ class Manipulate(base.ImageTask):
     """The fields besides those of an `ImageTask`; `--images` names other images than those of `split`.
 
     Attributes:
-      attribute: its name, or its number among the data set's attributes and classes.
+      attribute: its name, or its number among the data set's attributes and classes; several with commas between.
       scales: how far to go; num_images: the first ones.
+      move: "along" the weights, or "across" the boundary.
       space: that of the step, "raw" or "normalised"; "": the method's own. endpoint: x_T of the "unchanged" z, or of
         the "moved" one.
       head: a file with a head, of `probe` or `manipulate`, or DBAE's best.pt, a classifier of PDAE or DiTi, DiffAE's
@@ -60,6 +65,7 @@ class Manipulate(base.ImageTask):
     attribute: str = "0"
     scales: Annotated[tuple[float, ...], NOT_EMPTY] = (-0.6, -0.3, 0.0, 0.3, 0.6)
     num_images: int = 8
+    move: str = "along"
     space: str = ""
     endpoint: str = "unchanged"
     head: PathText = ""
@@ -77,7 +83,7 @@ class Manipulate(base.ImageTask):
         place = "tasks.manipulate"
         base.check_encoding("manipulate", self.dataset, -1, self.encode_batch_size)
         check_numbers(self, place, {"epochs": 1, "head_batch_size": 1, "num_images": 1, "promask": 0, "seed": 0})
-        for field, choices in (("space", SPACES), ("endpoint", ENDPOINTS)):
+        for field, choices in (("space", SPACES), ("endpoint", ENDPOINTS), ("move", MOVES)):
             if getattr(self, field) not in choices:
                 raise unknown(field, getattr(self, field), choices, f"{place}.{field}")
 
@@ -90,7 +96,7 @@ class Manipulate(base.ImageTask):
         else:
             for split in ("train", "test"):
                 dataset = self._labelled(run, split)
-                _named(_names(dataset), self.attribute)
+                _attributes.wanted(_attributes.names(dataset), self.attribute)
         self._dataset(run)
 
     def run(self, model: Model, run: Run) -> dict[str, float]:
@@ -99,17 +105,22 @@ class Manipulate(base.ImageTask):
         normalised = self.space == "normalised" if self.space else method.edits_normalised
         images = self._images(run)  # first what may be refused
         head, numbers = self._given(model, run) if self.head else self._trained(model, normalised, run)
-        name = head.names[0]
+        self._check_boundary(head)
         starts = range(0, len(images), self.batch_size)
         parts = [self.encode(model, images[first : first + self.batch_size], first) for first in starts]
-        direction = head.direction(normalised)
-        rows = {scale: self._decode(model, direction, parts, scale) for scale in self.scales}
+        steps = [self._steps(head, part.z, normalised) for part in parts]
+        rows = {scale: self._decode(model, steps, parts, scale) for scale in self.scales}
         # What the head says of the new images, not of the codes that they were made from.
-        scores = {str(scale): float(head.logits(model.encode(row)).mean()) for scale, row in rows.items()}
+        logits = {str(scale): head.logits(model.encode(row)) for scale, row in rows.items()}
+        scores = {scale: float(values.mean()) for scale, values in logits.items()}
         numbers |= {"dimensions": int((head.kernel != 0).sum())}
         how = {"space": "normalised" if normalised else "raw", "endpoint": self.endpoint, "head": head.trained_by}
         self._write(run, images, rows, head)
-        described = {"attribute": name, "mean_logit": scores, "images": len(images), "split": self.split}
+        described: dict[str, Any] = {"attribute": ", ".join(head.names), "mean_logit": scores, "move": self.move}
+        if head.kind == "bce":
+            shares = {scale: (values > 0).mean(0).tolist() for scale, values in logits.items()}
+            described["share_positive"] = {s: dict(zip(head.names, each, strict=True)) for s, each in shares.items()}
+        described |= {"images": len(images), "split": self.split}
         run.write_numbers("manipulate", numbers | how | described | self.description(model))
         return numbers
 
@@ -120,17 +131,34 @@ class Manipulate(base.ImageTask):
                 f"tasks.manipulate.promask {self.promask} is of no use to a head that is trained; set it to 0."
             )
         head = _heads.given(as_path(self.head), model, lambda: self._codes(model, "train", run)[0])
-        return head.only(_named(head.names, self.attribute)), {}
+        signs = _attributes.wanted(head.names, self.attribute)
+        return signed({name: head.only(name) for name in signs}, signs), {}
 
     def _trained(self, model: Model, normalised: bool, run: Run) -> tuple[Head, dict[str, float]]:
-        """(The head of the attribute, the probe's or one trained here; how good it is on test images.)"""
+        """(The head of the attributes, the probe's or one trained here; how good it is on test images.)"""
         train, dataset = self._codes(model, "train", run)
-        name, targets = _attribute(train, self.attribute)
-        head = self._head(train, name, targets, dataset, normalised, run)
+        signs = _attributes.wanted(_attributes.names(train), self.attribute)
+        heads = {name: self._head(train, name, dataset, normalised, run) for name in signs}
         test, _ = self._codes(model, "test", run)
-        measure, value = _judge(head.kind, head.logits(test.codes)[:, 0], _attribute(test, self.attribute)[1])
-        log.info("%s: %s %.4f on %d test images.", name, measure, value, len(test.codes))
-        return head, {measure: value}
+        numbers: dict[str, list[float]] = {}
+        for name, head in heads.items():
+            measure, value = _judge(head.kind, head.logits(test.codes)[:, 0], _attributes.values(test, name))
+            log.info("%s: %s %.4f on %d test images.", name, measure, value, len(test.codes))
+            numbers.setdefault(measure, []).append(value)
+        return signed(heads, signs), {measure: float(np.mean(values)) for measure, values in numbers.items()}
+
+    def _check_boundary(self, head: Head) -> None:
+        if self.move == "across" and head.kind != "bce":
+            raise UserError(
+                f"tasks.manipulate.move=across needs attributes that an image has or lacks; "
+                f"'{', '.join(head.names)}' is measured: use move=along."
+            )
+
+    def _steps(self, head: Head, z: np.ndarray, normalised: bool) -> np.ndarray:
+        """What a scale of 1 adds to the codes, [d] or [n, d]."""
+        if self.move == "across":
+            return head.to_boundary(z, normalised)
+        return np.sqrt(z.shape[1]) * head.direction(normalised)
 
     def _codes(self, model: Model, split: str, run: Run) -> tuple[Codes, str]:
         """The codes of a split, and the name of their data set."""
@@ -156,13 +184,14 @@ class Manipulate(base.ImageTask):
         batches = data.ordered_batches(dataset, batch_size=count, num_images=count, max_bad_fraction=bad)
         return np.concatenate([batch["image"] for batch in batches])
 
-    def _head(self, train: Codes, name: str, targets: np.ndarray, dataset: str, normalised: bool, run: Run) -> Head:
+    def _head(self, train: Codes, name: str, dataset: str, normalised: bool, run: Run) -> Head:
+        targets = _attributes.values(train, name)
         if self.promask == 0 and (head := _heads.probed(run, dataset, name, train, targets)) is not None:
             log.info("The head of '%s' is the probe's.", name)
             return head
         std = np.where(train.std > 0, train.std, 1)
         mean, scale = (train.mean, std) if normalised else (np.zeros_like(std), np.ones_like(std))
-        binary = _is_binary(train, name)
+        binary = _attributes.is_binary(train, name)
         values = targets if binary else (targets - targets.mean()) / (targets.std() + 1e-12)
         dimensions = self.promask or train.codes.shape[1]
         log.info("Training a head of '%s' that reads %d dimensions ...", name, dimensions)
@@ -194,18 +223,18 @@ class Manipulate(base.ImageTask):
             trained_on=(train.target_fingerprint(targets),),
         )
 
-    def _decode(self, model: Model, direction: np.ndarray, parts: list[Encoded], scale: float) -> np.ndarray:
+    def _decode(self, model: Model, steps: list[np.ndarray], parts: list[Encoded], scale: float) -> np.ndarray:
         """uint8 images of the codes, moved."""
         rows = []
         for i in base.progress(range(len(parts)), len(parts), f"scale {scale:g}"):
             first = i * self.batch_size
-            moved = edit.move(parts[i], direction, scale)
+            moved = edit.step(parts[i], steps[i], scale)
             xT = model.endpoint(parts[i].z if self.endpoint == "unchanged" else moved.z, first)
             rows.append(to_uint8(model.decode(moved, xT, numbers=first)))
         return np.concatenate(rows)
 
     def _write(self, run: Run, inputs: np.ndarray, rows: dict[float, np.ndarray], head: Head) -> None:
-        folder, name = run.task_folder("manipulate"), head.names[0]
+        folder, name = run.task_folder("manipulate"), ", ".join(head.names)
         named = {f"{name} {scale:+g}" if scale else "reconstruction": row for scale, row in rows.items()}
         _pictures.save_png(folder / "grid.png", _pictures.labelled_grid({"input": inputs} | named))
         write_arrays(
@@ -213,38 +242,6 @@ class Manipulate(base.ImageTask):
         )
         write_arrays(folder / "head.npz", **head.arrays())
         log.info("'%s' of %d images; %s", name, len(inputs), folder / "grid.png")
-
-
-def _attribute(codes: Codes, wanted: str) -> tuple[str, np.ndarray]:
-    """The name and the values [n] of an attribute or class, wanted by name or by number."""
-    names = _names(codes)
-    number = names.index(_named(names, wanted))
-    attributes: Any = codes.attributes
-    if number < len(codes.attribute_names):
-        return names[number], attributes[:, number].astype(np.float32)
-    return names[number], np.asarray(codes.label == number - len(codes.attribute_names), np.float32)
-
-
-def _names(labelled: Codes | data.ImageDataset) -> list[str]:
-    """Attributes, then classes; UserError where there are neither."""
-    names = [*labelled.attribute_names, *labelled.class_names]
-    if not names:
-        raise UserError("The data set has no labels to learn from; set tasks.manipulate.dataset to one that has.")
-    return names
-
-
-def _named(names: Sequence[str], wanted: str) -> str:
-    """The attribute that is wanted by name or by number."""
-    if wanted not in names and wanted.isdecimal() and int(wanted) < len(names):
-        return names[int(wanted)]
-    if wanted not in names:
-        raise unknown("attribute", wanted, names, "tasks.manipulate.attribute")
-    return wanted
-
-
-def _is_binary(codes: Codes, name: str) -> bool:
-    """Whether it is a class, or an attribute that an image has or lacks."""
-    return dict(zip(codes.attribute_names, codes.binary, strict=True)).get(name, True)
 
 
 def _judge(kind: str, logits: np.ndarray, targets: np.ndarray) -> tuple[str, float]:

@@ -6,13 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, Mesh
 
 from diffrep_jax.forms import tracing_for
 from diffrep_jax.methods.base import Method, example_batch
 from diffrep_jax.methods.parameters import shapes, trained
 from diffrep_jax.sharding import AXES
-from diffrep_jax.train import optimizer
+from diffrep_jax.train import devices, optimizer
 from diffrep_jax.train.joined import LEAF_BY_LEAF
 from diffrep_jax.train.liveness import temporary_bytes
 from diffrep_jax.train.state import TrainState, abstract_state
@@ -62,13 +62,29 @@ LARGEST = 2**20  # images at a time: more than anybody trains with
 def step_cost(method: Method, config: Config, platform: str) -> Cost:
     """The cost of the step in the form that it has on a platform, "cpu", "gpu" or "tpu"; traced, not compiled."""
     small, large = (_traced(method, config, platform, images) for images in SIZES)
-    analysis: Any = small.lower().cost_analysis()
-    flops = (analysis[0] if isinstance(analysis, list) else analysis)["flops"]
+    flops = _flops(small.lower())
     state = total_bytes(state_shapes(method, config, 1, 1))
     # The new state takes the place of the old one, which is donated.
     small_bytes, large_bytes = (temporary_bytes(traced.jaxpr.jaxpr) - state for traced in (small, large))
     gradient = total_bytes(trained(method, shapes(method)["params"]))
-    return Cost(float(flops) / SIZES[0], (small_bytes, large_bytes), gradient)
+    return Cost(flops / SIZES[0], (small_bytes, large_bytes), gradient)
+
+
+def _flops(lowered: Any) -> float:
+    """Of a lowered computation by XLA's analysis, the body of a loop counted once."""
+    analysis: Any = lowered.cost_analysis()
+    return float((analysis[0] if isinstance(analysis, list) else analysis)["flops"])
+
+
+def seconds_at_peak(lowered: Any, microbatches: int, mesh: Mesh, dtype: str) -> float:
+    """What a step, lowered for all devices of a mesh, would take at their peak; 0 for devices whose peak is not known.
+
+    The step's time over this is its model FLOPs utilisation (MFU), but that remat's second pass counts as work.
+    """
+    known = devices.of_kind(mesh.devices.flat[0].device_kind)
+    if known is None:
+        return 0.0
+    return _flops(lowered) * microbatches / (mesh.size * known.peak(dtype))
 
 
 def _traced(method: Method, config: Config, platform: str, images: int) -> Any:

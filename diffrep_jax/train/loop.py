@@ -26,11 +26,12 @@ from diffrep_jax.runs import checkpoint, layout, lock, provenance, space, weight
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.layout import Run
 from diffrep_jax.runs.weights import same_network
-from diffrep_jax.train import init_from, joined, loggers, optimizer, together
+from diffrep_jax.train import cost, init_from, joined, loggers, optimizer, together
 from diffrep_jax.train.monitor import Monitor
+from diffrep_jax.train.profiling import Profiler
 from diffrep_jax.train.settings import Settings
 from diffrep_jax.train.state import TrainState, abstract_state, create_state, laid_out_as, with_fresh_optimizer
-from diffrep_jax.train.step import compile_step, make_train_step
+from diffrep_jax.train.step import lower_step, make_train_step
 from diffrep_jax.train.stop import StopSignal
 from diffrep_jax.train.writer import Writer
 from diffrep_jax.types import PyTree
@@ -178,6 +179,7 @@ def _loop(training: Training, checkpoints: checkpoint.Checkpoints, compiled: "_C
     with (
         _writer(training, start) as writer,
         Monitor(settings, start, writer, training.mesh.size) as monitor,
+        Profiler(run.folder, settings.profile_steps) as profiler,
     ):
         missed = [hook for hook in steps.hooks if start and hook.due(start) and hook.missed(start)]
         _ask(missed, start, state, writer, monitor, stop)
@@ -185,9 +187,12 @@ def _loop(training: Training, checkpoints: checkpoint.Checkpoints, compiled: "_C
             if not compiled.knows(batch):  # the first one with views
                 with monitor.paused():
                     compiled.add(batch)
-            state, metrics = compiled(state, batch)
+            profiler.start(step)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                state, metrics = compiled(state, batch)
+            profiler.stop(step, metrics)
             stop.saving = True
-            monitor.record(step, metrics)
+            monitor.record(step, metrics, compiled.seconds_at_peak(batch))
             if step == settings.total_steps or step % settings.checkpoint_every == 0:
                 _save(run, monitor, checkpoints, step, state)
             limit = peers.Stop(f"train.max_minutes={settings.max_minutes}") if monitor.out_of_time() else None
@@ -248,6 +253,7 @@ class _Compiled:
             elementwise=joined.elementwise(training.mesh),
         )
         self._by_form: dict[Any, Callable[..., Any]] = {}
+        self._at_peak: dict[Any, float] = {}
         self.add(batch)
 
     def knows(self, batch: Any) -> bool:
@@ -256,9 +262,16 @@ class _Compiled:
     def add(self, batch: Any) -> None:
         began = time.perf_counter()
         log.info("Compiling the training step (cached for the next start) ...")
-        compiled = compile_step(self._step, self._training.template, batch, self._training.mesh)
-        self._by_form[jax.tree.structure(batch)] = compiled
+        training, form = self._training, jax.tree.structure(batch)
+        lowered = lower_step(self._step, training.template, batch, training.mesh)
+        self._by_form[form] = lowered.compile()
+        parts = training.settings.batch_size // training.settings.microbatch
+        self._at_peak[form] = cost.seconds_at_peak(lowered, parts, training.mesh, training.method.dtype)
         log.info("Compiled in %.1f s.", time.perf_counter() - began)
+
+    def seconds_at_peak(self, batch: Any) -> float:
+        """What a step with this batch would take at the devices' peak; 0 where that is not known."""
+        return self._at_peak[jax.tree.structure(batch)]
 
     def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Any]]:
         return self._by_form[jax.tree.structure(batch)](state, batch)

@@ -31,6 +31,7 @@ class Monitor:
     def __init__(self, settings: Settings, start: int, writer: Writer, devices: int = 1):
         self._settings, self._writer, self._devices = settings, writer, devices
         self._pending: tuple[int, Mapping[str, Metric], float | None] | None = None
+        self._at_peak = 0.0  # seconds that the steps since `_logged` would take at the devices' peak
         self._step = self._logged = start
         self._began = time.perf_counter()
         self._paused = 0.0
@@ -53,12 +54,16 @@ class Monitor:
         """Seconds of training time: it stands still in `paused`."""
         return time.perf_counter() - self._paused
 
-    def record(self, step: int, metrics: Mapping[str, Metric]) -> None:
-        """Take the metrics of a step that was just dispatched; look at those of the step before."""
+    def record(self, step: int, metrics: Mapping[str, Metric], at_peak: float = 0.0) -> None:
+        """Take the metrics of a step that was just dispatched; look at those of the step before.
+
+        at_peak: the seconds that the step would take at the devices' peak; 0: not known.
+        """
         # On a CPU the call may return when the step is done; otherwise it ends while its metrics are waited for.
         ended = self._clock() if all(value.is_ready() for value in metrics.values()) else None
         self.check()
         self._pending = (step, metrics, ended)
+        self._at_peak += at_peak
 
     def check(self) -> None:
         """Read what is pending; raises UserError where it is not finite."""
@@ -82,21 +87,24 @@ class Monitor:
         seconds = (ended - self._since) / (self._step - self._logged)
         speed = self._settings.batch_size / seconds
         each = {"images_per_second": speed, "images_per_second_per_device": speed / self._devices}
+        if self._at_peak:
+            each["mfu"] = self._at_peak / (ended - self._since)
         self._writer.scalars(self._step, metrics | each)
         losses = "  ".join(f"{name} {value:.5f}" for name, value in metrics.items() if name != "grad_norm")
         a_device = f" ({speed / self._devices:.1f} a device)" if self._devices > 1 else ""
+        mfu = f"  MFU {each['mfu']:.0%}" if "mfu" in each else ""
         eta = tqdm.format_interval((self._settings.total_steps - self._step) * seconds)
         log.info(
-            "step %d/%d  %s  %.1f images/s%s  ETA %s",
+            "step %d/%d  %s  %.1f images/s%s%s  ETA %s",
             self._step,
             self._settings.total_steps,
             losses,
             speed,
             a_device,
+            mfu,
             eta,
         )
-        self._logged = self._step
-        self._since = ended
+        self._logged, self._since, self._at_peak = self._step, ended, 0.0
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

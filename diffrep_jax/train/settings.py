@@ -22,6 +22,7 @@ class Settings:
       log_every, checkpoint_every: steps.
       keep_last: how many checkpoints stay, at least 1; keep_every: and all of these steps, 0: no others.
       loggers: "tensorboard", "wandb"; () for metrics.jsonl alone, which is always written.
+      profile_steps: the first and the last step of a profile, such as (10, 13); () for none.
     """
 
     total_steps: Count = 100_000
@@ -34,10 +35,16 @@ class Settings:
     keep_last: Count = 2
     keep_every: Natural = 100_000
     loggers: tuple[str, ...] = ("tensorboard",)
+    profile_steps: tuple[Count, ...] = ()
 
     def __post_init__(self):
         check(Settings, vars(self), "config.train")
         loggers.check(self.loggers)
+        if self.profile_steps and (len(self.profile_steps) != 2 or self.profile_steps[0] > self.profile_steps[1]):
+            raise UserError(
+                f"config.train.profile_steps is {tuple(self.profile_steps)}; use the first and the last step, such as "
+                "(10, 13), or () for no profile."
+            )
         if self.batch_size % self.microbatch:
             raise UserError(
                 f"train.batch_size {self.batch_size} does not divide by train.microbatch_size {self.microbatch_size}; "

@@ -127,7 +127,12 @@ def _interleave(x: Array, parts: int) -> Array:
 
 
 def compile_step(step: Step, state: TrainState, batch: Batch, mesh: Mesh) -> Any:
-    """The step compiled for these shapes and shardings, the state donated; also tells its cost and memory."""
+    """The step compiled for these shapes and shardings, the state donated; also tells its memory."""
+    return lower_step(step, state, batch, mesh).compile()
+
+
+def lower_step(step: Step, state: TrainState, batch: Batch, mesh: Mesh) -> Any:
+    """The same not yet compiled; also tells its cost."""
     if is_one_cpu(mesh):
         heap.touch(2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)))
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
@@ -138,8 +143,7 @@ def compile_step(step: Step, state: TrainState, batch: Batch, mesh: Mesh) -> Any
         donate_argnums=0,
     )
     with tracing_for(mesh.devices.flat[0].platform), without_collector():
-        lowered = jitted.lower(state, batch)
-    return lowered.compile()
+        return jitted.lower(state, batch)
 
 
 @contextlib.contextmanager
