@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST := .venv-oldest
 READY := $(VENV)/.ready
 
-.PHONY: demo test docs soak clean
+.PHONY: demo test test-wheel test-oldest docs soak clean
 
 demo: $(READY)
 	$(BIN)/python launch/demo.py
@@ -14,6 +15,16 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The wheel in an empty environment: trains digits, pushes to a small server, opens hf://.
+test-wheel: $(READY)
+	$(BIN)/python -m tests.installed --python=$(PYTHON)
+
+# The tests with the oldest releases of JAX and its neighbours that are supported, those of Colab in 2025.
+test-oldest:
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --constraint tests/oldest.txt --editable '.[test]'
+	$(OLDEST)/bin/python -m pytest -n 2 --dist loadfile
 
 # About an hour: trainings that are killed, damaged and preempted against uninterrupted ones (docs/reliability.md).
 soak: $(READY)
@@ -35,4 +46,4 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(OLDEST)
