@@ -12,7 +12,7 @@ import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -53,6 +53,7 @@ RECIPES: dict[str, tuple[dict[str, Any], bool]] = {
     "eta 1": ({"eta": 1.0}, True),
     "eta 1, noise only": ({"eta": 1.0, "start": "noise_only"}, True),
 }
+PUBLISHED = {"Euler, churn 0.33": (666,)}  # evaluations besides: the paper's 333 steps (DBAE, for LPIPS)
 SHOWN_RANGE, WORST_SSIM = 10.0, 0.85  # of a panel; what is worse lies on its edge
 DRAWN = {
     "Euler": "black",
@@ -88,12 +89,15 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, required=True, help="the table, .md")
     parser.add_argument("--images", type=int, default=-1, help="the first ones of the test split; -1: all")
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="numbers of evaluations")
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES), metavar="NAME")
+    parser.add_argument("--published", action="store_true", help="also churn 0.33 with 333 steps")
     parser.add_argument("--data_dir", type=pathlib.Path)
     arguments = parser.parse_args()
     model = diffrep_jax.load(arguments.workdir)
     config = run_config.load(arguments.workdir)
     reference = open_reference(model, config, arguments.images, arguments.data_dir)
-    rows = measure(model, reference, tuple(arguments.counts))
+    chosen = {name: RECIPES[name] for name in arguments.recipes}
+    rows = measure(model, reference, tuple(arguments.counts), chosen, arguments.published)
     write(
         arguments.out, rows, " ".join(["python -m benchmarks.few_steps", *sys.argv[1:]]), model, len(reference.pixels)
     )
@@ -150,19 +154,25 @@ def decoder(model: Model, z: np.ndarray) -> Callable[[Sampling], np.ndarray]:
     return decode
 
 
-def measure(model: Model, reference: Reference, counts: tuple[int, ...]) -> list[dict[str, Any]]:
+def measure(
+    model: Model,
+    reference: Reference,
+    counts: tuple[int, ...],
+    recipes: Mapping[str, tuple[dict[str, Any], bool]],
+    published: bool,
+) -> list[dict[str, Any]]:
     process, decode = model.method.process, decoder(model, reference.z)
     bridge = process.coefficients(np.asarray(process.t_max))[0] > 0
     fine: dict[str, np.ndarray] = {}
     rows: list[dict[str, Any]] = []
-    for name, (changes, random) in RECIPES.items():
+    for name, (changes, random) in recipes.items():
         if not bridge and any(word in name for word in ON_BRIDGES):
             continue
         start = {"start": changes.get("start", "mean")}
         if not random and start["start"] not in fine:
             how = Sampling(order=3, grid="uniform_lambda", steps=FINE, **start)
             fine[start["start"]] = unit(decode(how))
-        for count in counts:
+        for count in (*counts, *(PUBLISHED.get(name, ()) if published else ())):
             if (how := recipe(changes, count, process)) is None:
                 continue
             images = unit(decode(how))

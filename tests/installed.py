@@ -9,6 +9,7 @@ and opens what is there by `hf://` from Python. Nothing of the checkout is on th
 import argparse
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -41,7 +42,20 @@ def main(argv: list[str]) -> None:
     flags = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder, serving() as (hub, address):
         place = pathlib.Path(folder)
-        run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", place / "dist", ROOT)
+        # A copy: setuptools would put into the wheel what earlier builds have left in build/.
+        kept_out = shutil.ignore_patterns(".*", "build", "runs", "site", "*.egg-info", "__pycache__")
+        shutil.copytree(ROOT, place / "source", ignore=kept_out)
+        run(
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--wheel-dir",
+            place / "dist",
+            place / "source",
+        )
         (wheel,) = (place / "dist").glob("*.whl")
         run(flags.python, "-m", "venv", place / "empty")
         bin = place / "empty" / "bin"
