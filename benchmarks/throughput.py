@@ -41,8 +41,8 @@ def measure(config: ConfigDict, what: str, batch_size: int, repeats: int) -> dic
     mesh = make_mesh(**config.mesh)
     method = build(config.method)
     device = mesh.devices.flat[0]
-    with tracing_for(device.platform):
-        call, compile_seconds, memory = WORK[what](config, method, mesh, batch_size)
+    call, compile_seconds, memory = WORK[what](config, method, mesh, batch_size)
+    with tracing_for(device.platform):  # not the form "cuda": XLA's analysis does not see into cuDNN
         flops = model_flops(config, what, batch_size)
     for _ in range(WARM_UP):
         call()

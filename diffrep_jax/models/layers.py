@@ -37,7 +37,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", init, (self.size, self.size, x.shape[-1], self.features))
         bias = self.param("bias", init, (self.features,))
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        return (upsample_conv(x, kernel) if self.up else conv(x, kernel, self.stride)) + bias.astype(self.dtype)
+        return _plus_bias(upsample_conv(x, kernel) if self.up else conv(x, kernel, self.stride), bias)
 
 
 class Dense(nn.Module):
@@ -52,7 +52,12 @@ class Dense(nn.Module):
         init = normal_fan_in if self.kaiming else uniform_fan_in
         kernel = self.param("kernel", init(x.shape[-1]), (x.shape[-1], self.features))
         bias = self.param("bias", uniform_fan_in(x.shape[-1]), (self.features,))
-        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        return _plus_bias(x.astype(self.dtype) @ kernel.astype(self.dtype), bias)
+
+
+def _plus_bias(x: Array, bias: Array) -> Array:
+    """In the type of x; the bias's gradient, a sum over all pixels of a batch, is computed in the bias's type."""
+    return x + jnp.broadcast_to(bias, x.shape).astype(x.dtype)
 
 
 class GroupNorm(nn.Module):
