@@ -100,6 +100,12 @@ def indexed(ops):
     return [op for op in ops if re.fullmatch(r"stablehlo\.(\w*gather|\w*scatter|dynamic_\w*slice)", op.name)]
 
 
+def joined(ops):
+    """Concatenations of something else than what networks compute, and than random keys."""
+    joins = [op for op in ops if op.name == "stablehlo.concatenate" and op.takes[0][0] != "ui32"]
+    return [op for op in joins if "jvp(" not in op.scope]
+
+
 def transposed_around_convolutions(ops):
     """Convolutions whose arguments come from a transposition, or whose result goes into one, casts and biases aside."""
     return [op for op in convolutions(ops) if _reaches_transposition(op, op, 4)]

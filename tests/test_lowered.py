@@ -14,6 +14,7 @@ from diffrep_jax.methods.base import build
 from diffrep_jax.models import attention, convolution, layers, unet
 from diffrep_jax.models.normalization import group_norm
 from diffrep_jax.train import cost
+from diffrep_jax.train.joined import SMALL_JOINED
 from tests import lowered
 from tests.tiny import tiny_config
 
@@ -57,6 +58,10 @@ def test_the_torso_computes_in_bfloat16_and_sums_in_float32(step):
 
 def test_nothing_is_looked_up_by_index(step):
     assert not lowered.indexed(step[1])
+
+
+def test_no_parameters_are_joined(step):
+    assert not lowered.joined(step[1])
 
 
 def test_images_stay_as_they_lie(step):
@@ -131,3 +136,9 @@ def test_channels_first_is_seen(cudnn_file, monkeypatch):
 def test_kept_weights_of_attention_are_seen(cudnn_file, monkeypatch):
     monkeypatch.setenv(attention.SWITCH, "0")
     assert lowered.square_arrays(lower_unet(), TOKENS, "UNet")
+
+
+def test_joined_parameters_are_seen():
+    leaf = jnp.zeros(3)
+    added = jax.jit(functools.partial(SMALL_JOINED.map, jnp.add)).lower({"a": leaf, "b": leaf}, {"a": leaf, "b": leaf})
+    assert len(lowered.joined(lowered.operations(added))) == 2
