@@ -262,6 +262,10 @@ def main(argv: list[str]) -> None:
     runtime.set_up()
     config = configs.load_file(flags.config)
     configs.override(config, split_overrides(rest))
+    from diffrep_jax.fields import construct
+    from diffrep_jax.train.settings import Runtime
+
+    runtime.apply(construct(Runtime, config.runtime, "config.runtime"))
     batch = flags.batch or (config.train if flags.what == "train" else config.tasks.reconstruct).batch_size
     row = measure(config, flags.what, batch, flags.repeats)
     print(json.dumps(row))
