@@ -41,8 +41,8 @@ def measure(config: ConfigDict, what: str, batch_size: int, repeats: int) -> dic
     mesh = make_mesh(**config.mesh)
     method = build(config.method)
     device = mesh.devices.flat[0]
-    with tracing_for(device.platform):
-        call, compile_seconds, memory = WORK[what](config, method, mesh, batch_size)
+    call, compile_seconds, memory = WORK[what](config, method, mesh, batch_size)
+    with tracing_for(device.platform):  # not the form "cuda": XLA's analysis does not see into cuDNN
         flops = model_flops(config, what, batch_size)
     for _ in range(WARM_UP):
         call()
@@ -262,6 +262,10 @@ def main(argv: list[str]) -> None:
     runtime.set_up()
     config = configs.load_file(flags.config)
     configs.override(config, split_overrides(rest))
+    from diffrep_jax.fields import construct
+    from diffrep_jax.train.settings import Runtime
+
+    runtime.apply(construct(Runtime, config.runtime, "config.runtime"))
     batch = flags.batch or (config.train if flags.what == "train" else config.tasks.reconstruct).batch_size
     row = measure(config, flags.what, batch, flags.repeats)
     print(json.dumps(row))

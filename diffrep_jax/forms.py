@@ -1,35 +1,54 @@
-"""Layers in several forms: the platform that a program is compiled for chooses one, whatever else is on the machine."""
+"""Layers in several forms: the platform that a program is compiled for chooses one, whatever else is on the machine.
+
+Forms that are fast on one platform may have a gradient of their own, and then no forward-mode derivative (`plain`).
+"""
 
 import contextlib
-import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
+import jax
 from jax import lax
 
 from diffrep_jax.types import Array
 
-_known: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
+_known = jax.make_user_context(None)  # the platform; part of the key of what jit has traced
 
 
-def by_platform(*arrays: Array, cpu: Callable[..., Array], elsewhere: Callable[..., Array]) -> Array:
-    """`cpu(*arrays)` on CPUs, `elsewhere(*arrays)` on all other platforms. Both compute the same function.
+def by_platform(
+    *arrays: Array,
+    cpu: Callable[..., Array],
+    elsewhere: Callable[..., Array],
+    cuda: Callable[..., Array] | None = None,
+) -> Array:
+    """`cpu(*arrays)` on CPUs, `cuda(*arrays)`, if there is one, on NVIDIA's GPUs, `elsewhere(*arrays)` on all others.
 
-    Where the platform is not known while tracing, both are traced and XLA is given the one of its platform.
+    All compute the same function; `elsewhere` runs on any platform and has every derivative. Where the platform is not
+    known while tracing, all are traced and XLA is given the one of its platform.
     """
-    platform = _known.get()
+    platform = _known.value
     if platform is None:
-        return lax.platform_dependent(*arrays, cpu=cpu, default=elsewhere)
-    return cpu(*arrays) if platform == "cpu" else elsewhere(*arrays)
+        known = {"cpu": cpu} if cuda is None else {"cpu": cpu, "cuda": cuda}
+        return lax.platform_dependent(*arrays, **known, default=elsewhere)
+    return {"cpu": cpu, "cuda": cuda or elsewhere}.get(platform, elsewhere)(*arrays)
 
 
-@contextlib.contextmanager
-def tracing_for(platform: str) -> Iterator[None]:
-    """Inside, by this thread, programs are traced for one platform ("cpu", "gpu", "tpu") only, in half the time.
+def tracing_for(platform: str) -> contextlib.AbstractContextManager[None]:
+    """Inside, by this thread, programs are traced for one platform, as `platform_of` says it, only: in half the time.
 
-    The results are right on any other platform too, where they cost more.
+    What is traced for "cuda" may run there alone; all else runs on any platform, if slower.
     """
-    token = _known.set(platform)
-    try:
-        yield
-    finally:
-        _known.reset(token)
+    return _known(platform)
+
+
+def platform_of(device: Any) -> str:
+    """ "cpu", "tpu", "cuda", or "gpu" for those that are not NVIDIA's."""
+    return "cuda" if device.platform == "gpu" and "cuda" in device.client.platform_version else device.platform
+
+
+def plain() -> contextlib.AbstractContextManager[None]:
+    """Inside, by this thread, all layers are traced in their form `elsewhere`.
+
+    It has every derivative: inside, `jax.jvp` of a network works on any platform.
+    """
+    return _known("any")

@@ -14,8 +14,14 @@ from diffrep_jax.tasks import base as tasks
 from diffrep_jax.train import settings as train
 from diffrep_jax.types import Config
 
-OWNERS = {"data": data.Settings, "train": train.Settings, "mesh": train.Mesh, "sampling": Sampling}
-NAMES = ("seed", "method", "data", "optim", "train", "mesh", "sampling", "tasks")
+OWNERS = {
+    "data": data.Settings,
+    "train": train.Settings,
+    "mesh": train.Mesh,
+    "runtime": train.Runtime,
+    "sampling": Sampling,
+}
+NAMES = ("seed", "method", "data", "optim", "train", "mesh", "runtime", "sampling", "tasks")
 
 
 def new(**sections: dict[str, Any]) -> dict[str, Any]:

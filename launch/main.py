@@ -116,10 +116,12 @@ def main(argv: list[str]) -> None:
 
     from diffrep_jax import config as configs
     from diffrep_jax import hosts, sections
+    from diffrep_jax.fields import construct
     from diffrep_jax.inference.open import recipe
     from diffrep_jax.methods.base import build
     from diffrep_jax.runs.layout import Run
     from diffrep_jax.tasks import base
+    from diffrep_jax.train.settings import Runtime
 
     for name in base.PATHS if flags.task == "train" else ():
         if name != "data_dir" and getattr(flags, name) is not None:
@@ -129,6 +131,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--data_dir {flags.data_dir} does not exist; name the folder or file of the data.")
     config, workdir = _config_and_workdir(flags)
     configs.override(config, overrides)
+    runtime.apply(construct(Runtime, config.runtime, "config.runtime"))
     changed = {name.split(".")[1] for name in overrides if name.startswith("tasks.")}
     sections.check(config, changed if flags.config is None else base.names())
     method = build(config.method)

@@ -1,14 +1,19 @@
-"""The process around a run: memory, JAX's compile cache, several hosts."""
+"""The process around a run: memory, XLA's flags, JAX's compile cache, several hosts."""
 
 import os
 import pathlib
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from diffrep_jax import peers
 from diffrep_jax.errors import UserError
 from diffrep_jax.train import heap
+
+if TYPE_CHECKING:  # JAX is loaded once its memory is set up
+    from diffrep_jax.train.settings import Runtime
 
 
 def set_up(multihost: bool = False) -> None:
@@ -27,6 +32,32 @@ def set_up(multihost: bool = False) -> None:
         from launch import cluster
 
         cluster.join()
+
+
+def apply(settings: "Runtime") -> None:
+    """What XLA reads when it starts: call before anything is computed. UserError for flags that it has not."""
+    from diffrep_jax.models.attention import SWITCH
+
+    if settings.memory_fraction:
+        os.environ.pop("XLA_PYTHON_CLIENT_MEM_FRACTION", None)  # the name of before; both are refused
+        os.environ["XLA_CLIENT_MEM_FRACTION"] = str(settings.memory_fraction)
+    if not settings.fused_attention:
+        os.environ[SWITCH] = "0"
+    for variable, of_tpus in (("LIBTPU_INIT_ARGS", True), ("XLA_FLAGS", False)):
+        flags = [flag for flag in settings.xla_flags if flag.startswith("--xla_tpu_") == of_tpus]
+        if flags:
+            os.environ[variable] = " ".join([os.environ.get(variable, ""), *flags]).strip()
+            if not of_tpus:
+                _check_flags()
+
+
+def _check_flags() -> None:
+    """Raise UserError where XLA would end the process for a flag that it does not know."""
+    code = "from jaxlib import xla_client; xla_client.make_cpu_client()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        reason = next(iter(done.stderr.splitlines()), "no reason given").partition("] ")[2]
+        raise UserError(f"XLA refuses config.runtime.xla_flags: {reason.rstrip('.')}; mend or leave out the flag.")
 
 
 def together(run: Callable[[list[str]], None], argv: list[str]) -> None:

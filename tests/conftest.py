@@ -58,6 +58,18 @@ def traced_for_cpu():
         yield
 
 
+def _cudnn():
+    """Attention is traced as on a machine with a new NVIDIA GPU; nothing can run it here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diffrep_jax.models.attention._gpus_have_it", lambda: True)
+        patch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91000)
+        yield
+
+
+cudnn = pytest.fixture(_cudnn, name="cudnn")
+cudnn_file = pytest.fixture(_cudnn, scope="module", name="cudnn_file")
+
+
 @pytest.fixture
 def x64():
     """Float64 inside the test."""

@@ -9,6 +9,7 @@ import pytest
 from flax import linen as nn
 
 from diffrep_jax import forms
+from diffrep_jax.models import attention as attention_module
 from diffrep_jax.models.attention import attention
 from diffrep_jax.models.convolution import conv, upsample, upsample_conv
 from diffrep_jax.models.encoder import HalfUNet
@@ -211,18 +212,23 @@ def network(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks_agree_in_value_and_gradient_and_have_a_jvp_elsewhere(name):
+def test_networks_agree_compiled_and_mapped_in_value_gradient_and_jvp(name):
+    """Two parameter sets at once; the jvp is that of the plain form, the gradients along the direction say what of."""
     function, params, direction = network(name)
+    params = jax.tree.map(lambda p, d: jnp.stack([p, p + 0.1 * d]), params, direction)
+    direction = jax.tree.map(lambda d: jnp.stack([d, d]), direction)
 
     def loss(params):
         return (function(params) ** 2).sum()
 
-    cpu, tpu = (quick(jax.value_and_grad(traced_for(platform, loss)))(params) for platform in PLATFORMS)
+    cpu, tpu = (quick(jax.vmap(jax.value_and_grad(traced_for(platform, loss))))(params) for platform in PLATFORMS)
     np.testing.assert_allclose(tpu[0], cpu[0], rtol=1e-4)
     scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(cpu[1]))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * scale), tpu[1], cpu[1])
-    _, slope = quick(lambda p, d: jax.jvp(traced_for("tpu", loss), (p,), (d,)))(params, direction)
-    along = sum(np.vdot(g, d) for g, d in zip(*map(jax.tree.leaves, (cpu[1], direction)), strict=True))
+    with forms.plain():
+        _, slope = quick(jax.vmap(lambda p, d: jax.jvp(loss, (p,), (d,))))(params, direction)
+    pairs = zip(*map(jax.tree.leaves, (cpu[1], direction)), strict=True)
+    along = sum(jnp.einsum("si,si->s", *(x.reshape(2, -1) for x in pair)) for pair in pairs)
     np.testing.assert_allclose(slope, along, rtol=1e-3, atol=1e-4 * scale)
 
 
@@ -237,11 +243,15 @@ def test_the_platform_of_the_program_chooses_not_the_machines():
         jvp.trace(params, direction).lower(lowering_platforms=(platform,))
     with pytest.raises(TypeError, match="custom_vjp"):
         jvp.trace(params, direction).lower(lowering_platforms=("cpu",))
+    with forms.plain():
+        jvp.trace(params, direction).lower(lowering_platforms=("cpu",))
+
+
+def choice():
+    return forms.by_platform(jnp.zeros(()), cpu=lambda x: x + 1, cuda=lambda x: x + 3, elsewhere=lambda x: x + 2)
 
 
 def test_a_known_platform_ends_with_its_context():
-    def choice():
-        return int(forms.by_platform(jnp.zeros(()), cpu=lambda x: x + 1, elsewhere=lambda x: x + 2))
 
     here = choice()
     with pytest.raises(KeyError), forms.tracing_for("tpu"):
@@ -251,3 +261,75 @@ def test_a_known_platform_ends_with_its_context():
         assert choice() == 2
         raise KeyError
     assert choice() == here == (1 if jax.default_backend() == "cpu" else 2)
+
+
+def test_what_jit_has_traced_for_one_platform_is_not_taken_for_another():
+    compiled = jax.jit(choice)
+    values = []
+    for platform in ("cpu", "cuda", "gpu", "tpu", "cpu"):
+        with forms.tracing_for(platform):
+            values.append(int(compiled()))
+    assert values == [1, 3, 2, 2, 1]
+
+
+def test_a_device_says_its_platform():
+    def device(platform, version):
+        return type("Device", (), {"platform": platform, "client": type("Client", (), {"platform_version": version})})
+
+    versions = {"PJRT C API\ncuda 12080": "cuda", "PJRT C API\nrocm 60300": "gpu"}
+    for version, platform in versions.items():
+        assert forms.platform_of(device("gpu", version)) == platform
+    assert forms.platform_of(jax.devices("cpu")[0]) == "cpu"
+
+
+# --- cuDNN's attention, which is lowered for a GPU that is not here
+
+
+def lower_attention(function, *shape, dtype="bfloat16", platform="cuda"):
+    q = jax.ShapeDtypeStruct(shape, dtype)
+    with forms.tracing_for(platform):
+        return jax.jit(function).trace(q, q, q).lower(lowering_platforms=("cuda",)).as_text()
+
+
+def gradient(q, k, v):
+    return jax.grad(lambda q, k, v: (attention(q, k, v).astype(jnp.float32) ** 2).sum(), (0, 1, 2))(q, k, v)
+
+
+@pytest.mark.parametrize("platform", ["cuda", None])
+def test_cudnn_computes_attention_and_its_gradient_where_it_fits(platform, cudnn):
+    for form, shape in ((gradient, (2, 64, 3, 16)), (jax.vmap(jax.checkpoint(gradient)), (5, 2, 64, 3, 16))):
+        text = lower_attention(form, *shape, platform=platform)
+        assert "__cudnn$fmhaSoftmax(" in text and "__cudnn$fmhaSoftmaxBackward(" in text
+        assert "stablehlo.exponential" not in text
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "platform"),
+    [
+        ((2, 64, 3, 12), "bfloat16", "cuda"),
+        ((2, 64, 3, 136), "bfloat16", "cuda"),
+        ((2, 49, 3, 16), "bfloat16", "cuda"),
+        ((2, 64, 3, 16), "float32", "cuda"),
+        ((2, 64, 3, 16), "bfloat16", "gpu"),
+        ((2, 64, 3, 16), "bfloat16", "any"),
+    ],
+)
+def test_xla_computes_attention_where_cudnn_would_not(shape, dtype, platform, cudnn):
+    text = lower_attention(gradient, *shape, dtype=dtype, platform=platform)
+    assert "cudnn" not in text and "stablehlo.exponential" in text
+
+
+@pytest.mark.parametrize(("capabilities", "answer"), [([9.0, 8.0], True), ([9.0, 7.5], False), (None, False)])
+def test_gpus_before_ampere_have_no_fused_attention(capabilities, answer, monkeypatch):
+    def devices(platform):
+        assert platform == "cuda"
+        if capabilities is None:
+            raise RuntimeError("Unknown backend cuda")
+        return [type("Device", (), {"compute_capability": str(number)}) for number in capabilities]
+
+    monkeypatch.setattr(jax, "devices", devices)
+    assert attention_module._gpus_have_it.__wrapped__() == answer
+    monkeypatch.setattr(attention_module, "_gpus_have_it", lambda: answer)
+    assert attention_module.fused_is_here() == answer
+    monkeypatch.setenv(attention_module.SWITCH, "0")
+    assert not attention_module.fused_is_here()

@@ -99,6 +99,30 @@ def test_dropout_zeroes_at_its_rate_and_keeps_the_mean():
     assert len({out[i].tobytes() for i in range(8)}) == 8  # a mask for each example
 
 
+@pytest.mark.parametrize("rate", [0.001, 0.1, 0.5, 0.999])
+def test_dropout_is_one_coin_an_element_of_exactly_its_rate(rate):
+    """No rate but 0.5 is a number of 256ths: off by a rounding, 0.1 would be 90 standard deviations off."""
+    shape = (2048, 12, 12, 10)
+    dropped = np.asarray(jax.jit(layers.dropout, static_argnums=1)(jnp.ones(shape), rate, jax.random.split(KEY, 2048)))
+    dropped = (dropped == 0).astype(np.float32)
+    std, n = math.sqrt(rate * (1 - rate)), dropped.size
+    # The mean of an example's coin is one of two numbers 1/256 apart: 5 standard deviations with that, too.
+    assert abs(dropped.mean() - rate) < 5 * math.hypot(std / math.sqrt(n), 1 / 512 / math.sqrt(len(dropped)))
+    z = (dropped - rate) / std
+    pairs = {"examples": z[::2] * z[1::2], "pixels": z[:, ::2] * z[:, 1::2], "channels": z[..., ::2] * z[..., 1::2]}
+    for name, product in pairs.items():  # uncorrelated, and a large number of them; the two numbers make 4e-6 / std^2
+        assert abs(product.mean()) < 5 / math.sqrt(product.size) + 4e-6 / std**2, name
+    assert len(np.unique(dropped.reshape(2048, -1), axis=0)) == 2048 or rate in (0.001, 0.999)
+
+
+def test_dropout_scales_bfloat16_by_one_over_the_part_that_is_kept():
+    """1 - rate as a bfloat16 is 0.2 % off, which all values would share; roundings of single values cancel."""
+    x = normal(64, 16, 16, 8).astype(jnp.bfloat16)
+    out = layers.dropout(x, 0.1, jax.random.split(KEY, 64)).astype(jnp.float32)
+    x = np.asarray(x, np.float32) * (out != 0)
+    assert abs((out * x).sum() / (x * x).sum() * 0.9 - 1) < 1e-4
+
+
 def test_dropout_of_an_example_does_not_depend_on_its_batch():
     keys, x = jax.random.split(KEY, 4), normal(4, 4, 4, 2)
     rows = jnp.asarray([2, 0])

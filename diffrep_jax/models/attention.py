@@ -1,7 +1,10 @@
-"""Softmax attention: on a CPU with a gradient that recomputes the weights, elsewhere as JAX has it.
+"""Softmax attention: on a CPU with a gradient that recomputes the weights, on NVIDIA's GPUs cuDNN's, else JAX's.
 
-The recomputing form keeps no [t, t] array and transposes none, and has no forward-mode derivative.
+The first two keep no [t, t] array and have no forward-mode derivative.
 """
+
+import functools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +13,38 @@ from jax import lax
 from diffrep_jax.forms import by_platform
 from diffrep_jax.types import Array
 
+SWITCH = "DIFFREP_FUSED_ATTENTION"  # environment variable; 0: never cuDNN's
+
 
 def attention(q: Array, k: Array, v: Array) -> Array:
     """softmax(q k^T / sqrt(dim)) v for [b, t, heads, dim]; products accumulate and softmax runs in float32."""
-    return by_platform(q, k, v, cpu=recomputing, elsewhere=jax.nn.dot_product_attention)
+    cuda = fused if fits_fused(q) and fused_is_here() else None
+    return by_platform(q, k, v, cpu=recomputing, cuda=cuda, elsewhere=jax.nn.dot_product_attention)
+
+
+def fused(q: Array, k: Array, v: Array) -> Array:
+    """The form for NVIDIA's GPUs."""
+    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+
+
+def fits_fused(q: Array) -> bool:
+    """Whether cuDNN has this type, head size and (in JAX's call, for the gradient) number of tokens on all its GPUs."""
+    _, t, _, dim = q.shape
+    return q.dtype in (jnp.bfloat16, jnp.float16) and dim % 8 == 0 and dim <= 128 and t % 2 == 0
+
+
+def fused_is_here() -> bool:
+    """Whether this process has NVIDIA's GPUs, with cuDNN's attention all of them (Ampere and later), and wants it."""
+    return os.environ.get(SWITCH, "1") != "0" and _gpus_have_it()
+
+
+@functools.cache
+def _gpus_have_it() -> bool:
+    try:
+        gpus = jax.devices("cuda")
+    except RuntimeError:  # none here
+        return False
+    return all(float(gpu.compute_capability) >= 8 for gpu in gpus)
 
 
 def recomputing(q: Array, k: Array, v: Array) -> Array:

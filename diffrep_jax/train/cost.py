@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
-from diffrep_jax.forms import tracing_for
+from diffrep_jax.forms import platform_of, tracing_for
 from diffrep_jax.methods.base import Method, example_batch
 from diffrep_jax.methods.parameters import shapes, trained
 from diffrep_jax.sharding import AXES
@@ -127,7 +127,7 @@ def count(method: Method) -> int:
 def compiled_temporaries(method: Method, config: Config, images: int) -> int:
     """Bytes of intermediate values of a step as the compiler of the device at hand plans them; it compiles."""
     step, state, batch = on_one_device(method, config, images)
-    with tracing_for(jax.default_backend()), without_collector():
+    with tracing_for(platform_of(jax.devices()[0])), without_collector():
         lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
     analysis: Any = lowered.compile().memory_analysis()
     return analysis.temp_size_in_bytes

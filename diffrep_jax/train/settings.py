@@ -1,10 +1,11 @@
-"""The config's sections `train`, `optim` and `mesh`: how long, how much at a time, by which steps, where."""
+"""The config's sections `train`, `optim`, `mesh` and `runtime`: how long, how much at a time, by which steps, where."""
 
 import dataclasses
+import re
 from typing import Annotated
 
 from diffrep_jax.errors import UserError, unknown
-from diffrep_jax.fields import Count, Natural, NotNegative, PathText, Positive, Within, check
+from diffrep_jax.fields import Count, Natural, NotNegative, PathText, Positive, Within, check, shown
 from diffrep_jax.train import loggers
 from diffrep_jax.types import Config
 
@@ -63,6 +64,27 @@ class Mesh:
 
     data: Annotated[int, Within(1, also=(-1,))] = -1
     fsdp: Annotated[int, Within(1, also=(-1,))] = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+    """The section `runtime`: what a process says to XLA as it starts; launch.runtime.apply does it.
+
+    Attributes:
+      memory_fraction: of a GPU's memory that is taken at the start; 0: JAX's own choice, three quarters.
+      xla_flags: such as "--xla_gpu_enable_triton_gemm=false", after those of XLA_FLAGS.
+      fused_attention: by cuDNN, on NVIDIA's GPUs where it fits (`models.attention`).
+    """
+
+    memory_fraction: Annotated[float, Within(0, 1)] = 0.0
+    xla_flags: tuple[str, ...] = ()
+    fused_attention: bool = True
+
+    def __post_init__(self):
+        check(Runtime, vars(self), "config.runtime")
+        for flag in self.xla_flags:
+            if not re.fullmatch(r"--xla_\w+(=[^\s\"']*)?", flag):
+                raise UserError(f"config.runtime.xla_flags: {shown(flag)} is no flag; write --xla_NAME=VALUE.")
 
 
 @dataclasses.dataclass(frozen=True)

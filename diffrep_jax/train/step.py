@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from diffrep_jax.forms import tracing_for
+from diffrep_jax.forms import platform_of, tracing_for
 from diffrep_jax.methods.base import Method
 from diffrep_jax.methods.parameters import overlay, part, trained
 from diffrep_jax.pixels import to_float
@@ -142,7 +142,7 @@ def lower_step(step: Step, state: TrainState, batch: Batch, mesh: Mesh) -> Any:
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )
-    with tracing_for(mesh.devices.flat[0].platform), without_collector():
+    with tracing_for(platform_of(mesh.devices.flat[0])), without_collector():
         return jitted.lower(state, batch)
 
 
