@@ -3,13 +3,13 @@
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["load"]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["load", "load_heads"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
     # Lazily, so that `import diffrep_jax` does not wait for JAX and Orbax.
-    if name == "load":
-        from diffrep_jax.api import load
+    if name in __all__:
+        from diffrep_jax import api
 
-        return load
+        return getattr(api, name)
     raise AttributeError(f"module 'diffrep_jax' has no attribute '{name}'")

@@ -61,6 +61,22 @@ def describe(data: bytes) -> tuple[str, str]:
     return ("JPEG" if image.format == "MPO" else str(image.format)), image.mode
 
 
+def outline(data: bytes, place: str = "The image") -> tuple[int, int, int]:
+    """(width, height, frames), by the header alone and as stored, before any rotation. Raises BadEntry for no image."""
+    try:
+        image = _open(data)
+    except Exception:  # with the message of `decode`, or without what surrounds the pixels
+        bare = _without_metadata(data)
+        if not is_image(bare):
+            decode(data, place=place)
+        image = _open(bare)
+    try:
+        frames = 1 if image.format in ("MPO", "PSD", "ICNS") else getattr(image, "n_frames", 1)
+    except Exception:  # of a damaged animation; its first frame may be whole
+        frames = 1
+    return *image.size, frames
+
+
 def is_image(data: bytes) -> bool:
     """Whether the bytes begin as an image of one of the `FORMATS` does."""
     try:

@@ -25,6 +25,7 @@ TENSORBOARD = "tensorboard"
 PREVIEWS = "previews"
 NUMBERS = "metrics.json"  # of a task, in its folder
 SAMPLES = "samples.npz"  # of the task sample
+EXAMPLES = "examples"  # images next to exported weights, for notebooks and the web page
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,24 +1,21 @@
 """Heads in files: those that `probe` leaves in a run's folder, one a part and data set, and the authors' own."""
 
 import logging
-import zipfile
 from collections.abc import Callable
 
 import numpy as np
 from etils import epath
 
 from diffrep_jax.errors import UserError
+from diffrep_jax.inference.heads import FOLDER, PARTS, read
 from diffrep_jax.inference.model import Model
 from diffrep_jax.port import files, heads
-from diffrep_jax.readout.head import Head, from_arrays
+from diffrep_jax.readout.head import Head
 from diffrep_jax.runs.layout import Run, write_arrays
 from diffrep_jax.runs.weights import same_network
 from diffrep_jax.tasks._codes import Codes
 
 log = logging.getLogger(__name__)
-
-FOLDER = "probe"
-PARTS = ("attributes", "measures", "classes")
 
 
 def path_of(run: Run, part: str, dataset: str) -> epath.Path:
@@ -28,15 +25,6 @@ def path_of(run: Run, part: str, dataset: str) -> epath.Path:
 def save(run: Run, part: str, head: Head) -> None:
     run.task_folder(FOLDER)
     write_arrays(path_of(run, part, head.dataset), **head.arrays())
-
-
-def read(path: epath.Path) -> Head:
-    """A head's file; UserError where it is none."""
-    try:
-        with np.load(path) as file:
-            return from_arrays({name: file[name] for name in file.files}, str(path))
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no head that can be read ({error}); run --task=probe again.") from None
 
 
 def check_given(path: epath.Path) -> None:
