@@ -227,13 +227,13 @@ def run(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    from diffrep_jax.train.stop import StopSignal
+    from diffrep_jax.train import stop
     from launch.failures import quiet
     from launch.runtime import together
 
-    with StopSignal("what was complete stays"):
-        quiet()
-        if "--multihost" in sys.argv:
-            together(run, sys.argv[1:])
-        else:
-            run(sys.argv[1:])
+    stop.watch("what was complete stays")
+    quiet()
+    if "--multihost" in sys.argv:
+        together(run, sys.argv[1:])
+    else:
+        run(sys.argv[1:])
