@@ -116,6 +116,7 @@ def main(argv: list[str]) -> None:
 
     from diffrep_jax import config as configs
     from diffrep_jax import hosts, sections
+    from diffrep_jax.data import limits
     from diffrep_jax.inference.open import recipe
     from diffrep_jax.methods.base import build
     from diffrep_jax.runs.layout import Run
@@ -131,6 +132,7 @@ def main(argv: list[str]) -> None:
     configs.override(config, overrides)
     changed = {name.split(".")[1] for name in overrides if name.startswith("tasks.")}
     sections.check(config, changed if flags.config is None else base.names())
+    limits.use(limits.Limits(config.data.max_pixels, config.data.max_bytes))
     method = build(config.method)
     recipe(config).plan(method.process)  # refuses what does not go together
     _check_same_model(config, workdir, method, overrides)
