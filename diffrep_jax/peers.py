@@ -129,6 +129,13 @@ class Peers:
         host = self._entries.get(f"host/{index}")
         return f"process {index} of {self._count}" + (f" ({host})" if host else "")
 
+    def lose_service(self) -> None:
+        """The store has ended, with the whole host of the first process: leave."""
+        with self._changed:
+            if not self._lost and not self._closed:
+                self._lose(f"{self.name(0)} is gone, and its whole host", TRY_AGAIN)
+            self._changed.notify_all()
+
     def _missing(self, place: str) -> list[int]:
         return [i for i in range(self._count) if f"{place}/{i}" not in self._entries]
 
@@ -234,6 +241,13 @@ def explain() -> None:
     """Where an error comes of the loss of another process, say that instead and end."""
     for peers in _peers:
         peers.explain()
+
+
+def lose_service() -> bool:
+    """JAX's coordination service has ended; False where there are no others, so that nobody says so."""
+    for peers in _peers:
+        peers.lose_service()
+    return bool(_peers)
 
 
 def finish() -> None:

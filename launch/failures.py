@@ -40,8 +40,8 @@ OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 SHARED_MEMORY = "/dev/shm"
 LITTLE = 2**26  # bytes of it that are not enough for worker processes
 
-# Errno as Python, TensorStore and absl write it.
-NUMBER = re.compile(r"\[Errno (\d+)\]|os_error_code='(\d+)'|OS error (\d+)")
+# Errno as Python, TensorStore, absl and Rust write it.
+NUMBER = re.compile(r"\[Errno (\d+)\]|os_error_code='(\d+)'|\b(?:OS|os) error (\d+)")
 PATH = re.compile(r"""["'](/[^"'\n]+)["']""")
 WORKER = re.compile(r"exit code -(\d+)")
 MEMORY = re.compile(r"RESOURCE_EXHAUSTED|[Oo]ut of memory|CUDA_ERROR_OUT_OF_MEMORY")

@@ -116,6 +116,7 @@ def main(argv: list[str]) -> None:
 
     from diffrep_jax import config as configs
     from diffrep_jax import hosts, sections
+    from diffrep_jax.data import limits
     from diffrep_jax.fields import construct
     from diffrep_jax.inference.open import recipe
     from diffrep_jax.methods.base import build
@@ -134,6 +135,7 @@ def main(argv: list[str]) -> None:
     runtime.apply(construct(Runtime, config.runtime, "config.runtime"))
     changed = {name.split(".")[1] for name in overrides if name.startswith("tasks.")}
     sections.check(config, changed if flags.config is None else base.names())
+    limits.use(limits.Limits(config.data.max_pixels, config.data.max_bytes))
     method = build(config.method)
     recipe(config).plan(method.process)  # refuses what does not go together
     _check_same_model(config, workdir, method, overrides)
@@ -230,13 +232,13 @@ def run(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    from diffrep_jax.train.stop import StopSignal
+    from diffrep_jax.train import stop
     from launch.failures import quiet
     from launch.runtime import together
 
-    with StopSignal("what was complete stays"):
-        quiet()
-        if "--multihost" in sys.argv:
-            together(run, sys.argv[1:])
-        else:
-            run(sys.argv[1:])
+    stop.watch("what was complete stays")
+    quiet()
+    if "--multihost" in sys.argv:
+        together(run, sys.argv[1:])
+    else:
+        run(sys.argv[1:])

@@ -84,9 +84,9 @@ def together(run: Callable[[list[str]], None], argv: list[str]) -> None:
 def _part() -> None:
     peers.finish()
     if "jax" in sys.modules:
-        import jax
+        from launch import cluster
 
-        jax.distributed.shutdown()
+        cluster.part()
 
 
 def _flush() -> None:

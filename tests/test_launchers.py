@@ -11,7 +11,7 @@ import pytest
 from tests.several import free_port
 from tests.tiny import ROOT
 
-SCRIPTS = ("gpu_nodes.sh", "slurm.sbatch", "tpu_vm.sh")
+SCRIPTS = ("gpu_nodes.sh", "slurm.sbatch", "tpu_vm.sh", "xpk.sh")
 RUN = ["--config=configs/ddpm_digits.py", "--workdir=/shared/a run"]
 
 # Writes its name and arguments, with separators that are in none, then does what $ACT_<name> says, a line of bash.
@@ -29,7 +29,7 @@ def script(tmp_path):
     """Runs a script with stand-ins: (exit code, output, [[command, arguments, ...]])."""
     stand_ins, calls = tmp_path / "bin", tmp_path / "calls"
     stand_ins.mkdir()
-    for name in ("gcloud", "git", "rsync", "scontrol", "sleep", "srun", "ssh"):
+    for name in ("docker", "gcloud", "git", "rsync", "scontrol", "sleep", "srun", "ssh", "tar", "xpk"):
         (stand_ins / name).write_text(STAND_IN)
         (stand_ins / name).chmod(0o755)
 
@@ -192,12 +192,68 @@ def test_tpu_vm_does_not_start_again_what_ends_by_its_own_error(script):
     assert code == 1 and sum("--multihost" in " ".join(call) for call in calls) == 1
 
 
+GKE = {"CLUSTER": "tpus", "ZONE": "us-east5-b", "PROJECT": "mine", "NAME": "ffhq", "TYPE": "v5p-32"}
+OF_CLUSTER = ["--cluster=tpus", "--zone=us-east5-b", "--project=mine"]
+
+
+@pytest.mark.parametrize(
+    "more, capacity",
+    [({}, "--on-demand"), ({"SPOT": "1"}, "--spot"), ({"RESERVATION": "ours"}, "--reservation=ours")],
+)
+def test_xpk_makes_a_cluster_of_slices(script, more, capacity):
+    code, _, calls = script("xpk.sh", "cluster", **GKE, **more, SLICES="2")
+    size = ["--tpu-type=v5p-32", "--num-slices=2"]
+    assert code == 0 and calls == [["xpk", "cluster", "create", *OF_CLUSTER, *size, capacity]]
+
+
+def test_xpk_builds_submits_and_waits(script):
+    code, _, calls = script("xpk.sh", "all", *RUN, **GKE, MORE="--storage=data --priority=low")
+    assert code == 0 and [call[0] for call in calls] == ["git", "tar", "docker", "docker", "xpk", "xpk"]
+    build, push, submit, wait = calls[2:]
+    assert "--build-arg=EXTRA=tpu" in build and "--tag=gcr.io/mine/diffrep-jax" in build
+    assert push == ["docker", "push", "gcr.io/mine/diffrep-jax"]
+    assert submit[:3] == ["xpk", "workload", "create"] and submit[3:6] == OF_CLUSTER
+    assert {"--workload=ffhq", "--docker-image=gcr.io/mine/diffrep-jax", "--tpu-type=v5p-32"} <= set(submit)
+    assert {"--max-restarts=50", "--restart-on-exit-codes=75", "--storage=data", "--priority=low"} <= set(submit)
+    assert wait == ["xpk", "workload", "list", *OF_CLUSTER, "--wait-for-job-completion=ffhq"]
+
+
+def test_a_workload_of_xpk_is_the_command_with_its_arguments(script, tmp_path):
+    python = tmp_path / "python"
+    python.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@" > "$SEEN"\n')
+    python.chmod(0o755)
+    act = """for word in "$@"; do
+      [[ "$word" != --command=* ]] || PATH="$PYTHON:$PATH" bash -c "cd() { :; }; ${word#--command=}"
+    done"""
+    files = {"PYTHON": str(tmp_path), "SEEN": str(tmp_path / "seen")}
+    code, output, _ = script("xpk.sh", "train", *RUN, **GKE, ACT_xpk=act, **files)
+    assert code == 0, output
+    assert (tmp_path / "seen").read_text().splitlines() == ["launch/main.py", "--multihost", *RUN]
+
+
+@pytest.mark.parametrize("status", [125, 1])
+def test_xpk_hands_on_how_a_workload_has_ended(script, status):
+    code, output, _ = script("xpk.sh", "wait", **GKE, ACT_xpk=f"exit {status}")
+    assert code == status and ("kubectl logs" in output) == (status == 125)
+
+
+def test_xpk_submits_nothing_where_the_image_is_not_built(script):
+    code, _, calls = script("xpk.sh", "all", *RUN, **GKE, ACT_docker="exit 1")
+    assert code == 1 and not any(call[0] == "xpk" for call in calls)
+
+
+def test_xpk_deletes_the_workload_alone(script):
+    code, _, calls = script("xpk.sh", "delete", **GKE)
+    assert code == 0 and calls == [["xpk", "workload", "delete", *OF_CLUSTER, "--workload=ffhq"]]
+
+
 @pytest.mark.parametrize(
     "name, arguments, environment",
     [
         ("slurm.sbatch", RUN, SLURM | NODES),
         ("gpu_nodes.sh", ["node1,node2", *RUN], {}),
         ("tpu_vm.sh", ["all", *RUN], TPU),
+        ("xpk.sh", ["all", *RUN], GKE),
     ],
 )
 def test_a_dry_run_prints_the_commands_and_runs_nothing(script, name, arguments, environment):

@@ -69,3 +69,21 @@ def test_the_speed_of_several_devices_is_also_that_of_each(monkeypatch, caplog):
         watch.record(1, {"loss": Value(clock, clock.now), "grad_norm": Value(clock, clock.now)})
     assert rows["images_per_second"] == pytest.approx(64) and rows["images_per_second_per_device"] == pytest.approx(16)
     assert "64.0 images/s (16.0 a device)" in caplog.text
+
+
+def test_no_step_takes_less_than_no_time(monkeypatch):
+    """A step may be over when the one before has not been read: the clock goes on meanwhile."""
+    clock, rows = Clock(), Rows()
+    monkeypatch.setattr(monitor, "time", clock)
+    settings = ConfigDict({"total_steps": 2, "log_every": 1, "batch_size": IMAGES, "max_minutes": 0})
+
+    class Slow(Value):
+        def __float__(self):
+            clock.now += 0.1
+            return super().__float__()
+
+    with Monitor(settings, 0, rows) as watch:
+        watch.record(1, {"loss": Slow(clock, clock.now + SECONDS), "grad_norm": Value(clock, clock.now)})
+        clock.now += SECONDS
+        watch.record(2, {"loss": Value(clock, clock.now), "grad_norm": Value(clock, clock.now)})
+    assert all(speed > 0 for speed in rows.values()) and rows[1] == pytest.approx(IMAGES / (SECONDS + 0.1))

@@ -166,6 +166,20 @@ def test_a_store_that_falls_silent_ends_all(three, capsys, monkeypatch):
     assert "does not answer" in capsys.readouterr().err
 
 
+def test_the_end_of_the_store_itself_is_said_at_once(three, capsys):
+    three[1].lose_service()
+    wait_for(lambda: three[1].code == peers.TRY_AGAIN)
+    line = capsys.readouterr().err
+    assert line.startswith("error: Process 0 of 3") and "its whole host" in line and line.count("\n") == 1
+
+
+def test_after_the_good_end_the_store_may_go(three, capsys):
+    together(*[process.finish for process in three])
+    three[1].lose_service()
+    time.sleep(0.3)
+    assert three[1].code is None and not capsys.readouterr().err
+
+
 def test_who_is_waited_for_is_named(three, caplog):
     calls = [lambda p=p: p.wait_for_all("data") for p in three[:2]]
     waiting = threading.Thread(target=lambda: together(*calls), daemon=True)

@@ -1,5 +1,7 @@
 """Two processes of one run: they stop together, notice who is gone, refuse to differ, and share or leave tasks."""
 
+import os
+import pathlib
 import shutil
 import signal
 import time
@@ -68,6 +70,22 @@ def test_a_killed_process_is_named_and_the_other_leaves_within_a_minute(tmp_path
     last = both[1].output.splitlines()[-1]
     assert last.startswith("error: Process 0 of 2") and "gone" in last
     assert "Traceback" not in both[1].output and "stack trace" not in both[1].output
+
+
+@pytest.mark.slow
+def test_where_the_whole_first_host_dies_the_others_say_so_and_leave(tmp_path):
+    """Its process and, with it, the coordination service, which lives in another one."""
+    both = hosts(2, *TRAINING, f"--workdir={tmp_path}", "--config.train.total_steps=100000")
+    both[0].until("step 1/")
+    first = both[0].process.pid
+    children = pathlib.Path(f"/proc/{first}/task/{first}/children").read_text().split()
+    (service,) = [int(pid) for pid in children if "coordinator.py" in pathlib.Path(f"/proc/{pid}/cmdline").read_text()]
+    for pid in (first, service):
+        os.kill(pid, signal.SIGKILL)
+    began = time.monotonic()
+    assert both[1].code(60) == 75 and time.monotonic() - began < 60
+    assert one_line(both[1]).startswith("error: Process 0 of 2")
+    assert "its whole host" in both[1].output
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from diffrep_jax.runs.layout import Run
 from diffrep_jax.train.stop import GivenUp, StopSignal
 from launch.hooks import task_hooks
 from tests.test_cli import SMALL, command
-from tests.tiny import start, tiny_config
+from tests.tiny import run_python, start, tiny_config
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -70,3 +70,16 @@ def test_what_is_not_interrupted_is_done_and_the_handlers_come_back():
         stop.attempt(lambda: done.append(2))  # not begun any more
         assert stop.received == signal.SIGTERM and stop.wish.exit_code == 143
     assert done == [1] and signal.getsignal(signal.SIGINT) is before
+
+
+def test_in_the_last_moments_of_a_process_a_signal_changes_nothing():
+    """When Python takes itself apart, all is done: the exit code says so."""
+    run_python(
+        "import os, signal\n"
+        "from diffrep_jax.train import stop\n"
+        "stop.watch('all stays')\n"
+        "class Last:\n"
+        "    def __del__(self, kill=os.kill, me=os.getpid()):\n"
+        "        kill(me, signal.SIGTERM)\n"
+        "last = Last()\n"
+    )

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffrep_jax.data import image_sets, open_dataset
+from diffrep_jax.data import image_sets, limits, open_dataset
 from diffrep_jax.data.bad_entries import BadEntry
-from diffrep_jax.data.sources import _positional, open_source
+from diffrep_jax.data.sources import open_source
 from diffrep_jax.errors import UserError
 from launch import main
 from tests.made_data import PEAK, encoded, scene, write_folder, write_lmdb, write_zip
@@ -209,8 +209,8 @@ def test_whatever_an_archive_is_the_error_is_one_line(tmp_path, form):
     assert read_whole < 190
 
 
-def test_images_of_a_gigabyte_are_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(_positional, "MAX_BYTES", 1000)
+def test_images_of_too_many_bytes_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "_used", [limits.Limits(bytes=1000)])
     large = {"1.png": bytes(1001), "2.png": bytes(1000)}
     write_folder(tmp_path / "folder", large)
     write_zip(tmp_path / "a.zip", large)
@@ -218,7 +218,7 @@ def test_images_of_a_gigabyte_are_not_read(tmp_path, monkeypatch):
     write_lmdb(tmp_path / "a.lmdb", "256-%05d", [bytes(9000), bytes(100)])
     for name in ("folder", "a.zip", "a.tar", "a.lmdb"):
         source = open_source(tmp_path / name)
-        with pytest.raises(BadEntry, match="bytes, more than the 1,000 that are allowed"):
+        with pytest.raises(BadEntry, match="bytes, more than the 1,000 of config.data.max_bytes"):
             source[0]
         assert len(source[1]) in (100, 1000)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diffrep_jax.data import limits
 from diffrep_jax.data.bad_entries import BadEntry
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI", "DIB", "PSD", "ICO", "DDS"),
     *("SGI", "SUN", "PCX", "DCX", "ICNS", "CUR", "MSP", "XBM", "XPM", "TGA"),
 )
-MAX_PIXELS = 1 << 27  # of one image, by its header: 11,585 x 11,585. Decoding takes about 7 bytes each
 STRIP = 1 << 24  # pixels that are copied at once
 SILENCE = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings` keeps a filter
 ORIENTATION = 0x0112  # EXIF's tag
@@ -39,7 +39,7 @@ def decode(data: bytes, channels: int = 3, place: str = "The image") -> np.ndarr
     """
     try:
         return _decode(data, channels)
-    except TooLarge as error:
+    except limits.TooLarge as error:
         raise BadEntry(f"{place} {error}: scale it down.") from error
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ...
         bare = _without_metadata(data)
@@ -83,15 +83,6 @@ def is_image(data: bytes) -> bool:
         return bool(describe(data))
     except Exception:
         return False
-
-
-class TooLarge(ValueError):
-    """An image says in its header that it has more than MAX_PIXELS."""
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise TooLarge(f"says that it has {width:,} x {height:,} pixels, more than the {MAX_PIXELS:,} that are allowed")
 
 
 def _why(error: Exception) -> str:
@@ -148,11 +139,11 @@ def _decode_jpeg(data: bytes) -> np.ndarray | None:
         return None
     try:
         height, width, colours, *_ = simplejpeg.decode_jpeg_header(data)
-        _check_size(width, height)
+        limits.check_pixels(width, height)
         if colours not in ("YCbCr", "Gray", "RGB"):
             return None  # CMYK is inverted in Adobe's files: Pillow knows
         return simplejpeg.decode_jpeg(data, colorspace="RGB")
-    except TooLarge:
+    except limits.TooLarge:
         raise
     except ValueError:
         return None  # Pillow has the last word, and the better message
@@ -178,7 +169,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _open(data: bytes) -> "Image.Image":
-    """The image, of which only the header is read. Raises TooLarge."""
+    """The image, of which only the header is read. Raises limits.TooLarge."""
     from PIL import Image
 
     # Pillow's warnings name no file, and are about metadata, which do not matter, or sizes, which are checked here.
@@ -187,8 +178,8 @@ def _open(data: bytes) -> "Image.Image":
     try:
         image = Image.open(io.BytesIO(data), formats=_formats())
     except Image.DecompressionBombError as error:
-        raise TooLarge(f"has too many pixels ({error})") from error
-    _check_size(*image.size)
+        raise limits.TooLarge(f"has too many pixels ({error})") from error
+    limits.check_pixels(*image.size)
     return image
 
 

@@ -9,7 +9,7 @@ from typing import IO
 
 import numpy as np
 
-from diffrep_jax.data.decoding import MAX_PIXELS
+from diffrep_jax.data import limits
 from diffrep_jax.errors import UserError
 
 USUAL_NAMES = ("images", "samples", "reconstructions")  # and guided-diffusion's, arr_0
@@ -72,8 +72,10 @@ def open_array(path: Path, names: Sequence[str] = USUAL_NAMES) -> ImageArray:
         raise UserError(f"{path} is no .npz file that can be read ({error}); write it again.") from error
     if not _are_images(shape, in_columns, dtype):
         raise UserError(f"'{name}' of {path} is {dtype} {shape}; images are uint8 [n, h, w, 1 or 3].")
-    if shape[1] * shape[2] > MAX_PIXELS:
-        raise UserError(f"'{name}' of {path} is {shape}, with more than {MAX_PIXELS:,} pixels an image; scale it down.")
+    try:
+        limits.check_pixels(shape[2], shape[1])
+    except limits.TooLarge as error:
+        raise UserError(f"Each image in '{name}' of {path} {error}; scale them down.") from None
     return ImageArray(path, members[name], shape, start)
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from diffrep_jax import discovery
+from diffrep_jax.data import limits
 from diffrep_jax.data.bad_entries import BadEntries, BadEntry, Replacing
 from diffrep_jax.data.datasets import ImageDataset
 from diffrep_jax.data.transforms import flip as flip_image
@@ -73,6 +74,8 @@ class Settings:
       name: the data set; split: of it, that is trained on; image_size, channels: of the images that the model takes.
       flip: mirror images left-right at random.
       workers, worker_kind, max_bad_fraction: as in `Loading`.
+      max_pixels, max_bytes: the most that one image may have; more of the first, by its header, or of the second, as it
+        is stored, makes it unreadable.
     """
 
     name: str = "digits"
@@ -83,8 +86,16 @@ class Settings:
     workers: Annotated[int, Within(0, 1024)] = 8
     worker_kind: str = "thread"
     max_bad_fraction: Annotated[float, Within(0, 1)] = 0.001
+    max_pixels: Count = limits.Limits.pixels
+    max_bytes: Count = limits.Limits.bytes
 
-    changeable: ClassVar[tuple[str, ...]] = ("workers", "worker_kind", "max_bad_fraction")  # when a run goes on
+    changeable: ClassVar[tuple[str, ...]] = (  # when a run goes on
+        "workers",
+        "worker_kind",
+        "max_bad_fraction",
+        "max_pixels",
+        "max_bytes",
+    )
 
     def __post_init__(self):
         check(Settings, vars(self), "config.data")
@@ -183,7 +194,7 @@ def _batches(examples: Any, loading: Loading) -> Iterator[Batch]:
     _tell_absl_that_flags_are_parsed()
     in_caller = parts.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
-    return _until_closed(in_caller.mp_prefetch(processes, _end_with_the_program).map(_finish))
+    return _until_closed(in_caller.mp_prefetch(processes, functools.partial(_begin_worker, limits.used())).map(_finish))
 
 
 def _until_closed(batches: Any) -> Iterator[Batch]:
@@ -195,8 +206,9 @@ def _until_closed(batches: Any) -> Iterator[Batch]:
     return unending
 
 
-def _end_with_the_program(worker: int, workers: int) -> None:
-    """Called in each worker process: so that none is left where the program was killed."""
+def _begin_worker(used: limits.Limits, worker: int, workers: int) -> None:
+    """Called in each worker process: its limits, and its end, so that none is left where the program was killed."""
+    limits.use(used)
 
     def wait() -> None:
         if parent := multiprocessing.parent_process():

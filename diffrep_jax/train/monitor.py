@@ -16,6 +16,8 @@ from diffrep_jax.train.writer import Writer
 
 log = logging.getLogger(__name__)
 
+SHORTEST = 1e-6  # seconds
+
 
 class Metric(Protocol):
     """A number that is being computed: a jax.Array."""
@@ -84,6 +86,7 @@ class Monitor:
             self._log(metrics, ended)
 
     def _log(self, metrics: dict[str, float], ended: float) -> None:
+        ended = max(ended, self._since + SHORTEST)  # a step seen to be over before the one that it waited for
         seconds = (ended - self._since) / (self._step - self._logged)
         speed = self._settings.batch_size / seconds
         each = {"images_per_second": speed, "images_per_second_per_device": speed / self._devices}

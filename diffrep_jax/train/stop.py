@@ -5,6 +5,7 @@ in a task, nothing is lost by leaving at once, and a compiler that runs for minu
 a thread does. A second signal always ends the process at once.
 """
 
+import atexit
 import os
 import signal
 import socket
@@ -21,6 +22,20 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 class GivenUp(BaseException):
     """What `StopSignal.attempt` was doing when a signal came."""
+
+
+def watch(kept: str) -> None:
+    """Let signals end this process in one line, until all is done; in its last moments, they are ignored.
+
+    While Python takes itself apart they would end a process by the signal whose work is complete.
+    """
+    atexit.register(_ignore)  # what is registered first is called last
+    StopSignal(kept).__enter__()
+
+
+def _ignore() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class StopSignal:

@@ -10,7 +10,8 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffrep_jax.data.sources._positional import PositionalFile, check_bytes
+from diffrep_jax.data import limits
+from diffrep_jax.data.sources._positional import PositionalFile
 
 MAGIC, VERSION = 0xBEEFC0DE, 1
 HEADER = struct.Struct("<QHHHH")  # of a page: its number, unused, flags, end of the pointers, start of the nodes
@@ -154,7 +155,7 @@ class LmdbFile:
         return self._elsewhere(PAGE.unpack_from(page, at)[0], size)
 
     def _elsewhere(self, number: int, size: int) -> bytes:
-        check_bytes(size)
+        limits.check_bytes(size)
         start = number * self._page_size
         own, _, flags, pages, more = HEADER.unpack(self._read(HEADER.size, start))
         if own != number or not flags & OVERFLOW or size + HEADER.size > (pages | more << 16) * self._page_size:

@@ -8,8 +8,6 @@ from typing import Any
 from diffrep_jax.data.fingerprint import digest
 from diffrep_jax.errors import UserError
 
-MAX_BYTES = 1 << 30  # of one image
-
 
 class PositionalFile:
     """Raises OSError where it does not open. Nothing is mapped into memory, so a file cut short kills no process."""
@@ -53,9 +51,3 @@ class PositionalFile:
 def changed(path: Path) -> UserError:
     """The error for a file whose list of entries is no longer that which was read."""
     return UserError(f"'{path}' was changed while it was being read: run the command again.")
-
-
-def check_bytes(size: int) -> None:
-    """Raises ValueError where an image would have more than MAX_BYTES, before they are read."""
-    if size > MAX_BYTES:
-        raise ValueError(f"it has {size:,} bytes, more than the {MAX_BYTES:,} that are allowed")

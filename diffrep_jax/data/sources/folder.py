@@ -9,11 +9,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
 
+from diffrep_jax.data import limits
 from diffrep_jax.data.bad_entries import BadEntry
 from diffrep_jax.data.fingerprint import of_files
 from diffrep_jax.data.names import IMAGE_SUFFIXES, is_hidden, natural_order, suffix
 from diffrep_jax.data.sources import check_index, printable
-from diffrep_jax.data.sources._positional import check_bytes
 from diffrep_jax.data.sources.tar import is_tar
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class FolderSource:
         key = self.key(index)
         try:
             with open(self.path / self._names[index], "rb") as file:
-                check_bytes(os.fstat(file.fileno()).st_size)
+                limits.check_bytes(os.fstat(file.fileno()).st_size)
                 return file.read()
         except OSError as error:
             raise BadEntry(f"The file '{self.path}/{key}' cannot be read ({error.strerror}): put it back.") from error

@@ -7,10 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
 
+from diffrep_jax.data import limits
 from diffrep_jax.data.bad_entries import BadEntry
 from diffrep_jax.data.names import is_image_name, natural_order
 from diffrep_jax.data.sources import check_index, no_images, printable
-from diffrep_jax.data.sources._positional import PositionalFile, check_bytes
+from diffrep_jax.data.sources._positional import PositionalFile
 from diffrep_jax.errors import UserError
 
 PLAIN = (".tar",)
@@ -56,7 +57,7 @@ class TarSource:
     def __getitem__(self, index: int) -> bytes:
         name = self.key(index)
         try:
-            check_bytes(self._sizes[index])
+            limits.check_bytes(self._sizes[index])
             return self._file.read(self._sizes[index], self._starts[index])
         except (ValueError, OSError) as error:
             raise BadEntry(f"'{name}' in '{self.path}' cannot be read ({error}): copy the tar again.") from error

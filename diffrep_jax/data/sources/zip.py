@@ -7,12 +7,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from diffrep_jax.data import limits
 from diffrep_jax.data.bad_entries import BadEntry
 from diffrep_jax.data.fingerprint import digest
 from diffrep_jax.data.fork_safe_lock import ForkSafeLock
 from diffrep_jax.data.names import is_image_name, natural_order
 from diffrep_jax.data.sources import check_index, no_images, printable
-from diffrep_jax.data.sources._positional import changed, check_bytes
+from diffrep_jax.data.sources._positional import changed
 from diffrep_jax.errors import UserError
 
 
@@ -74,7 +75,7 @@ class ZipSource:
                     self._open()
         try:
             info = self._zip.infolist()[self._positions[index]]
-            check_bytes(info.file_size)  # no more than that is unpacked
+            limits.check_bytes(info.file_size)  # no more than that is unpacked
             return self._zip.read(info)
         # Of damage, of a password, of a method of compression that is not known: zlib's, lzma's, zipfile's own.
         except Exception as error:
