@@ -72,6 +72,8 @@ def explained(error: BaseException, workdir: str | None, task: str) -> str | Non
     if any(isinstance(link, MemoryError) or MEMORY.search(str(link)) for link in chain):
         return _out_of_memory(task)
     for link in chain:
+        if isinstance(link, ImportError) and workdir and "://" in workdir:
+            return f"--workdir={workdir} needs a library that is missing ({link}): pip install 'diffrep_jax[gcs]'."
         if isinstance(link, UnicodeEncodeError) and link.reason == "surrogates not allowed":
             return f"The name {link.object[:200]!a} has bytes that are no UTF-8: rename the file."
         if isinstance(link, ValueError) and "embedded null" in str(link):

@@ -98,7 +98,7 @@ def main(argv: list[str]) -> None:
     for handler in logging.getLogger().handlers:
         handler.addFilter(lambda record: not record.exc_info)  # what a library's thread logs so, it raises as well
     logging.raiseExceptions = False  # where nobody reads the log any more, or its disk is full, work goes on
-    for library in ("absl", "jax", "orbax"):
+    for library in ("absl", "jax", "orbax", "gcsfs", "fsspec"):
         logging.getLogger(library).setLevel(logging.WARNING)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # what it says of lost tasks is raised as well
     for stream in (sys.stdout, sys.stderr):

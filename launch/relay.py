@@ -1,7 +1,7 @@
-"""JAX's connections to its coordination service, by way of a thread of this process that notices where the service ends.
+"""JAX's connections to its coordination service, by way of threads of this process that notice where the service ends.
 
-JAX's client ends its process with a dump of the stack as soon as its connection breaks. Here the near end stays open and
-silent then, and the process can say what it has lost in one line, and leave by an exit code of its own.
+JAX's client ends its process with a dump of the stack as soon as its connection breaks. Here the near end stays open
+and silent then, and the process can say what it has lost in one line, and leave by an exit code of its own.
 """
 
 import contextlib

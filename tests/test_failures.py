@@ -75,7 +75,10 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/run/metrics.jsonl")
         (ExceptionGroup("threads", [KeyError("a"), FULL]), ("/run:", "no space")),
         (ValueError(TENSORSTORE), ("/run:", "no space", "another disk")),
         (RuntimeError("worker: [Errno 122] Disk quota exceeded: '/data/a.png'"), ("/data/a.png", "quota")),
-        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), ("/run:", "no space")),
+        (
+            RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            ("/run:", "no space"),
+        ),
         (OSError(errno.EROFS, "Read-only", "/run/.lock"), ("/run:", "read-only")),
         (OSError(errno.EACCES, "Permission denied", "/data/b.png"), ("/data/b.png", "permission")),
         (OSError(errno.EIO, "Input/output error"), ("/run:", "input/output")),

@@ -38,7 +38,7 @@ class Checkpoints:
         if keep_every:
             kept.append(policies.EveryNSteps(keep_every))
         path = layout.as_path(folder) / layout.CHECKPOINTS
-        self._folder = path if "://" in os.fspath(path) else path.resolve()
+        self._folder = path if layout.in_object_storage(path) else path.resolve()
         self._writer = writer
         if writer:  # it waits for all processes, and so does what it does
             self._checkpointer = ocp.training.Checkpointer(

@@ -5,6 +5,7 @@ Folders are `etils.epath` paths, so that a bucket (gs://...) serves where a loca
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -100,10 +101,20 @@ def removed_if_unused(folder: str | os.PathLike[str]) -> Iterator[None]:
         raise
 
 
+def in_object_storage(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is in a bucket: gs://... There nothing is locked or appended to, and what is written is whole."""
+    return "://" in os.fspath(path)
+
+
 @contextlib.contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A file that takes its place when all of it is written; until then, and where that fails, the old one stays."""
     path = epath.Path(path)
+    if in_object_storage(path):
+        content = io.BytesIO()
+        yield content
+        path.write_bytes(content.getvalue())
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -25,7 +25,7 @@ def held(folder: str | os.PathLike[str], force: bool = False) -> Iterator[None]:
     path = layout.made(folder) / NAME
     if force:
         path.unlink(missing_ok=True)
-    file = None if "://" in os.fspath(path) else _locked(path)
+    file = None if layout.in_object_storage(path) else _locked(path)
     if file is None:
         _refuse_if_held(path)
         layout.write_json(path, _holder())

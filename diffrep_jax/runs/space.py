@@ -21,10 +21,10 @@ def size_of(tree: PyTree) -> int:
 
 def warn_if_short(folder: str | os.PathLike[str], size: int, count: int) -> None:
     """Say so where a run's local disk has no room for `count` checkpoints of `size` bytes, those it has included."""
-    text = os.fspath(layout.as_path(folder))
-    if "://" in text:
+    place = layout.as_path(folder)
+    if layout.in_object_storage(place):
         return
-    path = pathlib.Path(text).absolute()
+    path = pathlib.Path(os.fspath(place)).absolute()
     kept = path / layout.CHECKPOINTS
     there = sum(1 for child in kept.iterdir() if child.name.isdecimal()) if kept.is_dir() else 0
     try:

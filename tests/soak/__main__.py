@@ -17,11 +17,21 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 
-from tests.soak import damage, readers, stops, together
+from tests.soak import damage, full, readers, stops, together
 from tests.soak.runs import Place
 
 SHORT = 0.03  # the scale of --short
-BAD = ("runs that differ", "silent", "failed", "wrong exit codes", "more than two lines", "stack dumps")
+LEGS = [(4, 1), (2, 2), (1, 1), (2, 1), (4, 2)]  # of the kind `elastic`: processes and mesh.fsdp
+BAD = (
+    "runs that differ",
+    "tasks that differ",
+    "silent",
+    "failed",
+    "wrong exit codes",
+    "more than two lines",
+    "stack dumps",
+)
+BAD += ("not full", "not one line", "checkpoints lost")
 
 
 def kinds(place: Place, scale: float, rng: random.Random) -> dict[str, Callable[[], Mapping[str, float]]]:
@@ -36,9 +46,10 @@ def kinds(place: Place, scale: float, rng: random.Random) -> dict[str, Callable[
         "signals": lambda: stops.stopped(place, times(50), polite, rng),
         "damage": lambda: damage.damaged(place, times(100), times(30), times(10), rng),
         "readers": lambda: readers.reading(place, times(20)),
+        "full": lambda: full.full(place, times(10), times(4), rng),
         "two": lambda: together.preempted(place, times(20), 2, rng),
         "four": lambda: together.preempted(place, times(20), 4, rng),
-        "elastic": lambda: together.elastic(place, rng),
+        "elastic": lambda: together.elastic(place, LEGS if scale >= 1 else LEGS[1:4]),
     }
 
 

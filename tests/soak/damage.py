@@ -18,7 +18,7 @@ def damaged(place: Place, flips: int, cuts: int, trained: int, rng: random.Rando
         run = place.fresh("damaged", of="whole")
         (_flip if number < flips else _cut)(run / "checkpoints" / str(place.steps), rng)
         done["flips" if number < flips else "truncations and deletions"] += 1
-        done["silent"] += _newest(run) == place.steps
+        done["silent"] += newest(run) == place.steps
         if number % max((flips + cuts) // max(trained, 1), 1) == 0 and done["trained on"] < trained:
             host = place.start("damaged")
             done["trained on"] += host.code() == 0 and "passed over" in host.output
@@ -26,7 +26,7 @@ def damaged(place: Place, flips: int, cuts: int, trained: int, rng: random.Rando
     return done
 
 
-def _newest(run: pathlib.Path) -> int | None:
+def newest(run: pathlib.Path) -> int | None:
     with checkpoint.opened(run) as checkpoints:
         try:
             return checkpoints.latest_step()

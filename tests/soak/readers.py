@@ -1,6 +1,7 @@
 """Readers beside a training: they open the run again and again, and the training never notices."""
 
 import logging
+import time
 
 from diffrep_jax.errors import UserError
 from diffrep_jax.inference.open import open_run
@@ -21,6 +22,7 @@ def reading(place: Place, count: int) -> dict[str, int]:
                 done["opened"] += 1
             except UserError:
                 done["had no checkpoint yet"] += 1
+                time.sleep(0.1)
         done["trainings"] += 1
         done["failed"] += host.code() != 0
         done["runs that differ"] += digest(run, place.steps) != wanted

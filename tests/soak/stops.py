@@ -1,11 +1,12 @@
 """Trainings that are killed or told to stop at random moments, and started again until they are done."""
 
+import pathlib
 import random
 import signal
 import time
 
 from tests.several import Host
-from tests.soak.runs import Place, digest, in_mid_save, step_of
+from tests.soak.runs import Place, complain, digest, in_mid_save, step_of
 
 EARLY = 0.25  # the share of stops before the first step: while it imports, restores or compiles
 
@@ -24,9 +25,12 @@ def stopped(place: Place, count: int, numbers: list[signal.Signals], rng: random
             code = host.code()
             done["stops"] += sent
             done["in mid-save"] += sent and saving
-            if number != signal.SIGKILL:
-                done["wrong exit codes"] += code not in (0, 128 + number)
-                done["more than two lines"] += "Traceback" in host.output
+            wrong = code not in (0, 128 + number) and number != signal.SIGKILL
+            traces = "Traceback" in host.output
+            done["wrong exit codes"] += wrong
+            done["more than two lines"] += traces
+            if wrong or traces:
+                complain(host, f"exit code {code} after {number.name}")
             if code == 0:
                 break
         done["runs compared"] += 1
@@ -37,6 +41,8 @@ def stopped(place: Place, count: int, numbers: list[signal.Signals], rng: random
 def _send(host: Host, number: signal.Signals, rng: random.Random) -> bool:
     """At a random moment; False where the process had ended before."""
     if rng.random() < EARLY:
+        while number != signal.SIGKILL and not _catches_signals(host):  # Python's own first moments
+            time.sleep(0.005)
         time.sleep(rng.uniform(0, 5))
     else:
         while step_of(host) == 0 and host.process.poll() is None:
@@ -46,3 +52,11 @@ def _send(host: Host, number: signal.Signals, rng: random.Random) -> bool:
         return False
     host.process.send_signal(number)
     return True
+
+
+def _catches_signals(host: Host) -> bool:
+    """Whether a process has a handler for SIGTERM, which Python has none for, or has ended."""
+    if host.process.poll() is not None:
+        return True
+    caught = pathlib.Path(f"/proc/{host.process.pid}/status").read_text().partition("SigCgt:")[2].split()[0]
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)

@@ -1,13 +1,13 @@
 """Several processes that are preempted, killed, and started again, also in another number."""
 
+import math
 import random
 import signal
 import time
-
-import numpy as np
+from collections.abc import Sequence
 
 from tests.several import Host
-from tests.soak.runs import Place, digest, step_of
+from tests.soak.runs import Place, complain, digest, distance, step_of
 
 TOLERANCE = 1e-5  # of parameters and moments where the number of processes changes: sums are of another order
 
@@ -42,25 +42,30 @@ def _stop_one(started: list[Host], number: signal.Signals | None, rng: random.Ra
         chosen.process.send_signal(number)
         done[number.name] += 1
     codes = {host: host.code() for host in started}
-    if sent and number is signal.SIGKILL:
+    killed = sent and number is signal.SIGKILL
+    if killed:
         done["longest end in s"] = max(done["longest end in s"], round(time.monotonic() - began, 1))
-        done["wrong exit codes"] += sum(code not in (0, 75) for host, code in codes.items() if host is not chosen)
-    else:
-        done["wrong exit codes"] += sum(code not in (0, 143) for code in codes.values())
-    done["stack dumps"] += sum("stack trace" in host.output or "Traceback" in host.output for host in started)
+        del codes[chosen]
+    for host, code in codes.items():
+        wrong = code not in (0, 75 if killed else 143)
+        dumps = "stack trace" in host.output or "Traceback" in host.output
+        done["wrong exit codes"] += wrong
+        done["stack dumps"] += dumps
+        if wrong or dumps:
+            complain(host, f"process {started.index(host)}: exit code {code}, {number and number.name} to one")
 
 
-def elastic(place: Place, rng: random.Random) -> dict[str, float]:
-    """One training by 2, 1 and 2 processes in turn: the largest distance to an uninterrupted one's state."""
+def elastic(place: Place, legs: Sequence[tuple[int, int]]) -> dict[str, float]:
+    """One training in several legs, each by (processes, fsdp): the largest distance to an uninterrupted one's state."""
     place.whole("whole")
-    run, counts = place.fresh("elastic"), []
-    for count in (2, 1, 2):
-        counts.append(count)
-        started = place.start_together("elastic", count) if count > 1 else [place.start("elastic")]
-        if len(counts) < 3:
-            _stop_one(started, signal.SIGTERM, rng, {"SIGTERM": 0, "wrong exit codes": 0, "stack dumps": 0})
-        assert all(host.code() in (0, 143) for host in started), started[0].output
-    pairs = zip(place.arrays("elastic"), place.arrays("whole"), strict=True)
-    distance = max(float(np.abs(a.astype(np.float64) - b).max(initial=0)) for a, b in pairs)
+    run, done = place.fresh("elastic"), {"legs": len(legs), "failed": 0}
+    for number, (count, fsdp) in enumerate(legs, start=1):
+        more = (f"--config.train.total_steps={place.steps * number // len(legs)}", f"--config.mesh.fsdp={fsdp}")
+        started = place.start_together("elastic", count, *more) if count > 1 else [place.start("elastic", *more)]
+        for host in started:
+            if code := host.code():
+                done["failed"] += 1
+                complain(host, f"exit code {code} in leg {number}, {count} processes, fsdp={fsdp}")
     finished = (run / "checkpoints" / str(place.steps)).is_dir()
-    return {"largest distance": distance, "runs that differ": int(not finished or distance > TOLERANCE)}
+    largest = distance(run, place.root / "whole", place.steps) if finished else math.inf
+    return done | {"largest distance": largest, "runs that differ": int(largest > TOLERANCE)}
