@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from benchmarks import throughput
+from benchmarks import forms, throughput
 from configs import ddpm_digits, latent_prior_digits
 from diffrep_jax.errors import UserError
+from diffrep_jax.methods.base import build
 from tests.tiny import tiny_config
 
 
@@ -54,3 +55,14 @@ def test_the_command_appends_its_numbers_to_a_file(tmp_path, monkeypatch, capsys
     assert first.keys() == second.keys() and (first["what"], first["batch"]) == ("sample", 3)
     printed = capsys.readouterr().out.splitlines()
     assert json.loads(printed[0]) == first and printed[1].startswith("| config | what | batch |")
+
+
+def test_the_distinct_convolutions_of_a_config_are_tried_in_bfloat16(monkeypatch):
+    method = build(tiny_config().method)
+    found = forms.convolutions(method, 4)
+    assert len(found) == len(set(found))
+    for image, kernel in (((4, 8, 8, 2), (3, 3, 2, 8)), ((4, 8, 8, 16), (1, 1, 16, 8)), ((4, 8, 8, 16), (1, 1, 16, 1))):
+        assert any(conv[:2] == (image, kernel) for conv in found)  # into the U-Net, a skip, out of the generator
+    monkeypatch.setattr(forms, "convolutions", lambda method, batch: found[:1])
+    (row,) = forms.try_convolutions(method, 4)
+    assert 0 < row["error"] < 0.01 and row["ok"]
