@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
+import os
 import pathlib
 import sys
 import time
@@ -36,6 +38,7 @@ def measure(config: ConfigDict, what: str, batch_size: int, repeats: int) -> dic
 
     from diffrep_jax.forms import tracing_for
     from diffrep_jax.methods.base import build
+    from diffrep_jax.methods.parameters import shapes
     from diffrep_jax.sharding import make_mesh
 
     mesh = make_mesh(**config.mesh)
@@ -46,11 +49,12 @@ def measure(config: ConfigDict, what: str, batch_size: int, repeats: int) -> dic
         flops = model_flops(config, what, batch_size)
     for _ in range(WARM_UP):
         call()
-    seconds = []
+    seconds, before = [], os.times()
     for _ in range(repeats):
         began = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - began)
+    after = os.times()
     median = float(np.median(seconds))
     peak, source = peak_flops(device, method.dtype)
     return {
@@ -62,6 +66,10 @@ def measure(config: ConfigDict, what: str, batch_size: int, repeats: int) -> dic
         "jax": jax.__version__,
         "seconds": median,
         "seconds_min_max": [min(seconds), max(seconds)],
+        "all_seconds": seconds,
+        "user": (after.user - before.user) / repeats,
+        "system": (after.system - before.system) / repeats,
+        "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes(method)["params"])),
         "images_per_second": batch_size / median,
         "compile_seconds": compile_seconds,
         "gflop_per_image": flops / batch_size / 1e9,
