@@ -28,7 +28,7 @@ FRAMES = 11
 NEW = 8
 SHOWN = 224  # pixels, at least: small images are enlarged by a whole factor
 CSS = """
-.pixels img { image-rendering: pixelated; }
+.pixels img { image-rendering: pixelated; max-height: 45vh; object-fit: contain; }
 .code { display: flex; align-items: center; height: 48px; width: 100%; }
 .code i { flex: 1; background: #4a90d9; }
 .line { opacity: 0.75; min-height: 1.5em; }
@@ -67,11 +67,11 @@ class Page:
                         ("Reconstruct", self._reconstruct),
                         ("Interpolate", self._interpolate),
                         ("Attributes", self._attributes),
-                        ("Exchange blocks", self._exchange),
+                        ("Blocks", self._exchange),
                     ):
                         with gradio.Tab(name):
                             build()
-                with gradio.Tab("New images"):
+                with gradio.Tab("New"):
                     self._sample()
 
     # What everything begins with
@@ -82,9 +82,9 @@ class Page:
         self.first, self.second = gr.State(first), gr.State(second)
         with gr.Row():
             for name, state, image in (("first", self.first, first), ("second", self.second, second)):
-                with gr.Column(min_width=240):
-                    shown = self._picture(f"the {name} image, as the model sees it", image)
-                    upload = gr.File(label=f"upload the {name} image", file_types=["image"], height=100)
+                with gr.Column(min_width=140):
+                    shown = self._picture(f"{name} image", image)
+                    upload = gr.UploadButton(f"Upload the {name} image", file_types=["image"], size="sm")
                     said = gr.Markdown(elem_classes="line")
                     self._on(upload.upload, self._photo, [upload], [state, shown, said], f"upload_{name}")
                     if self._images:
@@ -135,7 +135,7 @@ class Page:
         gr = self.gr
         button = gr.Button("Encode and decode the first image", variant="primary")
         with gr.Row():
-            start, back = self._picture("x_T, where decoding starts"), self._picture("back from the code")
+            start, back = self._picture("x_T, the start"), self._picture("back from the code")
         code, line = gr.HTML(), gr.Markdown(elem_classes="line")
 
         def run(image: Any, decode: int, invert: int) -> tuple[Any, ...]:
@@ -175,7 +175,7 @@ class Page:
         reach = self.studio.reach
         with gr.Row():
             with gr.Column(min_width=240):
-                shown = self._picture("the first image, changed")
+                shown = self._picture("first image, changed")
                 said = gr.HTML()
                 line = gr.Markdown(elem_classes="line")
             with gr.Column(min_width=240):
@@ -198,7 +198,7 @@ class Page:
         blocks = gr.CheckboxGroup(self.studio.blocks, label="dimensions of z that the two images exchange")
         button = gr.Button("Exchange", variant="primary")
         with gr.Row():
-            one, other = self._picture("the first, with these of the second"), self._picture("and the other way round")
+            one, other = self._picture("first, changed"), self._picture("second, changed")
         line = gr.Markdown(elem_classes="line")
 
         def run(first: Any, second: Any, chosen: list[str], decode: int, invert: int) -> tuple[Any, ...]:
@@ -238,7 +238,8 @@ class Page:
             label=label,
             interactive=False,
             format="png",
-            height=SHOWN + 64,
+            buttons=["download"],
+            min_width=140,
             elem_classes="pixels",
         )
 
