@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-wheel test-oldest docs soak clean
+.PHONY: demo test test-wheel test-oldest notebooks docs soak clean
 
 demo: $(READY)
 	$(BIN)/python launch/demo.py
@@ -40,6 +40,11 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $(READY)
+
+# Every notebook from top to bottom, with sizes as small as they go.
+notebooks: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[notebooks]'
+	DIFFREP_SMALL=1 JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
 
 docs: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'

@@ -110,11 +110,11 @@ class Studio:
     def examples(self) -> list[np.ndarray]:
         """Images to begin with: those next to exported weights, else the first of the test split; none where neither
         can be opened."""
-        shape = {"image_size": self.model.image_size, "channels": self.model.channels}
+        size, channels = self.model.image_size, self.model.channels
         try:
             if (self.folder / layout.EXAMPLES).is_dir():
                 folder = os.fspath(self.folder / layout.EXAMPLES)
-                images = open_dataset("folder", split="all", data_dir=folder, **shape)
+                images = open_dataset("folder", split="all", image_size=size, channels=channels, data_dir=folder)
             else:
                 images = base.open_dataset(self.config, "test", self._data_dir)
             return [images[i]["image"] for i in range(min(EXAMPLES, len(images)))]
