@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test docs soak clean
+.PHONY: demo test notebooks app docs soak clean
 
 demo: $(READY)
 	$(BIN)/python launch/demo.py
@@ -29,6 +29,16 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $(READY)
+
+# Every notebook from top to bottom, with sizes as small as they go.
+notebooks: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[notebooks]'
+	DIFFREP_SMALL=1 JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
+
+# The tests of the web page, with gradio, whose Pillow may be an older one.
+app: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	$(BIN)/python -m pytest tests/test_app.py tests/test_app_browser.py
 
 docs: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'

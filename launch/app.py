@@ -31,6 +31,7 @@ CSS = """
 .pixels img { image-rendering: pixelated; max-height: 45vh; object-fit: contain; }
 .code { display: flex; align-items: center; height: 48px; width: 100%; }
 .code i { flex: 1; background: #4a90d9; }
+.stays { position: sticky; top: 0; z-index: 10; align-self: flex-start; background: var(--body-background-fill); }
 .line { opacity: 0.75; min-height: 1.5em; }
 """
 
@@ -174,7 +175,7 @@ class Page:
             return
         reach = self.studio.reach
         with gr.Row():
-            with gr.Column(min_width=240):
+            with gr.Column(min_width=240, elem_classes="stays"):
                 shown = self._picture("first image, changed")
                 said = gr.HTML()
                 line = gr.Markdown(elem_classes="line")
@@ -219,7 +220,9 @@ class Page:
             return
         number = gr.Number(0, label="number of the first one; the same number gives the same image", precision=0)
         button = gr.Button(f"Make {NEW} images", variant="primary")
-        gallery = gr.Gallery(columns=4, allow_preview=False, format="png", elem_classes="pixels", label="new images")
+        gallery = gr.Gallery(
+            columns=4, height="auto", allow_preview=False, format="png", elem_classes="pixels", label="new images"
+        )
         line = gr.Markdown(elem_classes="line")
 
         def run(first: float, decode: int) -> tuple[Any, ...]:
