@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-wheel test-oldest notebooks docs soak clean
+.PHONY: demo test test-wheel test-oldest notebooks app docs soak clean
 
 demo: $(READY)
 	$(BIN)/python launch/demo.py
@@ -45,6 +45,11 @@ $(READY): requirements.txt pyproject.toml
 notebooks: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[notebooks]'
 	DIFFREP_SMALL=1 JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
+
+# The tests of the web page, with gradio, whose Pillow may be an older one.
+app: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	$(BIN)/python -m pytest tests/test_app.py tests/test_app_browser.py
 
 docs: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'

@@ -114,7 +114,7 @@ class Studio:
         try:
             if (self.folder / layout.EXAMPLES).is_dir():
                 folder = os.fspath(self.folder / layout.EXAMPLES)
-                images = open_dataset("folder", split="all", image_size=size, channels=channels, data_dir=folder)
+                images = open_dataset("folder", split="all", data_dir=folder, image_size=size, channels=channels)
             else:
                 images = base.open_dataset(self.config, "test", self._data_dir)
             return [images[i]["image"] for i in range(min(EXAMPLES, len(images)))]
@@ -205,7 +205,7 @@ class Studio:
         """Sampler, evaluations of the network for each image, time."""
         how = dataclasses.replace(self.model.sampling, steps=steps.decode)
         described = base.describe(how, self.model.method, steps.invert)
-        up = how.inverted(steps.invert).nfe(self.model.method.process, True) if steps.invert else 0
+        up = base.inverting(how, self.model.method, steps.invert)["invert_evaluations"]
         both = f"{described['evaluations']} evaluations" + (f" + {up} upward" if up else "")
         many = f" each, {images} images" if images > 1 else ""
         return f"{how.sampler}, {both}{many}, {time.perf_counter() - began:.1f} s"

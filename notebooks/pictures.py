@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from IPython.display import HTML, display
+from IPython.display import HTML, display  # pyright: ignore[reportMissingImports]
 from PIL import Image
 
 from diffrep_jax.data.transforms import to_uint8

@@ -1,0 +1,138 @@
+"""What the web page does with a run: every answer is what the model itself gives, or obeys a law of its edits."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+import diffrep_jax
+from benchmarks import examples
+from diffrep_jax import data
+from diffrep_jax.data.transforms import to_uint8
+from diffrep_jax.errors import UserError
+from diffrep_jax.inference import edit, heads
+from diffrep_jax.readout.head import Head
+from diffrep_jax.runs.layout import write_arrays
+from launch.studio import Steps, Studio
+
+STEPS = Steps(2, 0)
+
+
+def made_head(model, names=("slant", "ink"), kind="mse", fingerprint=None):
+    d = model.latent_dim
+    return Head(
+        names=names,
+        kernel=np.random.default_rng(0).normal(size=(d, len(names))).astype(np.float32),
+        bias=np.zeros(len(names), np.float32),
+        kind=kind,
+        dataset="digits",
+        trained_by="probe",
+        mean=np.zeros(d),
+        std=np.ones(d),
+        fingerprint=model.fingerprint() if fingerprint is None else fingerprint,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run, tiny_model, tmp_path_factory):
+    """The tiny run with two heads of its own, and one of another network."""
+    folder = tmp_path_factory.mktemp("studio") / "run"
+    shutil.copytree(tiny_run, folder)
+    (folder / "probe").mkdir()
+    write_arrays(folder / "probe" / "attributes_digits.npz", **made_head(tiny_model).arrays())
+    write_arrays(folder / "probe" / "classes_digits.npz", **made_head(tiny_model, ("7",), "bce").arrays())
+    other = made_head(tiny_model, ("round",), fingerprint=-tiny_model.fingerprint())
+    write_arrays(folder / "probe" / "attributes_shapes.npz", **other.arrays())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def studio(run):
+    return Studio(str(run))
+
+
+@pytest.fixture(scope="module")
+def images():
+    digits = data.open_dataset("digits", split="test", image_size=8, channels=1)
+    return [digits[i]["image"] for i in (3, 4)]
+
+
+def test_heads_are_those_of_these_weights(run, tiny_model, tmp_path, caplog):
+    own = diffrep_jax.load_heads(run, tiny_model)
+    assert {part: head.names for part, head in own.items()} == {"attributes": ("slant", "ink"), "classes": ("7",)}
+    assert "attributes_shapes.npz is of another network" in caplog.text
+    np.testing.assert_array_equal(own["attributes"].kernel, made_head(tiny_model).kernel)
+    with pytest.raises(UserError, match="'shapes'.*Known: digits"):
+        diffrep_jax.load_heads(run, tiny_model, dataset="shapes")
+    with pytest.raises(UserError, match="--task=probe"):
+        diffrep_jax.load_heads(tmp_path, tiny_model)
+    (tmp_path / "probe").mkdir()
+    (tmp_path / "probe" / "classes_digits.npz").write_bytes(b"no head")
+    with pytest.raises(UserError, match="no head that can be read"):
+        heads.stored(tmp_path, tiny_model)
+
+
+def test_a_reconstruction_is_the_models(studio, tiny_model, images):
+    answer = studio.reconstruct(images[0], STEPS)
+    z = tiny_model.encode(images[0][None])
+    again = tiny_model.decode(z, steps=2)
+    np.testing.assert_array_equal(answer.pictures["back from the code"], to_uint8(again)[0])
+    np.testing.assert_allclose(answer.codes, z[0], atol=1e-6)
+    assert answer.line.startswith("heun, 3 evaluations, ") and answer.line.endswith(" s")
+    assert "3 evaluations + 3 upward" in studio.reconstruct(images[0], Steps(2, 4)).line
+
+
+def test_a_way_begins_and_ends_at_the_reconstructions(studio, images):
+    frames = list(studio.interpolate(*images, 4, STEPS).pictures.values())
+    ends = [studio.reconstruct(image, STEPS).pictures["back from the code"] for image in images]
+    assert len(frames) == 4
+    for frame, end in zip((frames[0], frames[-1]), ends, strict=True):
+        np.testing.assert_allclose(frame.astype(int), end.astype(int), atol=1)
+
+
+def test_attributes_add_up_and_zero_changes_nothing(studio, images):
+    still = studio.manipulate(images[0], dict.fromkeys(studio.heads, 0.0), STEPS)
+    plain = studio.reconstruct(images[0], STEPS)
+    np.testing.assert_array_equal(still.pictures["changed"], plain.pictures["back from the code"])
+    both = studio.manipulate(images[0], {"slant": 0.2, "7": -0.1}, STEPS)
+    assert not np.array_equal(both.pictures["changed"], still.pictures["changed"])
+    directions = [studio.heads[name].direction(normalised=False) for name in ("slant", "7")]
+    step = np.sqrt(8) * (0.2 * directions[0] - 0.1 * directions[1])
+    np.testing.assert_allclose(both.codes - still.codes, step, atol=1e-5)
+    before, after = studio.read(still.codes), studio.read(both.codes)
+    assert set(before) == {"slant", "ink", "7"} and 0 <= after["7"] <= 1
+
+
+def test_exchanging_all_blocks_exchanges_the_images(studio, images):
+    ends = [studio.reconstruct(image, STEPS).pictures["back from the code"] for image in images]
+    assert studio.blocks == [f"{i}-{i}" for i in range(8)]
+    none, everything = (list(studio.exchange(*images, names, STEPS).pictures.values()) for names in ([], studio.blocks))
+    for got, expected in zip([*none, *everything], [*ends, *ends[::-1]], strict=True):
+        np.testing.assert_allclose(got.astype(int), expected.astype(int), atol=1)
+    one = studio.exchange(*images, ["2-2"], STEPS).pictures
+    z = [studio.reconstruct(image, STEPS).codes for image in images]
+    mixed = edit.between(*(studio.encode(i.tobytes(), i.shape, 0) for i in images), 1.0, slice(2, 3)).z
+    assert mixed[0, 2] == z[1][2] and len(one) == 2
+
+
+def test_new_images_need_a_prior_and_a_prior_is_no_run_to_show(studio, tmp_path):
+    assert not studio.makes_images
+    with pytest.raises(UserError, match="prior"):
+        studio.sample(2, 0, STEPS)
+    with pytest.raises(UserError, match="makes codes, no images"):
+        Studio("pretrained/prior_digits")
+    with pytest.raises(UserError, match="not a run"):
+        Studio(str(tmp_path / "nothing"))
+
+
+def test_examples_lie_next_to_the_weights_else_they_are_the_test_split(run, studio, tmp_path):
+    assert len(studio.examples()) == 16
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    paths = examples.write(copy, [5, 3], None)
+    digits = data.open_dataset("digits", split="test", image_size=8, channels=1)
+    assert [path.name for path in paths] == ["00.png", "01.png"]
+    for image, number in zip(Studio(str(copy)).examples(), (5, 3), strict=True):
+        np.testing.assert_array_equal(image, digits[number]["image"])
+    with pytest.raises(UserError, match="297 images"):
+        examples.write(copy, [297], None)
