@@ -54,7 +54,7 @@ RECIPES: dict[str, tuple[dict[str, Any], bool]] = {
     "eta 1, noise only": ({"eta": 1.0, "start": "noise_only"}, True),
 }
 PUBLISHED = {"Euler, churn 0.33": (666,)}  # evaluations besides: the paper's 333 steps (DBAE, for LPIPS)
-SHOWN_RANGE, WORST_SSIM = 10.0, 0.85  # of a panel; what is worse lies on its edge
+SHOWN_RANGE, SSIM_RANGE = 10.0, 0.15  # of a panel: times, less than the best; what is worse lies on its edge
 DRAWN = {
     "Euler": "black",
     "Heun": "grey",
@@ -235,10 +235,9 @@ def curves(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
 def panel(draw: ImageDraw.ImageDraw, corner: tuple[int, int], rows: list[dict[str, Any]], measure_name: str) -> None:
     rows = [row for row in rows if row["recipe"] in DRAWN and row[measure_name]]
     x = [float(np.log(row["evaluations"])) for row in rows]
-    y = [
-        max(row[measure_name], WORST_SSIM) if measure_name == "ssim" else float(np.log(row[measure_name]))
-        for row in rows
-    ]
+    y = [row["ssim"] if measure_name == "ssim" else float(np.log(row[measure_name])) for row in rows]
+    if measure_name == "ssim":
+        y = [max(v, max(y) - SSIM_RANGE) for v in y]
     if measure_name in ("mse", "frechet"):
         y = [min(v, min(y) + float(np.log(SHOWN_RANGE))) for v in y]
     (left, top), (width, height) = corner, (580, 360)
