@@ -84,7 +84,9 @@ def test_the_numbers_are_those_of_the_saved_heads(tiny_model, tmp_path):
     assert report["held_out"] == {"validation": 0.1}
     test = data.open_dataset("digits", split="test", image_size=8, channels=1, attributes=True)
     examples = [test[i] for i in range(len(test))]
-    codes = tiny_model.encode(to_float(np.stack([example["image"] for example in examples])))
+    images = to_float(np.stack([example["image"] for example in examples]))
+    # As the task batches them: codes that differ by rounding swap logits that are all but equal, 2e-4 of a precision.
+    codes = np.concatenate([tiny_model.encode(images[first : first + 99]) for first in range(0, len(images), 99)])
     for part in ("classes", "attributes"):
         head = _heads.read(tmp_path / "probe" / f"{part}_digits.npz")
         outputs = codes @ head.kernel + head.bias
