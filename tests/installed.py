@@ -43,8 +43,10 @@ def main(argv: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder, serving() as (hub, address):
         place = pathlib.Path(folder)
         # A copy: setuptools would put into the wheel what earlier builds have left in build/.
-        kept_out = shutil.ignore_patterns(".*", "build", "runs", "site", "*.egg-info", "__pycache__")
-        shutil.copytree(ROOT, place / "source", ignore=kept_out)
+        for name in ("diffrep_jax", "launch", "configs"):
+            shutil.copytree(ROOT / name, place / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("setup.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, place / "source")
         run(
             sys.executable,
             "-m",
