@@ -12,6 +12,7 @@ import sys
 
 from PIL import Image
 
+from benchmarks.command import one_line
 from diffrep_jax import data
 from diffrep_jax.errors import UserError
 from diffrep_jax.runs import config as run_config
@@ -41,14 +42,13 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--images", default="", help="their numbers in the split test, such as 84,94")
     parser.add_argument("--data_dir", type=pathlib.Path)
     flags = parser.parse_args(argv)
-    try:
-        numbers = [int(number) for number in flags.images.split(",") if number]
-        for path in write(flags.run, numbers, flags.data_dir):
-            print(path)
-    except (UserError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    numbers = [number for number in flags.images.split(",") if number]
+    if wrong := [number for number in numbers if not number.isdecimal()]:
+        raise UserError(f"--images={flags.images}: '{wrong[0]}' is no number; write them as in 84,94.")
+    for path in write(flags.run, list(map(int, numbers)), flags.data_dir):
+        print(path)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with one_line():
+        main(sys.argv[1:])

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 import diffrep_jax
+from benchmarks.command import one_line
 from diffrep_jax.errors import UserError
 from diffrep_jax.inference.model import Model
 from diffrep_jax.metrics import image as metrics
@@ -261,7 +262,5 @@ def panel(draw: ImageDraw.ImageDraw, corner: tuple[int, int], rows: list[dict[st
 
 
 if __name__ == "__main__":
-    try:
+    with one_line():
         main()
-    except UserError as error:
-        sys.exit(f"error: {error}")

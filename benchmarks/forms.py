@@ -8,17 +8,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import json
 import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from diffrep_jax import config as configs
+from benchmarks.command import append, configured, one_line
 from diffrep_jax.errors import UserError
-from launch import runtime
-from launch.main import split_overrides
 
 TOLERANCE = 0.03  # of a bfloat16 convolution and its gradients, of the norm
 
@@ -156,9 +153,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--json", type=pathlib.Path, help="also append the rows to this file, one object a line")
     flags, rest = parser.parse_known_args(argv)
-    runtime.set_up()
-    config = configs.load_file(flags.config)
-    configs.override(config, split_overrides(rest))
+    config = configured(flags.config, rest)
+    if "unet" not in config.method:
+        raise UserError(f"--config={flags.config} has no U-Net; give the config of a method for images.")
     from diffrep_jax.methods.base import build
 
     method: Any = build(config.method)
@@ -169,16 +166,11 @@ def main(argv: list[str]) -> None:
             figure = f"{row['ms']:.3f} ms" if "ms" in row else f"error {row['error']:.2%}"
             print(f"| {row['what']} | {row['form']} | {figure} |", flush=True)
             wrong += [] if row.get("ok", True) else [row["form"]]
-            if flags.json:
-                with flags.json.open("a") as file:
-                    file.write(json.dumps({"config": config.data.name} | row) + "\n")
+            append(flags.json, {"config": config.data.name} | row)
     if wrong:
         raise UserError(f"bfloat16 is more than {TOLERANCE:.0%} off for {'; '.join(wrong)}.")
 
 
 if __name__ == "__main__":
-    try:
+    with one_line():
         main(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

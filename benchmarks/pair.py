@@ -16,6 +16,7 @@ import sys
 import tempfile
 from typing import Any
 
+from benchmarks.command import one_line
 from diffrep_jax import config as configs
 from diffrep_jax.errors import UserError
 
@@ -97,8 +98,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line():
         main(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.command import one_line
 from diffrep_jax import data, sections
 from diffrep_jax.errors import UserError
 from diffrep_jax.inference.open import open_run
@@ -126,12 +127,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--dtype", default="bfloat16")
     flags = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    try:
-        make(flags.workdir, flags.out, flags.data_dir, [t for t in flags.tasks.split(",") if t], flags.dtype)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    make(flags.workdir, flags.out, flags.data_dir, [t for t in flags.tasks.split(",") if t], flags.dtype)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with one_line():
+        main(sys.argv[1:])

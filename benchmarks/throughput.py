@@ -16,10 +16,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from diffrep_jax import config as configs
-from diffrep_jax.errors import UserError
-from launch import runtime
-from launch.main import split_overrides
+from benchmarks.command import append, configured, one_line
 
 if TYPE_CHECKING:  # JAX is loaded once its memory is set up
     import numpy as np
@@ -186,6 +183,7 @@ def model_flops(config: ConfigDict, what: str, batch_size: int) -> float:
 
     from diffrep_jax.inference.open import recipe
     from diffrep_jax.methods.base import AutoEncoder, build, example_batch
+    from diffrep_jax.train.cost import flops
     from diffrep_jax.train.step import example_keys
 
     method: Any = build(config.method)
@@ -195,8 +193,7 @@ def model_flops(config: ConfigDict, what: str, batch_size: int) -> float:
     image = jax.ShapeDtypeStruct((batch_size, method.image_size, method.image_size, method.channels), jnp.float32)
 
     def cost(function: Callable[..., Any], *arguments: Any) -> float:
-        analysis: Any = jax.jit(function).lower(*arguments).cost_analysis()
-        return float((analysis[0] if isinstance(analysis, list) else analysis)["flops"])
+        return flops(jax.jit(function).lower(*arguments))
 
     def loss(params: Any, batch_stats: Any, x0: Any) -> Any:
         keys = example_keys(0, jnp.zeros((), jnp.int32), batch_size)
@@ -267,25 +264,14 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=pathlib.Path, help="also append the result to this file, one object a line")
     flags, rest = parser.parse_known_args(argv)
-    runtime.set_up()
-    config = configs.load_file(flags.config)
-    configs.override(config, split_overrides(rest))
-    from diffrep_jax.fields import construct
-    from diffrep_jax.train.settings import Runtime
-
-    runtime.apply(construct(Runtime, config.runtime, "config.runtime"))
+    config = configured(flags.config, rest)
     batch = flags.batch or (config.train if flags.what == "train" else config.tasks.reconstruct).batch_size
     row = measure(config, flags.what, batch, flags.repeats)
     print(json.dumps(row))
     print(table(row))
-    if flags.json:
-        with flags.json.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+    append(flags.json, row)
 
 
 if __name__ == "__main__":
-    try:
+    with one_line():
         main(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
