@@ -21,14 +21,8 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 arguments=$(printf '%q ' "$@")
 address=${hosts[0]##*@}:$port
 
-run() {
-  if [[ -n "${DRY_RUN:-}" ]]; then
-    printf '%q ' "$@"
-    echo
-  else
-    "$@"
-  fi
-}
+# shellcheck source=dry_run.sh
+source "$root/launch/dry_run.sh"
 
 on() { # HOST COMMAND: its output with the host's name before each line
   local host=$1

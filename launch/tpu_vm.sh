@@ -30,14 +30,8 @@ place=(--zone="$ZONE")
 [[ -z "${PROJECT:-}" ]] || place+=(--project="$PROJECT")
 root=$(cd "$(dirname "$0")/.." && pwd)
 
-run() {
-  if [[ -n "${DRY_RUN:-}" ]]; then
-    printf '%q ' "$@"
-    echo
-  else
-    "$@"
-  fi
-}
+# shellcheck source=dry_run.sh
+source "$root/launch/dry_run.sh"
 
 state() { # of the queued resource: ACTIVE, PROVISIONING, SUSPENDED, ...; empty where there is none
   if [[ -n "${DRY_RUN:-}" ]]; then

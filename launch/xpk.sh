@@ -26,14 +26,8 @@ image=${IMAGE:-gcr.io/$PROJECT/diffrep-jax}
 read -r -a more <<<"${MORE:-}"
 root=$(cd "$(dirname "$0")/.." && pwd)
 
-run() {
-  if [[ -n "${DRY_RUN:-}" ]]; then
-    printf '%q ' "$@"
-    echo
-  else
-    "$@"
-  fi
-}
+# shellcheck source=dry_run.sh
+source "$root/launch/dry_run.sh"
 
 cluster() {
   local capacity=(--on-demand)

@@ -54,7 +54,9 @@ def script(tmp_path):
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs shellcheck, a Debian package")
 def test_shellcheck_has_nothing_to_say():
-    done = subprocess.run(["shellcheck", *SCRIPTS], cwd=ROOT / "launch", capture_output=True, text=True)
+    done = subprocess.run(
+        ["shellcheck", "-x", "dry_run.sh", *SCRIPTS], cwd=ROOT / "launch", capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout
 
 
