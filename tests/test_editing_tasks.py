@@ -155,6 +155,9 @@ def test_attributes_are_wanted_by_name_or_number_with_a_sign():
     for wrong in ("", "ink,", "4", "-", "ink;hair"):
         with pytest.raises(UserError, match="Unknown attribute"):
             _attributes.wanted(every, wrong)
+    for twice in ("ink,ink", "ink,-ink", "hair,3"):
+        with pytest.raises(UserError, match=f"attribute={twice} has '.*' twice"):
+            _attributes.wanted(every, twice)
 
 
 def test_images_go_across_the_boundary_of_the_head(model, probed, tmp_path):
@@ -177,6 +180,12 @@ def test_a_measure_has_no_boundary(model, workdir):
     with pytest.raises(UserError, match="move=across needs attributes that an image has or lacks; 'ink' is measured"):
         run_task("manipulate", model, workdir, attribute="ink", move="across", epochs=1)
     assert not (workdir / "manipulate").exists()
+
+
+def test_a_measure_has_no_boundary_is_known_before_anything_is_encoded(model, tmp_path):
+    task = Manipulate(**tiny_config().tasks.manipulate.to_dict() | {"attribute": "7,ink", "move": "across"})
+    with pytest.raises(UserError, match="'ink' is measured"):
+        task.check(model, Run.at(tmp_path, tiny_config()))
 
 
 def test_manipulation_at_scale_0_is_the_reconstruction(model, workdir):

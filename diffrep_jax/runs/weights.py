@@ -65,9 +65,14 @@ def exported_file(folder: str | os.PathLike[str]) -> pathlib.Path:
     return pathlib.Path(there[0])
 
 
+def is_export(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder is what `--task=export` wrote, weights without checkpoints."""
+    return not checkpoint.exist(folder) and any(layout.as_path(folder).glob("*.safetensors"))
+
+
 def refuse_export(folder: str | os.PathLike[str]) -> None:
     """Raise UserError where a folder is what `--task=export` wrote: it cannot be trained on, only imported."""
-    if not checkpoint.exist(folder) and any(layout.as_path(folder).glob("*.safetensors")):
+    if is_export(folder):
         raise UserError(
             f"{folder} holds exported weights, no optimizer: make a run of them with --task=import "
             f"--checkpoint={exported_file(folder)} and another --workdir, and train that."

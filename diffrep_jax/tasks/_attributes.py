@@ -19,8 +19,17 @@ def names(labelled: Codes | ImageDataset) -> list[str]:
 
 
 def wanted(every: Sequence[str], text: str) -> dict[str, int]:
-    """{name: 1, or -1 where it stands with a minus} of "Smiling,-Male"; UserError for a name that there is not."""
-    return dict(_signed(every, part.strip()) for part in ([text] if text in every else text.split(",")))
+    """{name: 1, or -1 where it stands with a minus} of "Smiling,-Male".
+
+    Raises UserError for a name that there is not, or that stands there twice.
+    """
+    signs: dict[str, int] = {}
+    for part in [text] if text in every else text.split(","):
+        name, sign = _signed(every, part.strip())
+        if name in signs:
+            raise UserError(f"tasks.manipulate.attribute={text} has '{name}' twice; name each attribute once.")
+        signs[name] = sign
+    return signs
 
 
 def _signed(every: Sequence[str], text: str) -> tuple[str, int]:
@@ -42,6 +51,7 @@ def values(codes: Codes, name: str) -> np.ndarray:
     return np.asarray(codes.label == number - len(codes.attribute_names), np.float32)
 
 
-def is_binary(codes: Codes, name: str) -> bool:
+def is_binary(labelled: Codes | ImageDataset, name: str) -> bool:
     """Whether it is a class, or an attribute that an image has or lacks."""
-    return dict(zip(codes.attribute_names, codes.binary, strict=True)).get(name, True)
+    flags = labelled.binary if isinstance(labelled, Codes) else labelled.binary_attributes
+    return dict(zip(labelled.attribute_names, flags, strict=True)).get(name, True)

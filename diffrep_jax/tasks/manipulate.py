@@ -18,6 +18,7 @@ Writes to `<workdir>/manipulate/`: grid.png (a row a scale), arrays.npz, head.np
 import dataclasses
 import logging
 import pathlib
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import jax
@@ -96,7 +97,8 @@ class Manipulate(base.ImageTask):
         else:
             for split in ("train", "test"):
                 dataset = self._labelled(run, split)
-                _attributes.wanted(_attributes.names(dataset), self.attribute)
+                signs = _attributes.wanted(_attributes.names(dataset), self.attribute)
+                self._check_boundary({name: _attributes.is_binary(dataset, name) for name in signs})
         self._dataset(run)
 
     def run(self, model: Model, run: Run) -> dict[str, float]:
@@ -105,7 +107,6 @@ class Manipulate(base.ImageTask):
         normalised = self.space == "normalised" if self.space else method.edits_normalised
         images = self._images(run)  # first what may be refused
         head, numbers = self._given(model, run) if self.head else self._trained(model, normalised, run)
-        self._check_boundary(head)
         starts = range(0, len(images), self.batch_size)
         parts = [self.encode(model, images[first : first + self.batch_size], first) for first in starts]
         steps = [self._steps(head, part.z, normalised) for part in parts]
@@ -132,6 +133,7 @@ class Manipulate(base.ImageTask):
             )
         head = _heads.given(as_path(self.head), model, lambda: self._codes(model, "train", run)[0])
         signs = _attributes.wanted(head.names, self.attribute)
+        self._check_boundary(dict.fromkeys(signs, head.kind == "bce"))
         return signed({name: head.only(name) for name in signs}, signs), {}
 
     def _trained(self, model: Model, normalised: bool, run: Run) -> tuple[Head, dict[str, float]]:
@@ -147,11 +149,13 @@ class Manipulate(base.ImageTask):
             numbers.setdefault(measure, []).append(value)
         return signed(heads, signs), {measure: float(np.mean(values)) for measure, values in numbers.items()}
 
-    def _check_boundary(self, head: Head) -> None:
-        if self.move == "across" and head.kind != "bce":
+    def _check_boundary(self, binary: Mapping[str, bool]) -> None:
+        """Raise UserError where the way goes across the boundary of a head that has none."""
+        measured = [name for name, decides in binary.items() if not decides]
+        if self.move == "across" and measured:
             raise UserError(
-                f"tasks.manipulate.move=across needs attributes that an image has or lacks; "
-                f"'{', '.join(head.names)}' is measured: use move=along."
+                f"tasks.manipulate.move=across needs attributes that an image has or lacks; '{measured[0]}' is "
+                "measured: use move=along."
             )
 
     def _steps(self, head: Head, z: np.ndarray, normalised: bool) -> np.ndarray:

@@ -177,7 +177,7 @@ def prior_config(folder: pathlib.PurePath, place: str) -> Config:
         raise UserError(
             f"{place} is no run; give the folder of a trained prior (--config=configs/latent_prior_FILE.py)."
         )
-    if not checkpoint.exist(folder) and not any(as_path(folder).glob("*.safetensors")):  # an export has none
+    if not checkpoint.exist(folder) and not weights.is_export(folder):
         raise UserError(f"{place} has no checkpoint; train it first (--workdir={folder} --task=train).")
     return run_config.load(folder)
 

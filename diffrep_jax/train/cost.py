@@ -62,15 +62,15 @@ LARGEST = 2**20  # images at a time: more than anybody trains with
 def step_cost(method: Method, config: Config, platform: str) -> Cost:
     """The cost of the step in the form that it has on a platform, "cpu", "gpu" or "tpu"; traced, not compiled."""
     small, large = (_traced(method, config, platform, images) for images in SIZES)
-    flops = _flops(small.lower())
+    operations = flops(small.lower())
     state = total_bytes(state_shapes(method, config, 1, 1))
     # The new state takes the place of the old one, which is donated.
     small_bytes, large_bytes = (temporary_bytes(traced.jaxpr.jaxpr) - state for traced in (small, large))
     gradient = total_bytes(trained(method, shapes(method)["params"]))
-    return Cost(flops / SIZES[0], (small_bytes, large_bytes), gradient)
+    return Cost(operations / SIZES[0], (small_bytes, large_bytes), gradient)
 
 
-def _flops(lowered: Any) -> float:
+def flops(lowered: Any) -> float:
     """Of a lowered computation by XLA's analysis, the body of a loop counted once."""
     analysis: Any = lowered.cost_analysis()
     return float((analysis[0] if isinstance(analysis, list) else analysis)["flops"])
@@ -79,12 +79,13 @@ def _flops(lowered: Any) -> float:
 def seconds_at_peak(lowered: Any, microbatches: int, mesh: Mesh, dtype: str) -> float:
     """What a step, lowered for all devices of a mesh, would take at their peak; 0 for devices whose peak is not known.
 
-    The step's time over this is its model FLOPs utilisation (MFU), but that remat's second pass counts as work.
+    This over the step's time is its model FLOPs utilisation (MFU), but that remat's second pass counts as work, and
+    cuDNN's attention, into which XLA's analysis does not see, does not.
     """
     known = devices.of_kind(mesh.devices.flat[0].device_kind)
     if known is None:
         return 0.0
-    return _flops(lowered) * microbatches / (mesh.size * known.peak(dtype))
+    return flops(lowered) * microbatches / (mesh.size * known.peak(dtype))
 
 
 def _traced(method: Method, config: Config, platform: str, images: int) -> Any:
