@@ -46,11 +46,18 @@ def _run(command: list[str]) -> str:
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     except OSError as error:
-        raise UserError(f"{command[0]} does not run ({error.strerror}); name another with --torch_python.") from None
+        raise UserError(f"{command[0]} does not run: {error.strerror}.") from None
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise UserError(f"{' '.join(command[:3])} ended with code {done.returncode}: {last}")
+        raise UserError(f"{' '.join(command[:3])} ended with code {done.returncode}: {last}.")
     return done.stdout
+
+
+def _check_torch(python: str) -> None:
+    try:
+        _run([python, "-c", "import torch"])
+    except UserError as error:
+        raise UserError(f"{error} Install the extra [parity], or name a Python with torch by --torch_python.") from None
 
 
 def check_same(mine: Row, theirs: Row) -> None:
@@ -87,6 +94,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--torch_layout", choices=("contiguous", "channels_last"), default="contiguous")
     parser.add_argument("--torch_heap", choices=("usual", "kept"), default="usual", help="kept: glibc set as for ours")
     flags = parser.parse_args(argv)
+    _check_torch(flags.torch_python)  # before ours has taken minutes
     turns = []
     for turn in range(flags.turns):
         turns.append((ours(flags), torchs(flags)))

@@ -290,6 +290,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def page(flags: argparse.Namespace) -> Page:
     """The page that the flags ask for; UserError where the run does not open or gradio is missing."""
+    if flags.port is not None and not 0 < flags.port < 2**16:
+        raise UserError(f"--port={flags.port} is no port; give one from 1 to {2**16 - 1}, such as 7860.")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # or it would tell its makers
     try:
         import gradio  # pyright: ignore[reportMissingImports]

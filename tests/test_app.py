@@ -63,3 +63,9 @@ def test_an_upload_is_used_and_a_bad_one_is_a_message(client, tmp_path):
 def test_a_folder_that_is_no_run_is_one_line(tmp_path):
     with pytest.raises(UserError, match=str(tmp_path)):
         app.page(app.parse([f"--workdir={tmp_path}"]))
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536, 22222222])
+def test_a_port_that_there_is_not_is_refused(port):
+    with pytest.raises(UserError, match=f"--port={port} is no port"):
+        app.page(app.parse(["--workdir=pretrained/dbae_digits", f"--port={port}"]))

@@ -26,9 +26,14 @@ def test_networks_of_other_sizes_are_no_pair():
         pair.check_same(row(1), row(2, parameters=8))
 
 
-def test_a_python_that_is_not_there_is_one_line():
-    with pytest.raises(UserError, match="--torch_python"):
-        pair._run(["/nowhere/python", "-m", "benchmarks.torch_step"])
+def test_a_python_without_torch_is_refused_before_anything_is_timed(monkeypatch, tmp_path):
+    monkeypatch.setattr(pair, "ours", lambda flags: pytest.fail("our step was timed"))
+    without = tmp_path / "python"
+    without.write_text("#!/bin/sh\necho 'ModuleNotFoundError: No module named torch' >&2; exit 1\n")
+    without.chmod(0o755)
+    for python, reason in ((tmp_path / "nowhere", "does not run: No such file"), (without, "No module named torch")):
+        with pytest.raises(UserError, match=f"{reason}.*--torch_python"):
+            pair.main([f"--torch_python={python}"])
 
 
 @pytest.mark.torch
