@@ -228,8 +228,9 @@ def curves(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     draw = ImageDraw.Draw(figure)
     for i, measure_name in enumerate(("mse", "ssim", "to_fine", "frechet")):
         panel(draw, (80 + 700 * (i % 2), 40 + 450 * (i // 2)), rows, measure_name)
-    for i, (name, colour) in enumerate(DRAWN.items()):
-        draw.text((80 + 165 * (i % 8), 8), f"-- {name}", fill=colour)
+    shown = [name for name in DRAWN if any(row["recipe"] == name for row in rows)]
+    for i, name in enumerate(shown):
+        draw.text((80 + 165 * i, 8), f"-- {name}", fill=DRAWN[name])
     figure.save(path)
 
 

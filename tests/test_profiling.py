@@ -27,11 +27,17 @@ def traces(run):
     return sorted(run.glob("profile/plugins/profile/*/*.xplane.pb"))
 
 
+def steps_of(trace):
+    """The numbers of the steps in a trace, by JAX's own reader."""
+    planes = jax.profiler.ProfileData.from_file(str(trace)).planes
+    events = (event for plane in planes for line in plane.lines for event in line.events)
+    return {dict(event.stats)["step_num"] for event in events if event.name == "train"}
+
+
 def test_the_steps_that_are_asked_for_are_profiled(tmp_path):
     start(tiny_config(total_steps=5, profile_steps=(2, 3)), tmp_path)
     (trace,) = traces(tmp_path)
-    content = trace.read_bytes()
-    assert b"train" in content and b"step_num" in content
+    assert steps_of(trace) == {2, 3}
 
 
 @pytest.mark.parametrize(("steps", "count"), [((3, 9), 1), ((6, 9), 0)], ids=["the training ends first", "never"])
