@@ -133,7 +133,7 @@ def test_pretrained_weights_are_made_by_one_command(tiny_run, tmp_path, monkeypa
     encoded = {path: diffrep_jax.load(path).encode(IMAGES) for path in (out, run)}
     assert np.abs(encoded[out] - encoded[run]).max() < 0.05 * np.abs(encoded[run]).max()
     monkeypatch.setattr(pretrained, "LIMIT", 1000)
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError, match="bytes, more than 1,000: use a smaller network"):
         pretrained.main([f"--workdir={run}", f"--out={out}"])
 
 

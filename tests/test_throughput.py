@@ -1,6 +1,8 @@
 """The benchmark runs for methods with and without a code, and says what it measured."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -8,7 +10,7 @@ from benchmarks import forms, throughput
 from configs import ddpm_digits, latent_prior_digits
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
-from tests.tiny import tiny_config
+from tests.tiny import ROOT, tiny_config
 
 
 def tiny(module):
@@ -66,3 +68,18 @@ def test_the_distinct_convolutions_of_a_config_are_tried_in_bfloat16(monkeypatch
     monkeypatch.setattr(forms, "convolutions", lambda method, batch: found[:1])
     (row,) = forms.try_convolutions(method, 4)
     assert 0 < row["error"] < 0.01 and row["ok"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "forms --config=configs/latent_prior_digits.py",
+        "examples --run=nowhere",
+        "few_steps --workdir=nowhere --out=x.md",
+    ],
+)
+def test_wrong_input_is_one_line(command):
+    done = subprocess.run(
+        [sys.executable, "-m", *f"benchmarks.{command}".split()], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
