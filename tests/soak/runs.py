@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -140,6 +141,13 @@ def digest(run: pathlib.Path, step: int) -> str:
         for array in part:
             content.update(f"{name}{array.dtype}{array.shape}".encode() + array.tobytes())
     return content.hexdigest()
+
+
+def losses(run: pathlib.Path) -> np.ndarray:
+    """Of each step, in the order of steps."""
+    rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    by_step = {row["step"]: row["loss"] for row in rows if "loss" in row}
+    return np.array([by_step[step] for step in sorted(by_step)])
 
 
 def step_of(host: Host) -> int:
