@@ -1,6 +1,7 @@
 """Paths as people type them, in flags, config fields and Python: ~ and environment variables are put in here alone."""
 
 import os
+import pathlib
 import re
 
 from diffrep_jax.errors import UserError
@@ -28,6 +29,12 @@ def expanded(path: str | os.PathLike[str], place: str = "") -> str:
             f"{_named(place)}'{typed}': this system knows no home of {full.partition('/')[0]}; write it out."
         )
     return full
+
+
+def cache() -> pathlib.Path:
+    """Where what was fetched is kept: diffrep_jax in XDG_CACHE_HOME, or in ~/.cache."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (pathlib.Path(home) if home else pathlib.Path.home() / ".cache") / "diffrep_jax"
 
 
 def check(path: str, place: str = "") -> None:

@@ -8,7 +8,6 @@ import argparse
 import contextlib
 import io
 import logging
-import os
 import pathlib
 import sys
 from typing import Any, NoReturn
@@ -41,7 +40,8 @@ class _Typed(argparse.Action):
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
         full = values if self.dest == "task" else expanded(values, str(option_string))
         full = config_file(full) if self.dest == "config" else full
-        setattr(namespace, self.dest, pathlib.Path(full) if self.metavar == "PATH" else full)
+        address = self.dest == "data_dir" and "://" in full
+        setattr(namespace, self.dest, pathlib.Path(full) if self.metavar == "PATH" and not address else full)
 
 
 def config_file(text: str) -> str:
@@ -66,7 +66,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         ("config", "FILE[:VARIANT]", "e.g. configs/dbae_celeba.py:bridge=ve"),
         ("workdir", "FOLDER", "the run's folder, also gs://... (default: runs/<config>)"),
         ("task", "TASK", f"one of {', '.join(tasks())} (default: train)"),
-        ("data_dir", "PATH", "where the images are (default: $DIFFREP_DATA)"),
+        ("data_dir", "PATH", "where the images are, also gs://... (default: $DIFFREP_DATA)"),
         ("checkpoint", "PATH", "what --task=import reads"),
         ("weights_dir", "PATH", "weight files of --task=evaluate (default: fetched once)"),
         ("images", "PATH", "images for import to measure, or manipulate to change"),
@@ -116,7 +116,7 @@ def main(argv: list[str]) -> None:
 
     from diffrep_jax import config as configs
     from diffrep_jax import hosts, sections
-    from diffrep_jax.data import limits
+    from diffrep_jax.data import limits, located
     from diffrep_jax.fields import construct
     from diffrep_jax.inference.open import recipe
     from diffrep_jax.methods.base import build
@@ -128,7 +128,7 @@ def main(argv: list[str]) -> None:
         if name != "data_dir" and getattr(flags, name) is not None:
             takers = " or ".join(base.takers(name))
             raise UserError(f"--{name} is of no use to --task=train; add --task={takers}.")
-    if flags.data_dir is not None and not os.path.exists(flags.data_dir):
+    if isinstance(flags.data_dir, pathlib.Path) and not flags.data_dir.exists():
         raise UserError(f"--data_dir {flags.data_dir} does not exist; name the folder or file of the data.")
     config, workdir = _config_and_workdir(flags)
     configs.override(config, overrides)
@@ -141,6 +141,8 @@ def main(argv: list[str]) -> None:
     _check_same_model(config, workdir, method, overrides)
     if flags.multihost and not hosts.is_first():
         logging.getLogger().setLevel(logging.WARNING)  # one process speaks for all
+    if isinstance(flags.data_dir, str):  # an address: copied once all else is right
+        flags.data_dir = located(flags.data_dir)
     run = Run.at(workdir, config)
     if flags.task == "train":
         _train(method, run, flags)

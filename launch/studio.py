@@ -6,14 +6,13 @@ Pictures are uint8 [h, w, c] of the model's size; the page enlarges them.
 import dataclasses
 import functools
 import os
-import pathlib
 import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from diffrep_jax import sections
-from diffrep_jax.data import open_dataset
+from diffrep_jax.data import located, open_dataset
 from diffrep_jax.data.transforms import to_uint8
 from diffrep_jax.errors import UserError
 from diffrep_jax.inference import edit, heads
@@ -69,7 +68,7 @@ class Studio:
         self.has_codes = isinstance(self.model.method, AutoEncoder)
         if not self.has_codes and not getattr(self.model.method, "makes_images", False):
             raise UserError(f"{workdir} makes codes, no images: give its auto-encoder's, and this one as --prior.")
-        self._data_dir = None if data_dir is None else pathlib.Path(data_dir)
+        self._data_dir = None if data_dir is None else located(data_dir)
         run = layout.Run.at(self.folder, self.config)
         if fit_heads and self.has_codes and not heads.stored(self.folder, self.model):
             base.build("probe", self.config.tasks.probe, {"data_dir": self._data_dir}).run(self.model, run)

@@ -8,9 +8,12 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from etils import epath
 
+from diffrep_jax import data
+from diffrep_jax.data import bucket
 from diffrep_jax.errors import UserError
 from diffrep_jax.runs import layout, lock
 from diffrep_jax.train import writer
@@ -20,7 +23,7 @@ from tests.soak.runs import Place, digest
 
 
 @pytest.fixture
-def bucket(monkeypatch):
+def memory(monkeypatch):
     """gs://bucket, in memory: opened to append, an object is overwritten, as gcsfs has it."""
     from etils.epath import backend
     from fsspec.implementations.memory import MemoryFileSystem
@@ -46,33 +49,33 @@ def steps(path):
     return [json.loads(line)["step"] for line in path.read_text().splitlines()]
 
 
-def test_curves_keep_all_lines_although_nothing_can_be_appended(bucket, monkeypatch):
-    with Writer(bucket, start_step=0, loggers=()) as curves:
+def test_curves_keep_all_lines_although_nothing_can_be_appended(memory, monkeypatch):
+    with Writer(memory, start_step=0, loggers=()) as curves:
         for step in range(1, 6):
             curves.scalars(step, {"loss": 1.0})
-    assert steps(bucket / layout.CURVES) == [1, 2, 3, 4, 5]
+    assert steps(memory / layout.CURVES) == [1, 2, 3, 4, 5]
     monkeypatch.setattr(writer, "REWRITE_SECONDS", 0.0)
-    with Writer(bucket, start_step=3, loggers=()) as curves:  # a later start, from step 3
+    with Writer(memory, start_step=3, loggers=()) as curves:  # a later start, from step 3
         curves.scalars(4, {"loss": 1.0})
-        assert steps(bucket / layout.CURVES) == [1, 2, 3, 4]  # while it goes on, too
+        assert steps(memory / layout.CURVES) == [1, 2, 3, 4]  # while it goes on, too
 
 
-def test_a_file_is_whole_or_as_before_and_no_other_is_left(bucket):
-    layout.write_json(bucket / "config.json", {"a": 1})
+def test_a_file_is_whole_or_as_before_and_no_other_is_left(memory):
+    layout.write_json(memory / "config.json", {"a": 1})
     with pytest.raises(TypeError):
-        layout.write_json(bucket / "config.json", {"a": object()})
-    assert layout.read_json(bucket / "config.json", "") == {"a": 1}
-    assert [path.name for path in bucket.iterdir()] == ["config.json"]
+        layout.write_json(memory / "config.json", {"a": object()})
+    assert layout.read_json(memory / "config.json", "") == {"a": 1}
+    assert [path.name for path in memory.iterdir()] == ["config.json"]
 
 
-def test_a_run_in_a_bucket_is_locked_by_what_its_file_says(bucket):
-    with lock.held(bucket):
-        assert (bucket / lock.NAME).is_file()
-    assert not (bucket / lock.NAME).exists()
-    layout.write_json(bucket / lock.NAME, {"host": "another", "process": 7, "since": "yesterday"})
-    with pytest.raises(UserError, match="process 7 on another since yesterday.*--force-unlock"), lock.held(bucket):
+def test_a_run_in_a_bucket_is_locked_by_what_its_file_says(memory):
+    with lock.held(memory):
+        assert (memory / lock.NAME).is_file()
+    assert not (memory / lock.NAME).exists()
+    layout.write_json(memory / lock.NAME, {"host": "another", "process": 7, "since": "yesterday"})
+    with pytest.raises(UserError, match="process 7 on another since yesterday.*--force-unlock"), lock.held(memory):
         pass
-    with lock.held(bucket, force=True):
+    with lock.held(memory, force=True):
         pass
 
 
@@ -104,6 +107,20 @@ def emulator(monkeypatch):
     monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     yield
     process.kill()
+
+
+@pytest.mark.slow
+def test_pictures_are_copied_from_a_bucket_against_their_checksum(emulator, tmp_path, monkeypatch):
+    import fsspec
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "images.npz", images=images)
+    fsspec.filesystem("gs").put(str(tmp_path / "images.npz"), "gs://bucket/data/images.npz")
+    files, _ = bucket._listed("gs://bucket/data/images.npz")
+    assert bucket._checksum(files["."])[0] in ("MD5", "CRC32C")
+    dataset = data.open_dataset("folder", split="all", image_size=8, channels=3, data_dir="gs://bucket/data/images.npz")
+    np.testing.assert_array_equal(dataset[7]["image"], images[7])
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from diffrep_jax import discovery, paths
-from diffrep_jax.data import datasets
+from diffrep_jax.data import bucket, datasets
 from diffrep_jax.data.datasets import ImageDataset
 from diffrep_jax.data.pipeline import Loading, Settings, ordered_batches, train_batches, view_batches
 from diffrep_jax.errors import UserError, unknown
@@ -15,6 +15,7 @@ __all__ = [
     "NoAttributes",
     "Settings",
     "dataset_names",
+    "located",
     "open_dataset",
     "ordered_batches",
     "splits",
@@ -39,6 +40,11 @@ def splits(name: str) -> tuple[str, ...]:
     return discovery.load(datasets.__name__, name, "Dataset").splits
 
 
+def located(path: str) -> Path:
+    """The path on this machine, for an address in a bucket that of its copy; raises UserError as of `bucket.local`."""
+    return bucket.local(path) if bucket.is_address(path) else Path(path)
+
+
 def open_dataset(
     name: str,
     *,
@@ -51,7 +57,7 @@ def open_dataset(
     """The data set `name`, read at [image_size, image_size, channels].
 
     data_dir: what `sources.open_source` opens, or the files of `datasets/<name>.py`; when None, the environment
-    variable DIFFREP_DATA. "~" and environment variables in it are replaced.
+    variable DIFFREP_DATA. "~" and environment variables in it are replaced; gs://... is copied to this machine first.
     attributes: whether examples also have "attributes"; without it, files of attributes are not looked at.
     Raises UserError on an unknown name or split, and when there are no data where they should be; NoAttributes, which
     is one too, when there are no attributes.
@@ -60,7 +66,7 @@ def open_dataset(
         raise unknown("data set", name, dataset_names())
     if data_dir is None and os.environ.get(VARIABLE):
         data_dir = paths.expanded(os.environ[VARIABLE], f"${VARIABLE}")
-    directory = None if data_dir is None else Path(paths.expanded(data_dir))
+    directory = None if data_dir is None else located(paths.expanded(data_dir))
     dataset = discovery.load(datasets.__name__, name, "Dataset")(directory, split, image_size, channels, attributes)
     if attributes and not dataset.attribute_names:
         raise NoAttributes(f"The data set '{name}' has no attributes in '{directory}': {dataset.attributes_from}")

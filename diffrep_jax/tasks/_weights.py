@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from diffrep_jax import paths
 from diffrep_jax.errors import UserError
 from diffrep_jax.metrics import inception, lpips
 from diffrep_jax.port import files
@@ -81,13 +82,13 @@ def find(file: WeightFile, folder: pathlib.Path | None) -> pathlib.Path | None:
     if folder is not None and not folder.is_dir():
         raise UserError(f"--weights_dir {folder} is no folder; give one with {file.name}, or leave it out.")
     names = (file.name, pathlib.Path(file.name).with_suffix(".safetensors").name)
-    places = [place / name for place in (folder, cache()) if place is not None for name in names]
+    places = [place / name for place in (folder, paths.cache()) if place is not None for name in names]
     return next((path for path in places if path.is_file() and not _is_another(path, file)), None)
 
 
 def _is_another(path: pathlib.Path, file: WeightFile) -> bool:
     """Whether a file of the cache has the name alone: it is fetched again. Those in a folder of the user's are his."""
-    if path != cache() / file.name:
+    if path != paths.cache() / file.name:
         return False
     with path.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
@@ -97,14 +98,9 @@ def _is_another(path: pathlib.Path, file: WeightFile) -> bool:
     return True
 
 
-def cache() -> pathlib.Path:
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (pathlib.Path(home) if home else pathlib.Path.home() / ".cache") / "diffrep_jax"
-
-
 def fetch(file: WeightFile) -> pathlib.Path:
     """Download the file into the cache, all of it or nothing; UserError where that fails or the checksum is wrong."""
-    target = cache() / file.name
+    target = paths.cache() / file.name
     temporary = target.with_name(f".{file.name}.{os.getpid()}")
     digest = hashlib.sha256()
     log.info("Fetching %s", file.url)
