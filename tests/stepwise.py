@@ -1,6 +1,6 @@
 """Samplers step by step: for large networks, whose programs take long to compile.
 
-The driver's scan, and its last step, hold the network once each, and Heun's steps twice. Run in Python they call one
+The driver's loop, and its last step, hold the network once each, and Heun's steps twice. Run in Python they call one
 compiled network.
 """
 
@@ -18,18 +18,17 @@ from diffrep_jax.inference import compiled
 
 @contextlib.contextmanager
 def in_python():
-    """Here `decode` is no program of its own, and scans are loops of Python."""
+    """Here `decode` is no program of its own, and the driver's loop is one of Python."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled, "decode", compiled.decode.__wrapped__)
-        patch.setattr(jax.lax, "scan", _scan)
+        patch.setattr(jax.lax, "fori_loop", _fori_loop)
         yield
 
 
-def _scan(body: Callable[[Any, Any], tuple[Any, None]], carry: Any, inputs: Any) -> tuple[Any, None]:
-    """`lax.scan` where the steps have no outputs."""
-    for i in range(len(jax.tree.leaves(inputs)[0])):
-        carry, _ = body(carry, jax.tree.map(lambda leaf, i=i: leaf[i], inputs))
-    return carry, None
+def _fori_loop(low: Any, high: Any, body: Callable[[Any, Any], Any], carry: Any) -> Any:
+    for i in range(int(low), int(high)):
+        carry = body(jnp.int32(i), carry)
+    return carry
 
 
 def with_compiled_denoiser(method: Any) -> Any:

@@ -167,7 +167,7 @@ def ddim(name, x, steps, z=None, upward=False):
     bound = (lambda x: x) if name == "latent_prior" else (lambda x: jnp.clip(x, -1, 1))
     problem = Problem(lambda x, t: bound(denoise(x, t)), jnp.asarray(x))
     stepper, states = recipe(steps).stepper(), [jnp.asarray(x)]
-    plan = jax.tree.map(jnp.float32, recipe(steps).plan(method.process, upward))
+    plan = jax.tree.map(jnp.float32, recipe(steps).plan(method.process, upward).rows)
     rows = [jax.tree.map(lambda leaf, i=i: leaf[i], plan) for i in range(steps)]
     carry = stepper.init(problem, states[0], rows[0], None)
     for row in rows:

@@ -53,8 +53,8 @@ def test_numbers_from_before_the_newest_checkpoint_are_marked(tmp_path):
 def test_every_measure_of_evaluate_is_drawn(ffhq):
     drawn = {block["caption"]: block["lines"] for block in blocks(report_of(ffhq), "chart")}
     assert {"mse", "psnr", "ssim", "lpips"} <= drawn.keys() and "fid" not in drawn
-    assert drawn["mse"].keys() == {"euler", "heun", "exponential, inverted 100"}
-    assert drawn["mse"]["heun"][0] == [19, made_run.evaluation()["rows"][4]["mse"]]
+    assert drawn["mse"].keys() == {"Euler", "Heun", "exponential, inverted 100"}
+    assert drawn["mse"]["Heun"][0] == [19, made_run.evaluation()["rows"][4]["mse"]]
     assert any("fid: not measured. No weights" in block["text"] for block in blocks(report_of(ffhq), "text"))
 
 

@@ -1,4 +1,7 @@
-"""Line charts as SVG text. Colours and fonts are the page's: classes c0, c1, ... and its dark or light scheme."""
+"""Line charts as SVG text. Colours and fonts are the page's: classes c0, c1, ... and its dark or light scheme.
+
+More lines than colours are dashed, then dotted.
+"""
 
 import math
 from collections.abc import Mapping
@@ -10,6 +13,7 @@ from diffrep_jax.report.values import number
 WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 10, 38
 COLOURS = 6
+DASHES = ("", " dashed", " dotted")
 TICKS = 5
 
 
@@ -46,6 +50,11 @@ def _round_up(value: float) -> float:
     return next((d * power for d in (1, 2, 5) if d * power >= value * (1 - 1e-9)), 10 * power)
 
 
+def style(i: int) -> str:
+    """The classes of the i-th line of a chart."""
+    return f"c{i % COLOURS}{DASHES[i // COLOURS % len(DASHES)]}"
+
+
 def line_chart(chart: Mapping[str, Any]) -> str:
     """The SVG of a chart block; its lines are {name: [[x, y], ...]} without gaps."""
     points = [point for line in chart["lines"].values() for point in line]
@@ -55,7 +64,7 @@ def line_chart(chart: Mapping[str, Any]) -> str:
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">']
     parts += _grid(x_axis, y_axis, chart["x"])
     for i, (name, line) in enumerate(chart["lines"].items()):
-        parts += _line(name, line, f"c{i % COLOURS}", x_axis, y_axis, chart["dots"] or len(line) == 1)
+        parts += _line(name, line, style(i), x_axis, y_axis, chart["dots"] or len(line) == 1)
     return "".join([*parts, "</svg>"])
 
 
@@ -81,10 +90,10 @@ def _short(value: float) -> str:
     return number(value)
 
 
-def _line(name: str, line: list[list[float]], colour: str, x_axis: Axis, y_axis: Axis, dots: bool) -> list[str]:
+def _line(name: str, line: list[list[float]], style: str, x_axis: Axis, y_axis: Axis, dots: bool) -> list[str]:
     path = " ".join(f"{x_axis(x):.1f},{y_axis(y):.1f}" for x, y in line)
-    parts = [f'<polyline class="{colour}" points="{path}"/>']
+    parts = [f'<polyline class="{style}" points="{path}"/>']
     for x, y in line if dots else ():
         title = f"<title>{escape(name)}: {number(y)} at {number(x)}</title>"
-        parts.append(f'<circle class="{colour}" cx="{x_axis(x):.1f}" cy="{y_axis(y):.1f}" r="3.5">{title}</circle>')
+        parts.append(f'<circle class="{style}" cx="{x_axis(x):.1f}" cy="{y_axis(y):.1f}" r="3.5">{title}</circle>')
     return parts

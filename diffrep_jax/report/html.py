@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-from diffrep_jax.report.charts import COLOURS, line_chart
+from diffrep_jax.report.charts import line_chart, style
 from diffrep_jax.report.embed import Embedded, embed
 from diffrep_jax.report.values import text, verdict
 
@@ -119,7 +119,7 @@ def _bars(block: Mapping[str, Any]) -> str:
 
 def _chart(block: Mapping[str, Any]) -> str:
     names = list(block["lines"])
-    keys = "".join(f'<span class="key c{i % COLOURS}">{escape(name)}</span>' for i, name in enumerate(names))
+    keys = "".join(f'<span class="key {style(i)}">{escape(name)}</span>' for i, name in enumerate(names))
     legend = f"<br>{keys}" if len(names) > 1 else ""
     logs = [axis for axis in ("x", "y") if block[f"log_{axis}"]]
     scale = f" (logarithmic {' and '.join(logs)})" if logs else ""

@@ -1,11 +1,12 @@
 """The sections of what the tasks have made: pictures and numbers, probes, quality against evaluations."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from diffrep_jax.report import blocks
 from diffrep_jax.report.blocks import Block
 from diffrep_jax.report.collect import Run
+from diffrep_jax.report.recipes import in_words
 
 # Of these a report says how they are made, where they are missing; others are shown where they are there.
 PICTURES = {
@@ -36,14 +37,6 @@ ALT = {
 QUALITY = ("mse", "psnr", "ssim", "lpips", "fid", "fid_interpolation")
 GENERATED = ("fid", "precision", "recall", "inception_score")
 FIRST = ("sampler", "steps", "evaluations", "mse", "psnr", "ssim", "ssim_official", "lpips", *GENERATED)  # in tables
-LEGEND = {
-    "grid": "",
-    "churn_step_ratio": "churn ",
-    "eta": "eta ",
-    "invert_steps": "inverted ",
-    "encode": "code by ",
-    "dataset": "",
-}
 LOWER = ("mse", "lpips", "fid", "fid_interpolation")
 
 
@@ -156,7 +149,7 @@ def _quality(report: Mapping[str, Any]) -> Iterator[Block]:
         lines: dict[str, list[list[float]]] = {}
         for row in decoded:
             if row.get(measure) is not None:
-                lines.setdefault(_name(row, decoded), []).append([row["evaluations"], row[measure]])
+                lines.setdefault(in_words(row, decoded), []).append([row["evaluations"], row[measure]])
         if lines:
             lines = {name: sorted(points) for name, points in lines.items()}
             log = measure in LOWER and min(y for points in lines.values() for _, y in points) > 0
@@ -168,12 +161,3 @@ def _quality(report: Mapping[str, Any]) -> Iterator[Block]:
         yield blocks.paragraph(f"{measure}: not measured. {why}")
     if report.get("disentanglement"):
         yield from _numbers("Disentanglement", report["disentanglement"])
-
-
-def _name(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """The legend of a row: its sampler, and the settings in which the rows differ."""
-    parts = [str(row.get("sampler"))]
-    for key, word in LEGEND.items():
-        if row.get(key) and len({other.get(key) for other in rows}) > 1:
-            parts.append(f"{word}{row.get(key)}")
-    return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""Samplers: one algorithm a file, one scan, one recipe that names them (`recipe.Sampling`)."""
+"""Samplers: one algorithm a file, one loop, one recipe that names them (`recipe.Sampling`)."""
 
 from diffrep_jax.samplers.driver import Stepper, normal_noise, sample
 from diffrep_jax.samplers.recipe import Sampling, samplers

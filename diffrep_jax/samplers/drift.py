@@ -16,7 +16,7 @@ import numpy as np
 
 from diffrep_jax.types import Array, Image, Process
 
-Planned = Any  # numbers of a plan: NumPy's float64 on the host, JAX's in the scan
+Planned = Any  # numbers of a plan: NumPy's float64 on the host, JAX's in the loop
 Denoiser = Callable[[Image, Array], Image]  # D(x_t, t): x_t [b, h, w, c], t a scalar -> an estimate of x_0
 
 

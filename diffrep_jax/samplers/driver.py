@@ -1,13 +1,15 @@
-"""The only lax.scan over time: runs a sampler's steps along a grid of times as one traced computation.
+"""The only loop over time: runs a sampler's steps along a grid of times as one traced computation.
 
 A sampler is one file that ends `Sampler = ...`, a frozen dataclass on `Stepper`. What its steps need of the process is
-planned on the host in float64 and handed to the scan as arrays; between the steps it carries what it likes. Samplers
+planned on the host in float64 and handed to the loop as arrays; between the steps it carries what it likes. Samplers
 know closures, not networks.
+
+How many steps there are is a value, not a shape: one compiled program serves any number of them up to ROWS.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,7 @@ from diffrep_jax.samplers.drift import Problem, intervals
 from diffrep_jax.types import Array, Image, Keys, Process, PyTree
 
 START = 2**31 - 2  # the step index of the noise that a start draws; no step has it
+ROWS = 128  # of a plan: it is filled up to as many, or twice, four times, ... as many where there are more steps
 
 Noise = Callable[[Array], Image]  # step index -> standard normal noise of the shape of x
 
@@ -79,12 +82,23 @@ def normal_noise(keys: Keys, shape: tuple[int, ...]) -> Noise:
     return noise
 
 
-def plan(stepper: Stepper, process: Process, times: np.ndarray) -> PyTree:
+class Plan(NamedTuple):
+    """What steps need: their number, and arrays [rows, ...] of which the first `steps` rows count."""
+
+    steps: Any
+    rows: PyTree
+
+
+def plan(stepper: Stepper, process: Process, times: np.ndarray) -> Plan:
     """The stepper's plan for the times [steps + 1], in the order that they are gone through."""
-    return stepper.plan(process, times[:-1], times[1:])
+    steps = len(times) - 1
+    missing = max(ROWS, 1 << (steps - 1).bit_length()) - steps
+    rows = stepper.plan(process, times[:-1], times[1:])
+    filled = jax.tree.map(lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], missing, axis=0)]), rows)
+    return Plan(np.asarray(steps, np.int32), filled)
 
 
-def sample(stepper: Stepper, problem: Problem, x: Image, plan: PyTree, noise: Noise | None = None) -> Image:
+def sample(stepper: Stepper, problem: Problem, x: Image, plan: Plan, noise: Noise | None = None) -> Image:
     """Integrate from x, [b, h, w, c], through all intervals of the plan; for decoding x is x_T.
 
     noise: step index -> noise; needed where the stepper is stochastic. Noise to start with has the index START.
@@ -92,32 +106,29 @@ def sample(stepper: Stepper, problem: Problem, x: Image, plan: PyTree, noise: No
     return stepper.image(_integrate(stepper, problem, x, plan, noise)[0])
 
 
-def invert(stepper: Stepper, problem: Problem, x: Image, plan: PyTree) -> Image:
+def invert(stepper: Stepper, problem: Problem, x: Image, plan: Plan) -> Image:
     """Integrate from x_0 upward: what decoding by the same stepper takes as its start, to come back."""
     carry, row = _integrate(stepper, problem, x, plan, None)
     return stepper.returning(problem, carry, row)
 
 
-def _integrate(
-    stepper: Stepper, problem: Problem, x: Image, plan: PyTree, noise: Noise | None
-) -> tuple[PyTree, PyTree]:
+def _integrate(stepper: Stepper, problem: Problem, x: Image, plan: Plan, noise: Noise | None) -> tuple[PyTree, PyTree]:
     """(what is carried after the last step, the plan of that step)."""
     if stepper.stochastic and noise is None:
         raise ValueError(f"{stepper} draws noise: pass `noise`")
-    plan = jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), plan)
-    steps = jax.tree.leaves(plan)[0].shape[0]
+    rows = jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), plan.rows)
+    last = jnp.asarray(plan.steps, jnp.int32) - 1
 
     def draw(i: Array) -> Image | None:
         return noise(i) if stepper.stochastic and noise is not None else None
 
-    def row(i: slice | int) -> PyTree:
-        return jax.tree.map(lambda leaf: leaf[i], plan)
+    def row(i: Array | int) -> PyTree:
+        return jax.tree.map(lambda leaf: leaf[i], rows)
 
-    def body(carry: Any, inputs: Any) -> tuple[Any, None]:
-        i, now = inputs
-        return stepper.step(problem, carry, now, draw(i)), None
+    def body(i: Array, carry: PyTree) -> PyTree:
+        return stepper.step(problem, carry, row(i), draw(i))
 
     first = draw(jnp.asarray(START)) if stepper.noisy_start else None
     carry = stepper.init(problem, x, row(0), first)
-    carry, _ = jax.lax.scan(body, carry, (jnp.arange(steps - 1), row(slice(None, -1))))
-    return stepper.last(problem, carry, row(-1), draw(jnp.asarray(steps - 1))), row(-1)
+    carry = jax.lax.fori_loop(0, last, body, carry)
+    return stepper.last(problem, carry, row(last), draw(last)), row(last)

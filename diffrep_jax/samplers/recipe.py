@@ -1,5 +1,6 @@
 """How an image is decoded: the config's section `sampling` as one value, which is passed whole."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -99,6 +100,16 @@ class Sampling:
     def nfe(self, process: Process, upward: bool = False, coded: bool = False) -> int:
         """How often a network is evaluated."""
         return self.stepper().nfe(len(self.nodes(process, upward, coded)) - 1, upward)
+
+    def within(self, evaluations: int, process: Process, coded: bool = False) -> "Sampling | None":
+        """The recipe with the most steps that make no more than so many evaluations; None where one step makes more."""
+        for steps in range(evaluations, 0, -1):
+            how = dataclasses.replace(self, steps=steps)
+            with contextlib.suppress(UserError):  # numbers of steps that a grid has not
+                used = how.returning() if coded else how
+                if used.nfe(process, coded=coded) <= evaluations:
+                    return how
+        return None
 
     def inverted(self, steps: int) -> "Sampling":
         """The recipe to encode with: the same grid with so many steps, and the sampler if it runs upward."""

@@ -1,6 +1,5 @@
 """`evaluate`'s reconstructions by recipe: each batch is encoded once and decoded by every row."""
 
-import dataclasses
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,17 +10,9 @@ from diffrep_jax.data.transforms import to_uint8
 from diffrep_jax.inference.edit import between
 from diffrep_jax.inference.encoded import Encoded, joined
 from diffrep_jax.inference.model import Model
-from diffrep_jax.samplers.recipe import Sampling
 from diffrep_jax.tasks import base
 from diffrep_jax.tasks._measures import Instruments, OfSet, Pairs, distances, filled, update
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """How the images of a line of the report are decoded."""
-
-    how: Sampling
-    invert_steps: int
+from diffrep_jax.tasks._rows import Row
 
 
 class Measured:

@@ -3,7 +3,8 @@
 MSE, PSNR, SSIM, LPIPS and rFID of the run's reconstructions, or of images that lie in files; FID, precision, recall and
 inception score of generated images, and FID of interpolations, against the training images; TAD, ATTRS and DCI of the
 codes. Images are taken batch by batch, sums and moments are all that is kept, and features of the first 50,000 that are
-generated or trained on. Writes `<workdir>/evaluate/metrics.json`.
+generated or trained on. Writes `<workdir>/evaluate/metrics.json`; rows and numbers of codes stay in it as long as the
+weights do.
 """
 
 import dataclasses
@@ -17,13 +18,13 @@ import numpy as np
 from diffrep_jax import data
 from diffrep_jax.data import image_sets
 from diffrep_jax.errors import UserError, unknown
-from diffrep_jax.fields import Natural, PathText, check, check_count, check_value, refuse_unknown
+from diffrep_jax.fields import Count, PathText, check_count
 from diffrep_jax.inference.model import Model
 from diffrep_jax.metrics import disentanglement
 from diffrep_jax.runs import weights
 from diffrep_jax.runs.layout import NUMBERS, SAMPLES, Run, as_path, read_json
 from diffrep_jax.samplers.recipe import Sampling
-from diffrep_jax.tasks import _codes, _disentangle, _reconstructions, base
+from diffrep_jax.tasks import _codes, _disentangle, _reconstructions, _rows, base
 from diffrep_jax.tasks._measures import (
     MEASURES,
     Instruments,
@@ -35,11 +36,11 @@ from diffrep_jax.tasks._measures import (
     quality,
     update,
 )
-from diffrep_jax.types import Config
+from diffrep_jax.tasks._rows import VARIED, Earlier, Line, Row
+from diffrep_jax.types import Config, Process
 
 log = logging.getLogger(__name__)
 
-VARIED = tuple(field.name for field in dataclasses.fields(Sampling) if field.name != "seed") + ("invert_steps",)
 PLOTTED = (*MEASURES, "precision", "recall", "inception_score", "fid_interpolation", "tad", "attributes")
 
 
@@ -51,6 +52,9 @@ class Evaluate(base.ImageTask):
       dataset: "" for the run's own; num_images: of its split, the first ones, -1 for all, 0 for no reconstructions.
       rows: one line of the report each: a number of steps, or {field: value} of what differs from the recipe, such as
         {"steps": 100, "churn_step_ratio": 0.33}; () for one line by the recipe as it is.
+      counts: numbers of evaluations, at each of which every row is measured, by as many steps as make no more; a line
+        is written as soon as it is measured, and one that an earlier call has measured is not measured again. () for
+        the rows' own steps.
       without: measures that are left out, such as ("lpips", "fid").
       interpolate_at: also the FID of images between each image and the next, so far on the way in (0, 1); 0 for none.
       reconstructions: images in place of the run's own reconstructions, a folder, zip, LMDB or .npz; "" for none.
@@ -64,6 +68,7 @@ class Evaluate(base.ImageTask):
     dataset: str = ""
     num_images: int = -1
     rows: tuple[Any, ...] = ()
+    counts: tuple[Count, ...] = ()
     without: tuple[str, ...] = ()
     interpolate_at: float = 0.0
     reference: PathText = ""
@@ -86,6 +91,8 @@ class Evaluate(base.ImageTask):
             raise UserError(f"tasks.evaluate.interpolate_at {self.interpolate_at} is outside [0, 1); 0 is for none.")
         if self.reference and not self.reconstructions:
             raise UserError(f"tasks.evaluate.reference '{self.reference}' needs tasks.evaluate.reconstructions too.")
+        if self.counts and self.reconstructions:
+            raise UserError("tasks.evaluate.counts is of no use to images in files; leave it or reconstructions out.")
         self._check_codes()
         self.recipes(Sampling())
 
@@ -104,27 +111,24 @@ class Evaluate(base.ImageTask):
                 "of which they are the first ones; lower it, or raise that."
             )
 
-    def recipes(self, usual: Sampling) -> list[_reconstructions.Row]:
-        """How each row decodes; UserError for a row that says nothing of the kind."""
-        return [self._recipe(row, usual) for row in self.rows or ({},)]
+    def recipes(self, usual: Sampling, process: Process | None = None) -> list[Row]:
+        """How each line decodes, with a process at each of `counts`; UserError for a row that says nothing of it."""
+        rows = [_rows.parsed(row, usual, self.invert_steps) for row in self.rows or ({},)]
+        for row in self.rows if self.counts else ():
+            _rows.check_without_steps(row)
+        if process is None or not self.counts:
+            return rows
+        return [at for row in rows for at in _rows.at_counts(row, self.counts, process)]
 
-    def _recipe(self, row: Any, usual: Sampling) -> _reconstructions.Row:
-        fields = {"steps": row} if isinstance(row, int) else row
-        if not hasattr(fields, "keys"):
-            raise UserError(
-                f"The row {row!r} of tasks.evaluate.rows is neither a number of steps nor {{field: value}}."
-            )
-        fields = dict(fields)
-        refuse_unknown(fields, VARIED, "tasks.evaluate.rows")
-        invert_steps = fields.pop("invert_steps", self.invert_steps)
-        check_value(invert_steps, Natural, "tasks.evaluate.rows.invert_steps")
-        check(Sampling, fields, "tasks.evaluate.rows")
-        return _reconstructions.Row(dataclasses.replace(usual, **fields), invert_steps)
+    def _wanted(self, model: Model) -> list[Row]:
+        """The lines of reconstructions, none where images lie in files."""
+        measured = self.num_images != 0 and not self.reconstructions
+        return self.recipes(model.sampling, model.method.process) if measured else []
 
     def check(self, model: Model, run: Run) -> None:
         """As `base.Task.check`. It loads the weights of the measures too: what is missing is said at once."""
         config = run.config
-        for row in () if self.reconstructions or self.num_images == 0 else self.recipes(model.sampling):
+        for row in self._wanted(model):
             model.check_encoded(row.invert_steps, row.how)
             base.describe(row.how, model.method)
         originals, generated = self._originals(config), self._generated(model, run)
@@ -141,25 +145,33 @@ class Evaluate(base.ImageTask):
 
     def run(self, model: Model, run: Run) -> dict[str, float]:
         """Measure all that is asked for; the numbers are those of the first row."""
-        config = run.config
+        config, rows = run.config, self._wanted(model)
         originals, generated = self._originals(config), self._generated(model, run)
         instruments = open_instruments(self.without, self.weights_dir, originals.size)
         training: dict[str, OfSet] = {}
         if instruments.sets and (generated or self.interpolate_at):
             training = self._training(config, instruments)
+        report: dict[str, Any] = {"missing": dict(instruments.missing), "weights": weights.digest(model.variables)}
+        earlier, lines = Earlier(run, report["weights"]), []
         codes = self._codes(model, run)
-        report: dict[str, Any] = {"rows": [], "missing": dict(instruments.missing)}
         if self.num_images != 0 and self.reconstructions:
-            report["rows"] = [self._compared(config, instruments, originals)]
-        elif self.num_images != 0:
-            report["rows"] = self._decoded(model, config, instruments, originals, training)
+            lines = [self._compared(config, instruments, originals)]
+        elif self.counts:
+            for line in self._one_by_one(model, config, instruments, originals, training, rows, earlier):
+                lines.append(line)
+                run.write_numbers("evaluate", earlier.report | report | {"rows": earlier.with_others(lines)})
+        elif rows:
+            lines = self._decoded(model, config, instruments, originals, training, rows)
+        report["rows"] = earlier.with_others(lines)
         if generated and training:
             report["generated"] = [self._distances(images, instruments, training, config) for images in generated]
         if codes is not None:
             report["disentanglement"] = _disentangle.measure(*codes, trees=self.dci_images)
+        elif "disentanglement" in earlier.report:
+            report["disentanglement"] = earlier.report["disentanglement"]
         run.write_numbers("evaluate", report)
         log.info("%s", run.task_folder("evaluate") / "metrics.json")
-        return _plotted(report)
+        return _plotted(lines, report)
 
     def _batches(self, config: Config, dataset: data.ImageDataset, count: int, what: str) -> Iterator[np.ndarray]:
         """uint8 images."""
@@ -171,22 +183,49 @@ class Evaluate(base.ImageTask):
     # Reconstructions by recipe
 
     def _decoded(
-        self, model: Model, config: Config, instruments: Instruments, originals: "_Originals", training: Any
-    ) -> list[dict[str, Any]]:
+        self,
+        model: Model,
+        config: Config,
+        instruments: Instruments,
+        originals: "_Originals",
+        training: Mapping[str, OfSet],
+        rows: list[Row],
+    ) -> list[Line]:
         """A line for each recipe."""
-        count, rows = originals.count, self.recipes(model.sampling)
+        count = originals.count
         batches = self._batches(config, originals.images, count, "evaluate")
         at = self.interpolate_at if training else 0.0
         size = min(self.batch_size, count)
         measured, real = _reconstructions.measure(model, batches, size, rows, instruments, at)
-        place = {"dataset": originals.name, "split": self.split}
         lines = []
         for item in measured:
-            line = _reconstructions.entry(item, model, real) | place
+            line = _reconstructions.entry(item, model, real) | self._place(originals)
             line |= _reconstructions.halfway(item, training, at) if at else {}
             log.info("%s", _shown(line))
             lines.append(line)
         return lines
+
+    def _one_by_one(
+        self,
+        model: Model,
+        config: Config,
+        instruments: Instruments,
+        originals: "_Originals",
+        training: Mapping[str, OfSet],
+        rows: list[Row],
+        earlier: Earlier,
+    ) -> Iterator[Line]:
+        """The lines at all counts, those of an earlier call as they are."""
+        wanted = self._place(originals) | {"images": originals.count}
+        wanted |= {"interpolate_at": self.interpolate_at} if self.interpolate_at and training else {}
+        for row in base.progress(rows, len(rows), "recipes and counts"):
+            line = earlier.line(row.described() | wanted, (*instruments.pairs, *instruments.sets))
+            if line is None:
+                (line,) = self._decoded(model, config, instruments, originals, training, [row])
+            yield line
+
+    def _place(self, originals: "_Originals") -> Line:
+        return {"dataset": originals.name, "split": self.split}
 
     # Files against files, or against the split
 
@@ -303,9 +342,9 @@ def _shown(row: Mapping[str, Any]) -> str:
     return f"{how}, {row['images']} images: {', '.join(values)}"
 
 
-def _plotted(report: Mapping[str, Any]) -> dict[str, float]:
+def _plotted(lines: list[Line], report: Mapping[str, Any]) -> dict[str, float]:
     """What a training run plots, of the first row."""
-    values = (report["rows"] or [{}])[0] | report.get("disentanglement", {})
+    values = (lines or [{}])[0] | report.get("disentanglement", {})
     return {name: values[name] for name in PLOTTED if isinstance(values.get(name), float)}
 
 
