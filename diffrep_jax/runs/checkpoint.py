@@ -22,6 +22,12 @@ from diffrep_jax.types import PyTree
 
 log = logging.getLogger(__name__)
 
+INCOMPLETE = "it was not completed"
+WAITS, WAIT_SECONDS = (
+    10,
+    0.5,
+)  # of a reader, for a training to complete its newest checkpoint where that is the only one
+
 Parts = Mapping[str, PyTree]  # {name: tree of arrays, or of ShapeDtypeStructs with shardings}
 
 
@@ -50,21 +56,27 @@ class Checkpoints:
         self._sealing = concurrent.futures.ThreadPoolExecutor(1)
         self._sealed: concurrent.futures.Future[None] | None = None  # of the last checkpoint
         self._verdicts: dict[tuple[int, Any], str | None] = {}  # what is wrong with a step's parts, None: nothing
+        self._named: set[tuple[int, str]] = set()  # in the log
 
     def latest_step(self, parts: Collection[str] | None = None) -> int | None:
         """The step of the newest whole checkpoint, judged by these parts; None where there is no checkpoint.
 
         Damaged ones are named in the log. Raises UserError where all of them are damaged.
         """
-        steps = sorted(self._steps(), reverse=True)
-        sealed = any(checksums.is_sealed(self._folder / str(step)) for step in steps)
-        for step in steps:
-            if (why := self._damage(step, parts, sealed)) is None:
-                return step
-        if steps:
+        for waits_left in reversed(range(WAITS + 1)):
+            steps = sorted(self._steps(), reverse=True)
+            sealed = any(checksums.is_sealed(self._folder / str(step)) for step in steps)
+            for step in steps:
+                if self._damage(step, parts, sealed) is None:
+                    return step
+            if not steps:
+                return None
             why = self._verdicts[steps[0], _key(parts)]
-            raise UserError(f"No whole checkpoint is left in {self._folder}; in the newest, {steps[0]}, {why}.")
-        return None
+            if self._writer or why != INCOMPLETE or not waits_left:
+                break
+            time.sleep(WAIT_SECONDS)
+            self._verdicts.clear()
+        raise UserError(f"No whole checkpoint is left in {self._folder}; in the newest, {steps[0]}, {why}.")
 
     def _damage(self, step: int, parts: Collection[str] | None, sealed: bool) -> str | None:
         """What is wrong with a step. Without any checksums in the run it is taken for one of an earlier version."""
@@ -73,8 +85,9 @@ class Checkpoints:
             if checksums.is_sealed(folder):
                 why = checksums.damage(folder, parts)
             else:
-                why = "it was not completed" if sealed else None
-            if why is not None:
+                why = INCOMPLETE if sealed else None
+            if why is not None and (step, why) not in self._named:
+                self._named.add((step, why))
                 log.warning("The checkpoint of step %d in %s is damaged (%s): passed over.", step, self._folder, why)
             self._verdicts[step, _key(parts)] = why
         return self._verdicts[step, _key(parts)]
@@ -125,15 +138,24 @@ class Checkpoints:
 
     def restore(self, templates: Parts) -> dict[str, PyTree]:
         """Parts of the newest checkpoint in which these are whole, laid out as the templates say."""
-        step = self.existing_step(tuple(_not_empty(templates)))
+        parts = tuple(_not_empty(templates))
+        step = self.existing_step(parts)
         try:
             self._compare(step, templates)
             with _for_this_process():
                 return {**templates, **ocp.load_checkpointables(self._folder / str(step), _not_empty(templates))}
         except Exception:
-            if self._writer or (self._folder / str(step)).is_dir() or not self._steps():
+            if self._writer or self._is_newest(step, parts):
                 raise
-        return self.restore(templates)  # a training has deleted this one and written others meanwhile
+        return self.restore(templates)  # a training deletes this one, or has, and has written others
+
+    def _is_newest(self, step: int, parts: Collection[str]) -> bool:
+        """Whether a step is still the newest whole one, or there is none at all, when all are judged anew."""
+        self._verdicts.clear()
+        try:
+            return self.latest_step(parts) in (step, None)
+        except UserError:
+            return True
 
     def _steps(self) -> list[int]:
         if self._writer:

@@ -37,7 +37,10 @@ def damage(folder: epath.Path, parts: Collection[str] | None = None) -> str | No
     wanted = [name for name in sealed if parts is None or "/" not in name or name.partition("/")[0] in parts]
     if missing := [name for name in wanted if not (folder / name).is_file()]:
         return f"{missing[0]} is missing"
-    actual = _sums(folder, wanted)
+    try:
+        actual = _sums(folder, wanted)
+    except FileNotFoundError as error:  # a training deletes the checkpoint
+        return f"{error.filename} is missing"
     for name in wanted:
         if actual[name] != sealed[name]:
             sizes = (actual[name][0], sealed[name][0])

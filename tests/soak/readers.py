@@ -15,7 +15,7 @@ def reading(place: Place, count: int) -> dict[str, int]:
     logging.getLogger("diffrep_jax").setLevel(logging.ERROR)
     while done["opened"] < count:
         run = place.fresh("read")
-        host = place.start("read")
+        host = place.start("read", "--config.train.keep_last=1")  # the one before goes as soon as there is another
         while host.process.poll() is None:
             try:
                 open_run(run)
