@@ -23,10 +23,7 @@ from diffrep_jax.types import PyTree
 log = logging.getLogger(__name__)
 
 INCOMPLETE = "it was not completed"
-WAITS, WAIT_SECONDS = (
-    10,
-    0.5,
-)  # of a reader, for a training to complete its newest checkpoint where that is the only one
+WAITS, WAIT_SECONDS = 10, 0.5  # of a reader, for the newest checkpoint to be completed where there is no other
 
 Parts = Mapping[str, PyTree]  # {name: tree of arrays, or of ShapeDtypeStructs with shardings}
 

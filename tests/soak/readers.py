@@ -2,6 +2,7 @@
 
 import logging
 import time
+import traceback
 
 from diffrep_jax.errors import UserError
 from diffrep_jax.inference.open import open_run
@@ -23,6 +24,9 @@ def reading(place: Place, count: int) -> dict[str, int]:
             except UserError:
                 done["had no checkpoint yet"] += 1
                 time.sleep(0.1)
+            except Exception:
+                traceback.print_exc(limit=1)
+                done["failed"] += 1
         done["trainings"] += 1
         done["failed"] += host.code() != 0
         done["runs that differ"] += digest(run, place.steps) != wanted
