@@ -1,6 +1,7 @@
 """Readers beside a training: they open the run again and again, and the training never notices."""
 
 import logging
+import sys
 import time
 import traceback
 
@@ -16,13 +17,17 @@ def reading(place: Place, count: int) -> dict[str, int]:
     logging.getLogger("diffrep_jax").setLevel(logging.ERROR)
     while done["opened"] < count:
         run = place.fresh("read")
+        before = done["opened"]
         host = place.start("read", "--config.train.keep_last=1")  # the one before goes as soon as there is another
         while host.process.poll() is None:
             try:
                 open_run(run)
                 done["opened"] += 1
-            except UserError:
-                done["had no checkpoint yet"] += 1
+            except UserError as error:
+                done["had no checkpoint yet"] += done["opened"] == before
+                done["failed"] += done["opened"] > before
+                if done["opened"] > before:
+                    print(error, file=sys.stderr)
                 time.sleep(0.1)
             except Exception:
                 traceback.print_exc(limit=1)
