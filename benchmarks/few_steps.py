@@ -36,6 +36,7 @@ from diffrep_jax.types import Config
 
 COUNTS = (1, 2, 3, 5, 8, 10, 20, 50, 100)
 FINE = 100
+CLASSIFIED = 10_000  # training images of the classifier, the first ones
 # column: (key of a row, digits)
 COLUMNS = {
     "MSE": ("mse", 5),
@@ -137,7 +138,7 @@ def main() -> None:
     )
     parser.add_argument("--data_dir", type=pathlib.Path)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
     model = diffrep_jax.load(arguments.workdir)
     config = run_config.load(arguments.workdir)
     settings = dict(config.tasks.evaluate) | {"disentanglement_images": 0, "dci_images": 0, "generated": ()}
@@ -203,7 +204,7 @@ def classifier(train: ImageDataset) -> Features:
     classes their attributes."""
     from sklearn.neural_network import MLPClassifier
 
-    rows = [train[i] for i in range(len(train))]
+    rows = [train[i] for i in range(min(CLASSIFIED, len(train)))]
     known = next((field for field in ("label", "attributes") if field in rows[0]), "")
     if not known:
         raise UserError(f"{train.name} has no classes or attributes to train a classifier on; take another data set.")

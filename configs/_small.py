@@ -2,6 +2,8 @@
 
 from ml_collections import ConfigDict
 
+from configs._shared import FEW_STEPS
+
 
 def small(config: ConfigDict) -> ConfigDict:
     """Batches of 32 in float32, ten times the published rate at first and a hundredth of that at last."""
@@ -18,13 +20,13 @@ def small(config: ConfigDict) -> ConfigDict:
 
 
 def small_dbae(config: ConfigDict) -> ConfigDict:
-    """Codes of 128 dimensions, decoded by 20 steps of Heun's method."""
+    """Codes of 128 dimensions, decoded in five evaluations."""
     small(config)
     config.method.latent_dim = 128
     config.method.unet.head_dim = 32
     config.method.encoder.update(blocks=1, attention=(8,))
     config.method.generator.width = 6
-    config.sampling.steps = 20
+    config.sampling.update(FEW_STEPS)
     config.tasks.sample.every_steps = 0  # a run of codes has none of its own
     return config
 

@@ -1,4 +1,6 @@
-"""The training recipes of the configs: the published values, and that each optimizer is PyTorch's of these values."""
+"""The recipes of the configs: the published values of training and sampling, and that optimizers are PyTorch's."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from diffrep_jax import config as configs
+from diffrep_jax.inference.open import recipe
+from diffrep_jax.processes.bridge import VPBridge
+from diffrep_jax.samplers import Sampling
 from diffrep_jax.train import optimizer
 
 FACES = {"name": "adamw", "lr": 1e-4, "clip_norm": 1.0, "weight_decay": 0.01}
@@ -57,6 +62,30 @@ def test_the_published_recipe(name):
     assert codes or config.method.unet.dropout == 0.1
     if name.startswith("dbae"):
         assert config.method.generator.norm_images == 32  # batch norm's statistics are a micro-batch's
+
+
+# The official code's samplers: the beginning of a config's name -> what differs from the recipe's defaults
+DECODED = {
+    "dbae": {"sampler": "heun"},
+    "diffae": {"grid": "ddim_space", "steps": 20},
+    "pdae": {"grid": "ddim_range", "steps": 100},
+    "diti": {"grid": "ddim_range", "steps": 100},
+}
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if not name.startswith("latent_prior")])
+def test_the_papers_models_are_decoded_as_there(name):
+    (expected,) = (how for start, how in DECODED.items() if name.startswith(start))
+    assert config_of(name).sampling.to_dict() == dataclasses.asdict(Sampling()) | expected
+
+
+@pytest.mark.parametrize("name", ["dbae_emoji:size=32", "dbae_fashion"])
+def test_small_dbaes_are_decoded_in_five_evaluations_and_on_request_as_published(name):
+    config = config_of(name)
+    assert recipe(config).nfe(VPBridge()) == 5 and recipe(config).eta == 1
+    values = {"sampler": "euler", "grid": "karras", "steps": "333", "churn_step_ratio": "0.33", "eta": "0"}
+    configs.override(config, {f"sampling.{field}": value for field, value in values.items()})
+    assert recipe(config) == Sampling("euler", "karras", 333, churn_step_ratio=0.33)
 
 
 def test_priors_take_the_codes_of_all_images_that_their_auto_encoder_was_trained_on():

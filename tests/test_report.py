@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from diffrep_jax.report import charts, run_sections, values
+from diffrep_jax.report import charts, run_sections, task_sections, values
 from diffrep_jax.report.collect import collect
 from diffrep_jax.report.html import page
 from diffrep_jax.report.markdown import markdown
@@ -84,6 +84,18 @@ def test_charts_put_points_where_their_values_are():
     assert 0 < x0 < x2 < charts.WIDTH and 0 < y2 < y0 < charts.HEIGHT
     flat = chart | {"lines": {"a": [[3, 0]]}, "log_x": True}
     assert "nan" not in charts.line_chart(flat)
+
+
+def test_what_is_far_worse_lies_on_the_edge():
+    rows = [
+        {"sampler": "euler", "evaluations": n, "mse": mse, "psnr": 20.0} for n, mse in ((1, 9.0), (2, 0.05), (3, 0.01))
+    ]
+    chart, psnr = (block for block in task_sections._quality({"rows": rows}) if block["kind"] == "chart")
+    assert chart["lines"] == {"Euler": [[1, 9.0], [2, 0.05], [3, 0.01]]} and chart["within"] == [0.01, 0.1]
+    assert psnr["within"] is None
+    heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', charts.line_chart(chart))]
+    assert heights[0] == charts.TOP and heights[2] == charts.HEIGHT - charts.BOTTOM
+    assert (heights[2] - heights[1]) / (heights[2] - heights[0]) == pytest.approx(np.log10(5), abs=0.01)
 
 
 def test_a_log_axis_is_left_where_values_are_not_positive():

@@ -43,10 +43,17 @@ def bars(caption: str, values: Mapping[str, float | None], full: float) -> Block
 
 
 def chart(
-    caption: str, x: str, y: str, lines: Mapping[str, Any], log_x: bool = False, log_y: bool = False, dots: bool = False
+    caption: str,
+    x: str,
+    y: str,
+    lines: Mapping[str, Any],
+    log_x: bool = False,
+    log_y: bool = False,
+    dots: bool = False,
+    within: tuple[float, float] | None = None,
 ) -> Block:
-    """lines: {name: [[x, y], ...]}; dots: mark the points."""
-    axes = {"x": x, "y": y, "log_x": log_x, "log_y": log_y}
+    """lines: {name: [[x, y], ...]}; dots: mark the points; within: y's that are drawn, those outside on the edge."""
+    axes = {"x": x, "y": y, "log_x": log_x, "log_y": log_y, "within": within and list(within)}
     return {"kind": "chart", "caption": caption, "lines": dict(lines), "dots": dots} | axes
 
 

@@ -18,7 +18,7 @@ TICKS = 5
 
 
 class Axis:
-    """Values -> pixels: from `low` at `start` to `high` at `end`, linear or logarithmic."""
+    """Values -> pixels: from `low` at `start` to `high` at `end`, linear or logarithmic; those outside on the edge."""
 
     def __init__(self, values: list[float], start: float, end: float, log: bool):
         self._log = log and min(values) > 0
@@ -28,6 +28,7 @@ class Axis:
         self.low, self.high, self._start, self._end = low, high, start, end
 
     def __call__(self, value: float) -> float:
+        value = min(max(value, self.low), self.high)
         low, value, high = (math.log(x) if self._log else x for x in (self.low, value, self.high))
         return self._start + (self._end - self._start) * (value - low) / (high - low)
 
@@ -58,8 +59,9 @@ def style(i: int) -> str:
 def line_chart(chart: Mapping[str, Any]) -> str:
     """The SVG of a chart block; its lines are {name: [[x, y], ...]} without gaps."""
     points = [point for line in chart["lines"].values() for point in line]
+    low, high = chart.get("within") or (-math.inf, math.inf)
     x_axis = Axis([x for x, _ in points], LEFT, WIDTH - RIGHT, chart["log_x"])
-    y_axis = Axis([y for _, y in points], HEIGHT - BOTTOM, TOP, chart["log_y"])
+    y_axis = Axis([min(max(y, low), high) for _, y in points], HEIGHT - BOTTOM, TOP, chart["log_y"])
     label = escape(f"Chart: {chart['caption']} against {chart['x']}, {len(points)} points", quote=True)
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">']
     parts += _grid(x_axis, y_axis, chart["x"])

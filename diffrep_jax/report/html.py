@@ -123,6 +123,7 @@ def _chart(block: Mapping[str, Any]) -> str:
     legend = f"<br>{keys}" if len(names) > 1 else ""
     logs = [axis for axis in ("x", "y") if block[f"log_{axis}"]]
     scale = f" (logarithmic {' and '.join(logs)})" if logs else ""
+    scale += ", what is worse on the edge" if block.get("within") else ""
     return f"<figure>{line_chart(block)}<figcaption>{escape(block['caption'] + scale)}{legend}</figcaption></figure>"
 
 

@@ -1,6 +1,6 @@
 """The sections of what the tasks have made: pictures and numbers, probes, quality against evaluations."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from diffrep_jax.report import blocks
@@ -38,6 +38,7 @@ QUALITY = ("mse", "psnr", "ssim", "lpips", "fid", "fid_interpolation")
 GENERATED = ("fid", "precision", "recall", "inception_score")
 FIRST = ("sampler", "steps", "evaluations", "mse", "psnr", "ssim", "ssim_official", "lpips", *GENERATED)  # in tables
 LOWER = ("mse", "lpips", "fid", "fid_interpolation")
+SHOWN = {"psnr": 10.0, "ssim": 0.2}  # of a curve, below the best value
 
 
 def picture_sections(run: Run, tasks: Collection[str]) -> Iterator[Block]:
@@ -152,8 +153,9 @@ def _quality(report: Mapping[str, Any]) -> Iterator[Block]:
                 lines.setdefault(in_words(row, decoded), []).append([row["evaluations"], row[measure]])
         if lines:
             lines = {name: sorted(points) for name, points in lines.items()}
-            log = measure in LOWER and min(y for points in lines.values() for _, y in points) > 0
-            yield blocks.chart(measure, "evaluations", measure, lines, log_x=True, log_y=log, dots=True)
+            values = [y for points in lines.values() for _, y in points]
+            scale = {"log_y": measure in LOWER and min(values) > 0, "within": _within(measure, values)}
+            yield blocks.chart(measure, "evaluations", measure, lines, log_x=True, dots=True, **scale)
     for name, caption in (("rows", "Reconstructions"), ("generated", "Generated images")):
         if report.get(name):
             yield _rows(f"{caption}, numbers of --task=evaluate", report[name])
@@ -161,3 +163,11 @@ def _quality(report: Mapping[str, Any]) -> Iterator[Block]:
         yield blocks.paragraph(f"{measure}: not measured. {why}")
     if report.get("disentanglement"):
         yield from _numbers("Disentanglement", report["disentanglement"])
+
+
+def _within(measure: str, values: Sequence[float]) -> tuple[float, float] | None:
+    """The part of an axis that is drawn where values are far worse than the best: ten times as much, or SHOWN less."""
+    low, high = min(values), max(values)
+    if measure in LOWER:
+        return (low, 10 * low) if high > 10 * low > 0 else None
+    return (high - SHOWN[measure], high) if low < high - SHOWN[measure] else None
