@@ -33,7 +33,7 @@ def measure(config: ConfigDict, what: str, batch_size: int, repeats: int) -> dic
     import jax
     import numpy as np
 
-    from diffrep_jax.forms import tracing_for
+    from diffrep_jax.forms import plain
     from diffrep_jax.methods.base import build
     from diffrep_jax.methods.parameters import shapes
     from diffrep_jax.sharding import make_mesh
@@ -42,7 +42,7 @@ def measure(config: ConfigDict, what: str, batch_size: int, repeats: int) -> dic
     method = build(config.method)
     device = mesh.devices.flat[0]
     call, compile_seconds, memory = WORK[what](config, method, mesh, batch_size)
-    with tracing_for(device.platform):  # not the form "cuda": XLA's analysis does not see into cuDNN
+    with plain():  # the model's: a CPU's convolutions multiply less, and XLA's analysis does not see into cuDNN
         flops = model_flops(config, what, batch_size)
     for _ in range(WARM_UP):
         call()

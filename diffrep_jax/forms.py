@@ -13,6 +13,7 @@ from jax import lax
 from diffrep_jax.types import Array
 
 _known = jax.make_user_context(None)  # the platform; part of the key of what jit has traced
+_estimate = jax.make_user_context(False)
 
 
 def by_platform(
@@ -52,3 +53,13 @@ def plain() -> contextlib.AbstractContextManager[None]:
     It has every derivative: inside, `jax.jvp` of a network works on any platform.
     """
     return _known("any")
+
+
+def estimating() -> contextlib.AbstractContextManager[None]:
+    """Inside, by this thread, what is traced for "cuda" has the memory of cuDNN's forms; it needs no GPU."""
+    return _estimate(True)
+
+
+def is_estimate() -> bool:
+    """Whether `estimating` holds."""
+    return _estimate.value

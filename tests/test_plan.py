@@ -1,13 +1,18 @@
 """What a step takes, counted by hand; the plan's arithmetic, and what it refuses."""
 
+import contextlib
+import dataclasses
 import json
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+from configs import ddpm_digits
+from diffrep_jax import forms
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
+from diffrep_jax.models.attention import SWITCH, attention
 from diffrep_jax.runs.layout import Run
 from diffrep_jax.tasks import base
 from diffrep_jax.train import cost, devices
@@ -85,6 +90,48 @@ def test_the_state_is_split_by_fsdp_and_not_by_data():
     assert whole / 4 <= split < whole  # leaves that are too small stay whole
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_attention_is_counted_as_cudnns_own_call_would_be(again, cudnn):
+    """Without a GPU, against what JAX traces where there is one; plain attention holds [t, t]."""
+    q = jax.ShapeDtypeStruct((4, 512, 2, 64), jnp.bfloat16)
+
+    def bytes_for(platform, context):
+        form = jax.checkpoint(attention) if again else attention
+        gradient = jax.grad(lambda q, k, v: (form(q, k, v).astype(jnp.float32) ** 2).sum(), (0, 1, 2))
+        with forms.tracing_for(platform), context:
+            return peak(gradient, q, q, q)
+
+    estimated = bytes_for("cuda", forms.estimating())
+    assert estimated == pytest.approx(bytes_for("cuda", contextlib.nullcontext()), rel=0.1)
+    scores = 4 * 2 * 512 * 512 * 4
+    assert estimated < scores < bytes_for("gpu", forms.estimating())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "switch", "fused"), [("bfloat16", "1", True), ("bfloat16", "0", False), ("float32", "1", False)]
+)
+def test_cudnns_attention_is_counted_where_training_takes_it(dtype, switch, fused, monkeypatch):
+    monkeypatch.setenv(SWITCH, switch)
+    config = tiny_config()
+    with config.unlocked():
+        config.method.dtype = dtype
+        config.method.unet.update(attention=(8,), head_dim=8)
+    assert cost.step_cost(build(config.method), config, "cuda").fused == fused
+
+
+def test_on_a_cpu_memory_is_the_compilers_within_15_per_cent_at_other_sizes_too():
+    """The estimate, corrected by what XLA plans for 32 images, meets what it plans for 96."""
+    config = ddpm_digits.get_config()
+    with config.unlocked():
+        config.method.update(image_size=8)
+        config.method.unet.update(width=8, mult=(1,), attention=(8,))
+    method = build(config.method)
+    step = cost.step_cost(method, config, "cpu")
+    small, large = (cost.compiled_temporaries(method, config, images) for images in (32, 96))
+    assert large > 2.5 * small
+    assert step.scaled(small / step.temporaries(32)).temporaries(96) == pytest.approx(large, rel=0.15)
+
+
 def test_memory_is_a_straight_line_that_ends_at_the_gradient():
     step = cost.Cost(flops=1.0, at_sizes=(1000, 1800), least=500)  # 25 an image, 200 for none
     assert step.temporaries(64) == 1800 and step.temporaries(128) == 3400
@@ -101,7 +148,11 @@ def test_memory_is_a_straight_line_that_ends_at_the_gradient():
 def plan(tmp_path, monkeypatch):
     """A plan of the tiny config: its FLOPs and bytes given, to check the arithmetic by hand."""
     given = cost.Cost(flops=1e12, at_sizes=(32 * 10**9, 64 * 10**9), least=10**9)
-    monkeypatch.setattr(cost, "step_cost", lambda method, config, platform: given)
+
+    def step_cost(method, config, platform):
+        return dataclasses.replace(given, fused=platform == "cuda")
+
+    monkeypatch.setattr(cost, "step_cost", step_cost)
 
     def run(changes, **fields):
         config = tiny_config()
@@ -131,6 +182,14 @@ def test_what_does_not_fit_and_what_does(plan, caplog):
     # 0.9 of 24 GB at 1 GB an image
     assert {way["largest"] for way in written["ways"]} == {21}
     assert "do not fit" in caplog.text and "microbatch_size" in caplog.text
+
+
+@pytest.mark.parametrize(("device", "fused"), [("A100", True), ("T4", False), ("v5e", False)])
+def test_it_says_whose_attention_it_counts(device, fused, plan, caplog):
+    caplog.set_level("INFO")
+    _, written = plan({}, device=device)
+    assert written["fused_attention"] == fused
+    assert ("counted as cuDNN's" in caplog.text) == fused
 
 
 def test_on_this_machine_the_compiler_is_asked_for_one_device_of_several(plan, monkeypatch):

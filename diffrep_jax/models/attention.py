@@ -10,21 +10,46 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from diffrep_jax.forms import by_platform
+from diffrep_jax.forms import by_platform, is_estimate
 from diffrep_jax.types import Array
 
 SWITCH = "DIFFREP_FUSED_ATTENTION"  # environment variable; 0: never cuDNN's
+ESTIMATED = "attention by cuDNN"  # the name of a call that is traced only
 
 
 def attention(q: Array, k: Array, v: Array) -> Array:
     """softmax(q k^T / sqrt(dim)) v for [b, t, heads, dim]; products accumulate and softmax runs in float32."""
-    cuda = fused if fits_fused(q) and fused_is_here() else None
+    cuda = None
+    if fits_fused(q) and os.environ.get(SWITCH, "1") != "0":
+        cuda = estimated if is_estimate() else fused if fused_is_here() else None
     return by_platform(q, k, v, cpu=recomputing, cuda=cuda, elsewhere=jax.nn.dot_product_attention)
 
 
 def fused(q: Array, k: Array, v: Array) -> Array:
     """The form for NVIDIA's GPUs."""
     return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+
+
+@jax.custom_vjp
+def estimated(q: Array, k: Array, v: Array) -> Array:
+    """What `fused` reads and writes, to be traced where cuDNN is not; it computes nothing."""
+    return _estimated_forward(q, k, v)[0]
+
+
+def _estimated_forward(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, ...]]:
+    b, t, heads, _ = q.shape
+    log_total = jax.ShapeDtypeStruct((b, heads, t), jnp.float32)
+    out, log_total = jax.ffi.ffi_call(ESTIMATED, (jax.ShapeDtypeStruct(v.shape, v.dtype), log_total))(q, k, v)
+    return out, (q, k, v, out, log_total)
+
+
+def _estimated_backward(saved: tuple[Array, ...], dout: Array) -> tuple[Array, Array, Array]:
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in saved[:3]]
+    dq, dk, dv = jax.ffi.ffi_call(ESTIMATED, shapes)(*saved, dout)
+    return dq, dk, dv
+
+
+estimated.defvjp(_estimated_forward, _estimated_backward)
 
 
 def fits_fused(q: Array) -> bool:

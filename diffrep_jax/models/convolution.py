@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from diffrep_jax.forms import by_platform
+from diffrep_jax.models import winograd
 from diffrep_jax.types import Array, Image
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -28,6 +29,8 @@ def conv(x: Image, kernel: Array, stride: int = 1) -> Image:
 
     if stride == 1 and kernel.shape[0] == 1:
         return by_platform(x, kernel, cpu=_conv1, elsewhere=plain)
+    if stride == 1 and kernel.shape[0] == 3 and winograd.pays(x, kernel):
+        return by_platform(x, kernel, cpu=winograd.conv, elsewhere=plain)
     if stride == 1 and kernel.shape[0] == 3 and x.shape[1] * x.shape[2] <= _SMALL_MAP:
         return by_platform(x, kernel, cpu=_conv3_small, elsewhere=plain)
     return plain(x, kernel)

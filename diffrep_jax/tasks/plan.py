@@ -64,7 +64,8 @@ class Plan:
         device = devices.this_cpu(method.dtype) if cpu else devices.named(self.device, "config.tasks.plan.device")
         log.info("Tracing the training step; a minute for large networks ...")
         at_a_time = settings.microbatch // self.devices
-        costs = {remat: cost.step_cost(form, config, device.platform) for remat, form in forms(method).items()}
+        platform = "cuda" if device.fused else device.platform
+        costs = {remat: cost.step_cost(form, config, platform) for remat, form in forms(method).items()}
         remat = getattr(method, "remat", False)
         if cpu:
             log.info("Compiling it; minutes for large networks ...")
@@ -90,6 +91,7 @@ class Plan:
             "memory_bytes": device.memory,
             "state_bytes": state,
             "temporary_bytes": round(temporaries),
+            "fused_attention": costs[remat].fused,
             "fits": bool(state + temporaries <= room),
             "images_per_second": settings.batch_size * settings.total_steps / seconds,
             "days": seconds / DAY,
@@ -163,6 +165,8 @@ class Plan:
             if way.largest == cost.LARGEST:
                 most = "as many as you like"
             log.info("  %-55s %s", flags, most)
+        if numbers["fused_attention"]:
+            log.info("Attention is counted as cuDNN's, without a weight for each pair of tokens, wherever that fits.")
         if self.device.lower() != "cpu":
             log.info("Memory is estimated, not compiled: try a few steps before you pay for many.")
         if not numbers["fits"]:

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
-from diffrep_jax.forms import platform_of, tracing_for
+from diffrep_jax.forms import estimating, platform_of, tracing_for
 from diffrep_jax.methods.base import Method, example_batch
 from diffrep_jax.methods.parameters import shapes, trained
 from diffrep_jax.sharding import AXES
 from diffrep_jax.train import devices, optimizer
 from diffrep_jax.train.joined import LEAF_BY_LEAF
-from diffrep_jax.train.liveness import temporary_bytes
+from diffrep_jax.train.liveness import calls, temporary_bytes
 from diffrep_jax.train.state import TrainState, abstract_state
 from diffrep_jax.train.step import make_train_step, without_collector
 from diffrep_jax.types import Config, PyTree
@@ -30,11 +30,13 @@ class Cost:
       flops: of an image, multiply-adds counted as two, by XLA's analysis of the uncompiled step.
       at_sizes: bytes of intermediate values at SIZES images, estimated by `train.liveness`.
       least: bytes that they have at any number of images, those of the gradient.
+      fused: attention, of a layer at least, is counted as cuDNN's: without [tokens, tokens].
     """
 
     flops: float
     at_sizes: tuple[int, int]
     least: int
+    fused: bool = False
 
     def temporaries(self, images: float) -> float:
         """Bytes of intermediate values where so many images are computed at a time."""
@@ -60,14 +62,20 @@ LARGEST = 2**20  # images at a time: more than anybody trains with
 
 
 def step_cost(method: Method, config: Config, platform: str) -> Cost:
-    """The cost of the step in the form that it has on a platform, "cpu", "gpu" or "tpu"; traced, not compiled."""
+    """The cost of the step in the form that it has on a platform; traced, not compiled.
+
+    "cuda": NVIDIA's GPUs that have cuDNN's attention, which is counted where training would take it; "gpu": others.
+    The FLOPs are those of the plain form: a CPU's convolutions multiply less, and XLA does not see into cuDNN.
+    """
     small, large = (_traced(method, config, platform, images) for images in SIZES)
-    operations = flops(small.lower())
+    plain = _traced(method, config, "any", SIZES[0]) if platform in ("cpu", "cuda") else small
+    operations = flops(plain.lower())
     state = total_bytes(state_shapes(method, config, 1, 1))
     # The new state takes the place of the old one, which is donated.
     small_bytes, large_bytes = (temporary_bytes(traced.jaxpr.jaxpr) - state for traced in (small, large))
     gradient = total_bytes(trained(method, shapes(method)["params"]))
-    return Cost(operations / SIZES[0], (small_bytes, large_bytes), gradient)
+    fused = platform == "cuda" and calls(small.jaxpr.jaxpr, "ffi_call")
+    return Cost(operations / SIZES[0], (small_bytes, large_bytes), gradient, fused)
 
 
 def flops(lowered: Any) -> float:
@@ -90,7 +98,7 @@ def seconds_at_peak(lowered: Any, microbatches: int, mesh: Mesh, dtype: str) -> 
 
 def _traced(method: Method, config: Config, platform: str, images: int) -> Any:
     step, state, batch = on_one_device(method, config, images)
-    with tracing_for(platform), without_collector():
+    with tracing_for(platform), estimating(), without_collector():
         return jax.jit(step).trace(state, batch)
 
 

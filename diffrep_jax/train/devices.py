@@ -15,13 +15,14 @@ from diffrep_jax.errors import unknown
 class Device:
     """platform: as JAX calls it; bfloat16, float32: multiply-adds as two, FLOP/s at the precision that JAX takes by
     default (float32 on GPUs is TF32 where they have it, on TPUs one pass of bfloat16); memory: bytes; kinds: how JAX
-    names it (`device.device_kind`)."""
+    names it (`device.device_kind`); fused: it has cuDNN's attention."""
 
     platform: str
     bfloat16: float
     float32: float
     memory: float
     kinds: tuple[str, ...]
+    fused: bool = False
 
     def peak(self, dtype: str) -> float:
         """FLOP/s for networks that compute in "float32" or "bfloat16"."""
@@ -29,12 +30,12 @@ class Device:
 
 
 DEVICES = {
-    "H200": Device("gpu", 989e12, 494e12, 141e9, ("NVIDIA H200",)),
-    "H100": Device("gpu", 989e12, 494e12, 80e9, ("NVIDIA H100 80GB HBM3",)),
-    "A100": Device("gpu", 312e12, 156e12, 80e9, ("NVIDIA A100-SXM4-80GB", "NVIDIA A100 80GB PCIe")),
-    "A100-40GB": Device("gpu", 312e12, 156e12, 40e9, ("NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB")),
-    "L40S": Device("gpu", 362e12, 183e12, 48e9, ("NVIDIA L40S",)),
-    "L4": Device("gpu", 121e12, 60e12, 24e9, ("NVIDIA L4",)),
+    "H200": Device("gpu", 989e12, 494e12, 141e9, ("NVIDIA H200",), True),
+    "H100": Device("gpu", 989e12, 494e12, 80e9, ("NVIDIA H100 80GB HBM3",), True),
+    "A100": Device("gpu", 312e12, 156e12, 80e9, ("NVIDIA A100-SXM4-80GB", "NVIDIA A100 80GB PCIe"), True),
+    "A100-40GB": Device("gpu", 312e12, 156e12, 40e9, ("NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"), True),
+    "L40S": Device("gpu", 362e12, 183e12, 48e9, ("NVIDIA L40S",), True),
+    "L4": Device("gpu", 121e12, 60e12, 24e9, ("NVIDIA L4",), True),
     "T4": Device("gpu", 8.1e12, 8.1e12, 16e9, ("Tesla T4",)),  # its 65 are of float16; bfloat16 it has not
     "v4": Device("tpu", 275e12, 275e12, 32e9, ("TPU v4",)),
     "v5e": Device("tpu", 197e12, 197e12, 16e9, ("TPU v5 lite", "TPU v5e")),

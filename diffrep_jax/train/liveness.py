@@ -96,6 +96,14 @@ def _bodies(parameters: Iterable[Any]) -> Iterator[Any]:
                 yield jaxpr
 
 
+def calls(jaxpr: Any, name: str) -> bool:
+    """Whether an equation of a jaxpr or of a body in it has this name."""
+    equations = jaxpr.eqns
+    return any(
+        e.primitive.name == name or any(calls(body, name) for body in _bodies(e.params.values())) for e in equations
+    )
+
+
 def _find_roots(equations: list[_Equation], results: set[_Value]) -> None:
     read = {value for e in equations if e.name not in FUSED and e.name not in READERS for value in e.inputs}
     stored = results | read
