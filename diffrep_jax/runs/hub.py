@@ -1,7 +1,8 @@
 """Exported runs on the Hugging Face Hub, by addresses such as hf://owner/name@revision.
 
 Of a repository the weights (safetensors), config.json, the card and linear heads (npz) are taken, and nothing is run.
-Each file is held against the size and the hash that the Hub has for it. The server is huggingface.co, or that of HF_ENDPOINT.
+Each file is held against the size and the hash that the Hub has for it. The server is huggingface.co, or that of
+HF_ENDPOINT.
 """
 
 import contextlib
