@@ -1,4 +1,4 @@
-"""The browser of tests that look at pages: Chromium or Chrome, the system's or Playwright's; None where there is none."""
+"""The browser of tests that look at pages: Chromium or Chrome, the system's or Playwright's, or None."""
 
 import shutil
 from pathlib import Path
