@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-wheel test-oldest notebooks app docs soak clean
+.PHONY: demo test test-wheel test-oldest notebooks app owner docs soak clean
 
 demo: $(READY)
 	$(BIN)/python launch/demo.py
@@ -50,6 +50,10 @@ notebooks: $(READY)
 app: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[demo]'
 	$(BIN)/python -m pytest tests/test_app.py tests/test_app_browser.py
+
+# Where the repository is published: the notebooks' badges and first cells name OWNER until `make owner OWNER=name`.
+owner:
+	sed -i.bak 's#/OWNER/diffrep_jax#/$(OWNER)/diffrep_jax#g' notebooks/*.ipynb && rm notebooks/*.bak
 
 docs: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'

@@ -24,8 +24,8 @@ from diffrep_jax.tasks._pictures import labelled_grid, save_png
 PRETRAINED = pathlib.Path(__file__).parents[1] / "pretrained"
 SHOWN = (3, 4, 5, 7, 9, 11, 12, 14)  # of the test split
 EXCHANGED = (3, 4)  # of these
-EMOJI = (0, 2, 3, 4, 5, 8, 12, 15)  # of the examples next to the weights
-DOCTOR, WHEELCHAIR = 5, 9
+EMOJI = (5, 2, 3, 4, 0, 8, 12, 15)  # of the examples next to the weights
+DOCTOR, WHEELCHAIR = 0, 1
 STEPS = np.linspace(-0.12, 0.12, len(SHOWN))  # times sqrt(d): of a move
 
 

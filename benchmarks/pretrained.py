@@ -17,9 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import tones
 from benchmarks.command import one_line
-from diffrep_jax import data, sections
+from benchmarks.components import Components
+from diffrep_jax import sections
 from diffrep_jax.errors import UserError
+from diffrep_jax.inference.model import Model
 from diffrep_jax.inference.open import open_run
 from diffrep_jax.metrics import image as metrics
 from diffrep_jax.report.card import card
@@ -27,39 +30,13 @@ from diffrep_jax.report.collect import collect
 from diffrep_jax.report.values import text
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.layout import CONFIG, NUMBERS, Run
-from diffrep_jax.samplers import Sampling
-from diffrep_jax.tasks import base
+from diffrep_jax.tasks import _codes, base
 from diffrep_jax.tasks.export import CARD
 from diffrep_jax.types import Config
 
 LIMIT = 5_000_000  # bytes of a folder's weights
 SCRATCH = "pretrained"  # in the run: what is measured on the rounded weights
 Numbers = dict[str, float]
-
-
-class Components:
-    """The first d principal components of images as codes; takes the place of a model in a probe."""
-
-    sampling = Sampling()
-
-    def __init__(self, images: np.ndarray, dimensions: int):
-        """images: float [n, h, w, c]."""
-        self.image_size, self.channels, self.latent_dim = images.shape[1], images.shape[3], dimensions
-        flat = images.reshape(len(images), -1).astype(np.float64)
-        self._mean = flat.mean(0)
-        values, vectors = np.linalg.eigh(np.cov(flat.T))
-        self._directions = vectors[:, ::-1][:, :dimensions]
-        self._scale = np.sqrt(np.maximum(values[::-1][:dimensions], 1e-12))
-
-    def encode(self, images: np.ndarray, numbers: int = 0) -> np.ndarray:
-        flat = images.reshape(len(images), -1) / 255.0
-        return ((flat - self._mean) @ self._directions / self._scale).astype(np.float32)
-
-    def decode(self, codes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        return np.clip((codes * self._scale) @ self._directions.T + self._mean, 0, 1).reshape(len(codes), *shape)
-
-    def fingerprint(self, batch_size: int = 1) -> np.ndarray:
-        return self._scale.astype(np.float32)
 
 
 def make(workdir: pathlib.Path, out: pathlib.Path, data_dir: pathlib.Path | None, tasks: list[str], dtype: str) -> None:
@@ -80,7 +57,7 @@ def make(workdir: pathlib.Path, out: pathlib.Path, data_dir: pathlib.Path | None
     model, run = open_run(out), Run.at(scratch, config)
     for task in tasks:
         base.build(task, config.tasks[task], {"data_dir": data_dir}).run(model, run)
-    compared = _components(config, run, data_dir) if "latent_dim" in config.method and tasks else ""
+    compared = _components(model, run, data_dir) if "latent_dim" in config.method and tasks else ""
     if (scratch / "probe").is_dir():
         shutil.copytree(scratch / "probe", out / "probe", ignore=shutil.ignore_patterns("*.json"))
     trained = collect(workdir)
@@ -93,13 +70,11 @@ def make(workdir: pathlib.Path, out: pathlib.Path, data_dir: pathlib.Path | None
     (out / CARD).write_text(f"{page}\n{compared}Made by `{made} --dtype={dtype}`.\n")
 
 
-def _components(config: Config, run: Run, data_dir: pathlib.Path | None) -> str:
+def _components(model: Model, run: Run, data_dir: pathlib.Path | None) -> str:
     """The section of the card that holds the code against as many principal components."""
-    shape = {"image_size": config.data.image_size, "channels": config.data.channels}
-    images = {}
-    for split in ("train", "test"):
-        dataset = data.open_dataset(config.data.name, split=split, data_dir=data_dir, **shape)
-        images[split] = np.stack([dataset[i]["image"] for i in range(len(dataset))]) / 255.0
+    config: Config = run.config
+    splits = {s: _codes.open_labelled(config, "", s, data_dir) for s in ("train", "test")}
+    images = {s: np.stack([dataset[i]["image"] for i in range(len(dataset))]) / 255.0 for s, dataset in splits.items()}
     components = Components(images["train"], config.method.latent_dim)
     again = components.decode(components.encode(images["test"] * 255.0), images["test"].shape[1:])
     error = {
@@ -114,6 +89,9 @@ def _components(config: Config, run: Run, data_dir: pathlib.Path | None) -> str:
         file = run.folder / task / NUMBERS
         ours = json.loads(file.read_text()) if file.is_file() else {}
         rows += [f"| {task}: {name} | {text(ours.get(name))} | {text(value)} |" for name, value in theirs.items()]
+    if tones.has_tones(splits["train"].attribute_names):
+        values = [text(tones.measured(encode, list(splits.values()))) for encode in (model.encode, components.encode)]
+        rows.append(f"| {tones.ROW} | {' | '.join(values)} |")
     head = f"| | the code | {config.method.latent_dim} principal components |\n| --- | --- | --- |\n"
     return "## Next to principal components\n\n" + head + "\n".join(rows) + "\n\n"
 

@@ -31,6 +31,15 @@ def latent_prior_config(variant: str, latent_dim: int, layers: int, batch_size: 
     return config
 
 
+def small_latent_prior_config(variant: str, latent_dim: int, layers: int, total_codes: int) -> ConfigDict:
+    """For a few thousand codes, on a CPU: narrow layers, and a rate and an average for few steps."""
+    config = latent_prior_config(variant, latent_dim, layers, batch_size=256, total_codes=total_codes)
+    config.method.mlp.width = 256
+    config.optim.update(lr=1e-3, ema_decay=0.99)
+    config.train.update(checkpoint_every=1000, log_every=200, keep_last=1, keep_every=0)
+    return config
+
+
 def lsun(config: ConfigDict) -> ConfigDict:
     """As the faces' recipe, but Adam: nothing decays."""
     kept = {name: value for name, value in config.optim.items() if name != "weight_decay"}

@@ -10,12 +10,8 @@ Variants: none.
 
 from ml_collections import ConfigDict
 
-from configs._latent_prior import latent_prior_config
+from configs._latent_prior import small_latent_prior_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    config = latent_prior_config(variant, latent_dim=128, layers=6, batch_size=256, total_codes=1_280_000)
-    config.method.mlp.width = 256
-    config.optim.update(lr=1e-3, ema_decay=0.99)
-    config.train.update(checkpoint_every=1000, log_every=200, keep_last=1, keep_every=0)
-    return config
+    return small_latent_prior_config(variant, latent_dim=128, layers=6, total_codes=1_280_000)

@@ -105,7 +105,8 @@ class Page:
     def _photo(self, path: str | None) -> tuple[Any, Any, str]:
         if path is None:
             raise UserError("No file has arrived; upload it again.")
-        image, remarks = photos.read(path, self.studio.model.image_size, self.studio.model.channels)
+        model, learned = self.studio.model, str(self.studio.config.data.name)
+        image, remarks = photos.read(path, model.image_size, model.channels, learned)
         return image, enlarged(image), " ".join(remarks)
 
     def _picker(self) -> Callable[..., Any]:

@@ -69,7 +69,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         ("data_dir", "PATH", "where the images are, also gs://... (default: $DIFFREP_DATA)"),
         ("checkpoint", "PATH", "what --task=import reads"),
         ("weights_dir", "PATH", "weight files of --task=evaluate (default: fetched once)"),
-        ("images", "PATH", "images for import to measure, or manipulate to change"),
+        ("images", "PATH", "photos of yours for a task, in place of the split; a file, folder or archive"),
     ):
         parser.add_argument(f"--{name}", action=_Typed, metavar=metavar, help=text)
     parser.add_argument("--force-unlock", action="store_true", help="train although another process seems to do so")
@@ -92,11 +92,16 @@ def split_overrides(arguments: list[str]) -> dict[str, str]:
     return overrides
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not what a library's thread logs with a trace and raises as well, nor what Grain lacks in older jaxlibs."""
+    return not record.exc_info and "multiprocess worker profiling" not in str(record.msg)
+
+
 def main(argv: list[str]) -> None:
     flags, overrides = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     for handler in logging.getLogger().handlers:
-        handler.addFilter(lambda record: not record.exc_info)  # what a library's thread logs so, it raises as well
+        handler.addFilter(_is_news)
     logging.raiseExceptions = False  # where nobody reads the log any more, or its disk is full, work goes on
     for library in ("absl", "jax", "orbax", "gcsfs", "fsspec"):
         logging.getLogger(library).setLevel(logging.WARNING)

@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 
+from diffrep_jax.data import faces, framing
 from diffrep_jax.data.bad_entries import BadEntry
 from diffrep_jax.data.decoding import decode, outline
 from diffrep_jax.data.transforms import resize
@@ -15,9 +16,10 @@ MOST_PIXELS = 50_000_000
 ELONGATED = 2.5  # long side / short side from which on the crop is worth a remark
 
 
-def read(path: str | os.PathLike[str], size: int, channels: int) -> tuple[np.ndarray, list[str]]:
+def read(path: str | os.PathLike[str], size: int, channels: int, learned: str = "") -> tuple[np.ndarray, list[str]]:
     """(uint8 [size, size, channels], remarks) of an image file: upright, on white, cropped to the square in its middle.
 
+    learned: the data set that the model is of.
     Raises UserError for a file that is no image, is damaged, or is larger or smaller than makes sense.
     """
     path = pathlib.Path(path)
@@ -46,6 +48,8 @@ def read(path: str | os.PathLike[str], size: int, channels: int) -> tuple[np.nda
         remarks.append(f"It has {width} x {height} pixels only, and is enlarged to {size}.")
     if long > ELONGATED * short:
         remarks.append("It is much longer than wide: only the square in its middle is used.")
+    elif long > framing.SQUARE * short and learned in faces.OF_DATA:
+        remarks.append("Only the square in its middle is used. Faces should be cropped as the model's: --task=align.")
     if frames > 1:
         remarks.append(f"It has {frames} frames: the first one is used.")
     return resize(pixels, size), remarks

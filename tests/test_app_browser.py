@@ -1,7 +1,6 @@
 """The web page in a browser, at the widths of a phone and of a desk; skipped without gradio, Chromium or Chrome."""
 
 import io
-import shutil
 import subprocess
 
 import numpy as np
@@ -9,9 +8,9 @@ import pytest
 from PIL import Image
 
 from launch import app
+from tests.browser import BROWSER
 
 pytest.importorskip("gradio")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = [pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome"), pytest.mark.slow]
 WIDTHS = {"phone": 500, "desk": 1280}  # a window is at least 500 pixels wide
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from diffrep_jax.metrics.image import mse, psnr, ssim, ssim_official, to_unit
+from diffrep_jax.metrics.image import mse, psnr, ssim, ssim_official
 
 RANDOM = np.random.default_rng(0)
 SMOOTH = np.stack(np.meshgrid(np.linspace(0, 1, 14), np.linspace(0, 1, 13)), axis=-1)[None]  # [1, 13, 14, 2]
@@ -62,18 +62,6 @@ def test_ssim_is_one_for_equal_images_symmetric_and_low_for_unlike_ones():
     # Black against white: nothing but the stabilising constants is left, c1 / (1 + c1) away from the border.
     black, white = np.zeros((1, 40, 40, 1)), np.ones((1, 40, 40, 1))
     assert 0 < ssim(black, white)[0] < 1.1e-4
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_to_unit_rounds_to_the_nearest_of_256_levels(dtype):
-    levels = np.arange(256)
-    exact = (levels / 127.5 - 1).astype(dtype)
-    np.testing.assert_array_equal(np.round(255 * to_unit(exact)), levels)
-    np.testing.assert_array_equal(to_unit(exact), levels / 255)
-    between = ((levels[:-1] + 0.7) / 127.5 - 1).astype(dtype)  # truncation, as in the official scripts, would go down
-    np.testing.assert_array_equal(to_unit(between), levels[1:] / 255)
-    np.testing.assert_array_equal(to_unit(np.array([-1.5, -1, 0.002, 1, 3], dtype)), [0, 0, 128 / 255, 1, 1])
-    assert to_unit(exact).dtype == np.float64
 
 
 def test_psnr_and_ssim_are_those_of_scikit_image():

@@ -97,3 +97,9 @@ def test_the_outline_is_the_headers(tmp_path):
     gif = written(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])
     assert outline(gif.read_bytes()) == (30, 20, 2)
     assert outline(whole_jpeg()) == (64, 64, 1)
+
+
+def test_a_photo_for_a_model_of_faces_is_to_be_cropped(tmp_path):
+    wide = written(tmp_path / "a.png", Image.new("RGB", (40, 32)))
+    assert photos.read(wide, 16, 3, "digits")[1] == []
+    assert ["--task=align" in remark for remark in photos.read(wide, 16, 3, "ffhq")[1]] == [True]

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import re
-import shutil
 import subprocess
 
 import numpy as np
@@ -13,8 +12,8 @@ from PIL import Image
 
 from launch import main
 from tests import made_run
+from tests.browser import BROWSER
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 WIDTHS = {"phone": 390, "desk": 1280}
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")

@@ -10,6 +10,7 @@ from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.inference.model import Model
 from diffrep_jax.readout.head import Head, from_arrays
 from diffrep_jax.runs import config as run_config
+from diffrep_jax.runs import hub
 from diffrep_jax.runs.layout import as_path
 from diffrep_jax.runs.weights import same_network
 
@@ -46,15 +47,17 @@ def stored(folder: str | os.PathLike[str], model: Model) -> dict[tuple[str, str]
 def load_heads(folder: str | os.PathLike[str], model: Model, dataset: str = "") -> dict[str, Head]:
     """{"classes": head, "attributes": head, "measures": head}, those that there are, for the codes of `model`.
 
+    folder: a run, what --task=export wrote, or hf://owner/name.
     dataset: what they were trained on; "" for the run's own, or for the only one that was probed. Raises UserError
     where there are none that were trained on these weights.
     """
+    folder, named = hub.fetch(os.fspath(folder)) if hub.is_address(folder) else folder, os.fspath(folder)
     heads = stored(folder, model)
     names = sorted({name for name, _ in heads})
     if not names:
-        raise UserError(f"{folder} has no heads of these weights; run --task=probe --workdir={folder} first.")
+        raise UserError(f"{named} has no heads of these weights; run --task=probe --workdir={named} first.")
     own = run_config.load(folder).data.name
     chosen = dataset or (own if own in names or len(names) > 1 else names[0])
     if chosen not in names:
-        raise unknown("data set of heads", chosen, names, str(folder))
+        raise unknown("data set of heads", chosen, names, named)
     return {part: head for (name, part), head in heads.items() if name == chosen}

@@ -3,12 +3,6 @@
 import numpy as np
 
 from diffrep_jax.errors import check_finite
-from diffrep_jax.types import Array
-
-
-def to_unit(images: Array) -> np.ndarray:
-    """Images in [-1, 1] -> [0, 1] after rounding to 8 bits, as every published protocol measures them."""
-    return np.round(np.clip((np.asarray(images, np.float64) + 1) * 127.5, 0, 255)) / 255
 
 
 def mse(x: np.ndarray, y: np.ndarray) -> np.ndarray:

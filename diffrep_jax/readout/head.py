@@ -88,7 +88,7 @@ def signed(heads: Mapping[str, Head], signs: Mapping[str, int]) -> Head:
 
 
 def from_arrays(arrays: Mapping[str, Any], source: str) -> Head:
-    """Undoes `Head.arrays`; UserError, naming `source`, for a file of an earlier version or something else."""
+    """Undoes `Head.arrays`; UserError, naming `source`, for another file or an earlier version's."""
     fields = [field.name for field in dataclasses.fields(Head) if field.name != "trained_on"]
     if missing := [name for name in fields if name not in arrays]:
         raise UserError(f"{source} has no {', '.join(missing)}: an earlier version wrote it; run --task=probe again.")
@@ -96,4 +96,12 @@ def from_arrays(arrays: Mapping[str, Any], source: str) -> Head:
     values |= {name: str(arrays[name]) for name in ("kind", "dataset", "trained_by")}
     values["names"] = tuple(map(str, arrays["names"]))
     values["trained_on"] = tuple(map(str, arrays.get("trained_on", ())))
+    d, k = len(values["mean"].ravel()), len(values["names"])
+    shapes = {"kernel": (d, k), "bias": (k,), "mean": (d,), "std": (d,), "fingerprint": (d,)}
+    for name, shape in shapes.items():
+        array = values[name]
+        if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise UserError(
+                f"{source} is no head: its {name} is not {list(shape)} finite numbers; run --task=probe again."
+            )
     return Head(**values)

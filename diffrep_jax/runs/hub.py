@@ -1,7 +1,8 @@
 """Exported runs on the Hugging Face Hub, by addresses such as hf://owner/name@revision.
 
-Of a repository the weights (safetensors), config.json and the card are taken, and nothing of it is run. Each file is
-held against the size and the hash that the Hub has for it. The server is huggingface.co, or that of HF_ENDPOINT.
+Of a repository the weights (safetensors), config.json, the card and linear heads (npz) are taken, and nothing is run.
+Each file is held against the size and the hash that the Hub has for it. The server is huggingface.co, or that of
+HF_ENDPOINT.
 """
 
 import contextlib
@@ -19,7 +20,8 @@ from diffrep_jax.runs import layout
 log = logging.getLogger(__name__)
 
 SCHEME = "hf://"
-WANTED = ("*.safetensors", layout.CONFIG, "README.md")
+HEADS = "probe/*.npz"
+WANTED = ("*.safetensors", layout.CONFIG, "README.md", HEADS)
 BLOCK = 2**22  # bytes read at a time
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _ADDRESS = re.compile(rf"{SCHEME}({_NAME.pattern})(?:@([\w./-]+))?")
@@ -58,9 +60,10 @@ def fetch(address: str) -> pathlib.Path:
         if layout.CONFIG not in names or not any(name.endswith(".safetensors") for name in names):
             raise UserError(f"{address} is no exported run: it has no {layout.CONFIG} or no .safetensors at its top.")
         folder = pathlib.Path(hub.snapshot_download(repository, revision=revision, allow_patterns=WANTED))
-    for path in folder.iterdir():
-        if path.is_file() and path.name in names:
-            _check_file(path, names[path.name], address)
+    for path in (*folder.iterdir(), *folder.glob(HEADS)):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name in names:
+            _check_file(path, names[name], address)
     return folder
 
 
@@ -74,7 +77,7 @@ def push(folder: pathlib.Path, files: Sequence[str], repository: str) -> str:
             repo_id=repository,
             folder_path=folder,
             allow_patterns=list(files),
-            delete_patterns=["*.safetensors"],
+            delete_patterns=["*.safetensors", HEADS],
             commit_message="Upload an export of diffrep_jax",
         )
     return str(commit.commit_url)

@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffrep_jax import data, discovery
+from diffrep_jax.data import framing
 from diffrep_jax.data.transforms import load_image
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.fields import check_count, check_numbers, construct, defaults, refuse_unknown
@@ -163,15 +164,40 @@ class ImageTask(DecodingTask):
         how, method, steps = model.sampling, model.method, self.invert_steps
         return describe(how, method, steps) | inverting(how, method, steps)
 
+
+@dataclasses.dataclass(frozen=True)
+class PhotoTask(ImageTask):
+    """Tasks that take images of the user's, too: `--images`, a file, folder or archive, in place of `split`."""
+
+    images: pathlib.Path | None = dataclasses.field(kw_only=True, default=None)
+
+    def open_images(self, config: Config) -> data.ImageDataset:
+        """The images; UserError where there are none."""
+        if self.images is None:
+            return open_dataset(config, self.split, self.data_dir)
+        return open_dataset(config, "all", self.images, "folder")
+
+    def warn_of_framing(self, config: Config, files: Iterable[str] = ()) -> None:
+        """Log what is odd in the framing of `--images`, and of single files."""
+        if self.images is not None:
+            framing.warn(framing.named(self.open_images(config).source), config.data.name)
+        single = [(name, pathlib.Path(as_path(name)).read_bytes()) for name in files if not name.isdecimal()]
+        framing.warn(single, config.data.name)
+
+    def check(self, model: Model, run: Run) -> None:
+        super().check(model, run)
+        self.open_images(run.config)
+
     def image(self, name: str, model: Model, config: Config) -> np.ndarray:
-        """A uint8 image [h, w, c], named by a path or by its number in the split."""
+        """A uint8 image [h, w, c], named by a path or by its number among the images."""
         if not name.isdecimal():
             if not name:
                 raise UserError(f"{_place(self)}: '' names no image; give a file, or a number from 0 on.")
             return load_image(pathlib.Path(as_path(name)), model.image_size, model.channels)
-        dataset = open_dataset(config, self.split, self.data_dir)
+        dataset = self.open_images(config)
         if int(name) >= len(dataset):
-            raise UserError(f"There is no image {name}: split '{self.split}' has {len(dataset)}, from 0 on.")
+            place = f"split '{self.split}'" if self.images is None else f"'{self.images}'"
+            raise UserError(f"There is no image {name}: {place} has {len(dataset)}, from 0 on.")
         return dataset[int(name)]["image"]
 
 

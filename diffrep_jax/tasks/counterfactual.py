@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Counterfactual(base.ImageTask):
-    """The fields besides those of an `ImageTask`.
+class Counterfactual(base.PhotoTask):
+    """The fields besides those of a `PhotoTask`.
 
     Attributes:
-      first, second: an image file, or an index into `split`.
+      first, second: an image file, or the number of one of the images.
       blocks: how many equal ones z is cut into; 0: the method's own.
       ranges: (first block, number of blocks) of each; () for all blocks as one.
       points: of each way, both ends included.
@@ -65,6 +65,7 @@ class Counterfactual(base.ImageTask):
 
     def run(self, model: Model, run: Run) -> dict[str, float]:
         slices, ends = self._slices_and_ends(model, run)
+        self.warn_of_framing(run.config, (self.first, self.second))
         encoded = self.encode(model, ends)
         ways = {
             f"{blocks}, {name}": edit.interpolate(start, end, self.points, dimensions)

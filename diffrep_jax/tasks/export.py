@@ -1,15 +1,16 @@
 """Write a run's averaged weights as files that last: safetensors in our names, and the official PyTorch checkpoint.
 
 To `<workdir>/export/`: `ema_<decay>_<step>.safetensors` with `config.json` next to it, which `diffrep_jax.load` opens
-and `--task=import` reads, a model card (README.md) with what the tasks have measured, and `ema_<decay>_<step>.pt` in
-the official names and layout, which the official code loads. Where that layout has weights that are not averaged, too,
-those in the file are the averaged ones as well. A DDPM and a latent prior go into PDAE's layout, or into that of
-DiffAE's `last.ckpt`. With `push` all but the .pt go to the Hugging Face Hub.
+and `--task=import` reads, a model card (README.md) with what the tasks have measured, the heads that `probe` has left,
+and `ema_<decay>_<step>.pt` in the official names and layout, which the official code loads. Where that layout has
+weights that are not averaged, too, those in the file are the averaged ones as well. A DDPM and a latent prior go into
+PDAE's layout, or into that of DiffAE's `last.ckpt`. With `push` all but the .pt go to the Hugging Face Hub.
 """
 
 import dataclasses
 import logging
 import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from diffrep_jax import port
 from diffrep_jax.errors import UserError, unknown
+from diffrep_jax.inference import heads
 from diffrep_jax.inference.model import Model
 from diffrep_jax.inference.open import open_run
 from diffrep_jax.methods import parameters
@@ -27,7 +29,7 @@ from diffrep_jax.report.card import card
 from diffrep_jax.report.collect import collect
 from diffrep_jax.runs import checkpoint, hub
 from diffrep_jax.runs import config as run_config
-from diffrep_jax.runs.layout import CONFIG, Run, as_path, write_text
+from diffrep_jax.runs.layout import CONFIG, Run, as_path, write_arrays, write_text
 from diffrep_jax.types import PyTree
 
 log = logging.getLogger(__name__)
@@ -78,7 +80,7 @@ class Export:
         files.write_safetensors(folder / f"{stem}.safetensors", tensors)
         run_config.save(config, folder)
         write_text(folder / CARD, self._card(model, run, folder / f"{stem}.safetensors"))
-        written = [f"{stem}.safetensors", CONFIG, CARD]
+        written = [f"{stem}.safetensors", CONFIG, CARD, *self._write_heads(model, run, folder)]
         if self.push:
             log.info("On the Hub: %s", hub.push(folder, written, self.push))
         try:
@@ -90,6 +92,20 @@ class Export:
         log.info("Step %d is in %s: %s.", step, folder, ", ".join(written))
         run.write_numbers("export", {"step": step, "files": written})
         return {"step": step}
+
+    def _write_heads(self, model: Model, run: Run, folder: pathlib.Path) -> list[str]:
+        """The heads that `probe` has left for these weights, with the fingerprint of the exported ones; their files."""
+        shutil.rmtree(folder / heads.FOLDER, ignore_errors=True)  # of earlier weights
+        known = heads.stored(run.folder, model) if as_path(run.folder / heads.FOLDER).is_dir() else {}
+        if not known:
+            return []
+        own = (model if self.dtype == "float32" else open_run(folder)).fingerprint()
+        (folder / heads.FOLDER).mkdir()
+        written = []
+        for (dataset, part), head in known.items():
+            written.append(f"{heads.FOLDER}/{part}_{dataset}.npz")
+            write_arrays(as_path(folder / written[-1]), **dataclasses.replace(head, fingerprint=own).arrays())
+        return written
 
     def _card(self, model: Model, run: Run, file: pathlib.Path) -> str:
         facts = {

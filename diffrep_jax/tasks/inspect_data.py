@@ -80,13 +80,14 @@ class InspectData:
     def _rows(self, dataset: data.ImageDataset) -> dict[str, np.ndarray]:
         """Rows of images of the split, evenly spaced; each named by the number of its first."""
         images: dict[int, np.ndarray] = {}
-        for index in np.unique(np.linspace(0, len(dataset) - 1, self.shown).round().astype(int)):
+        looked_at = np.unique(np.linspace(0, len(dataset) - 1, self.shown).round().astype(int))
+        for index in looked_at:
             try:
                 images[int(index)] = dataset[int(index)]["image"]
             except BadEntry:
                 continue
         if not images:
-            raise UserError(f"None of {self.shown} images of '{dataset.source.path}' decodes: see bad_entries.txt.")
+            raise UserError(f"None of {len(looked_at)} images of '{dataset.source.path}' decodes: see bad_entries.txt.")
         numbers = list(images)
         starts = range(0, len(numbers), COLUMNS)
         return {str(numbers[i]): np.stack([images[n] for n in numbers[i : i + COLUMNS]]) for i in starts}

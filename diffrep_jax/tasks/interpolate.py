@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Interpolate(base.ImageTask):
-    """first, second: an image file, or an index into `split`; points: with both ends; gif: also an animation.
+class Interpolate(base.PhotoTask):
+    """first, second: an image file, or the number of one of the images; points: with both ends; gif: also an animation.
 
     trajectory: mix the gradients of the two codes, PDAE's and DiTi's, in the place of the codes.
     """
@@ -53,6 +53,7 @@ class Interpolate(base.ImageTask):
 
     def run(self, model: Model, run: Run) -> dict[str, float]:
         ends = self._ends(model, run)
+        self.warn_of_framing(run.config, (self.first, self.second))
         encoded = self.encode(model, ends)
         interpolate = edit.along_trajectories if self.trajectory else edit.interpolate
         way = interpolate(encoded[:1], encoded[1:], self.points)

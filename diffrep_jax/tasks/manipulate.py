@@ -17,7 +17,6 @@ Writes to `<workdir>/manipulate/`: grid.png (a row a scale), arrays.npz, head.np
 
 import dataclasses
 import logging
-import pathlib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -47,8 +46,8 @@ MOVES = ("along", "across")
 
 
 @dataclasses.dataclass(frozen=True)
-class Manipulate(base.ImageTask):
-    """The fields besides those of an `ImageTask`; `--images` names other images than those of `split`.
+class Manipulate(base.PhotoTask):
+    """The fields besides those of a `PhotoTask`.
 
     Attributes:
       attribute: its name, or its number among the data set's attributes and classes; several with commas between.
@@ -77,7 +76,6 @@ class Manipulate(base.ImageTask):
     head_batch_size: int = 128
     encode_batch_size: int = 64
     seed: int = 0
-    images: pathlib.Path | None = dataclasses.field(kw_only=True, default=None)
 
     def __post_init__(self):
         super().__post_init__()
@@ -99,7 +97,6 @@ class Manipulate(base.ImageTask):
                 dataset = self._labelled(run, split)
                 signs = _attributes.wanted(_attributes.names(dataset), self.attribute)
                 self._check_boundary({name: _attributes.is_binary(dataset, name) for name in signs})
-        self._dataset(run)
 
     def run(self, model: Model, run: Run) -> dict[str, float]:
         method = model.auto_encoder
@@ -172,17 +169,10 @@ class Manipulate(base.ImageTask):
     def _labelled(self, run: Run, split: str) -> data.ImageDataset:
         return _codes.open_labelled(run.config, self.dataset, split, self.data_dir)
 
-    def _dataset(self, run: Run) -> data.ImageDataset:
-        """The images to change."""
-        if self.images is None:
-            return base.open_dataset(run.config, self.split, self.data_dir)
-        section = run.config.data
-        shape = {"image_size": section.image_size, "channels": section.channels}
-        return data.open_dataset("folder", split="all", data_dir=self.images, **shape)
-
     def _images(self, run: Run) -> np.ndarray:
         """The images to change, uint8."""
-        dataset = self._dataset(run)
+        dataset = self.open_images(run.config)
+        self.warn_of_framing(run.config)
         count = min(self.num_images, len(dataset))
         bad = run.config.data.max_bad_fraction
         batches = data.ordered_batches(dataset, batch_size=count, num_images=count, max_bad_fraction=bad)

@@ -28,11 +28,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Reconstruct(base.ImageTask):
-    """The fields besides those of an `ImageTask`.
+class Reconstruct(base.PhotoTask):
+    """The fields besides those of a `PhotoTask`.
 
     Attributes:
-      num_images: the first ones of `split`, -1 for all; grid_images: how many the picture shows.
+      num_images: the first ones, -1 for all; grid_images: how many the picture shows.
       prefixes: numbers of blocks; for each, the images are also decoded from so many of the first blocks of z.
       blocks: how many equal ones z is cut into for that; 0: the method's own.
     """
@@ -58,10 +58,11 @@ class Reconstruct(base.ImageTask):
 
     def run(self, model: Model, run: Run) -> dict[str, float]:
         config, dimensions = run.config, self._dimensions(model)
-        dataset = base.open_dataset(config, self.split, self.data_dir)
+        dataset = self.open_images(config)
+        self.warn_of_framing(config)
         total = len(dataset) if self.num_images == -1 else min(self.num_images, len(dataset))
-        if total < self.num_images:
-            log.warning("Split '%s' of %s has only %d images; taking all.", self.split, config.data.name, total)
+        if total < self.num_images and self.images is None:
+            log.warning("Split '%s' of %s has only %d images; taking all.", self.split, dataset.name, total)
         bad = config.data.max_bad_fraction
         batches = ordered_batches(dataset, batch_size=self.batch_size, num_images=total, max_bad_fraction=bad)
         parts: dict[str, list[np.ndarray]] = {"images": [], "reconstructions": [], "codes": []}
@@ -80,7 +81,7 @@ class Reconstruct(base.ImageTask):
                 starts.append(_starts(model, encoded, first))
             first += len(encoded)
         arrays = {name: np.concatenate(values) for name, values in parts.items()}
-        description = {"dataset": config.data.name, "split": self.split} | self.description(model)
+        description = {"dataset": dataset.name, "split": dataset.split} | self.description(model)
         if dimensions:
             made = {count: np.concatenate(images) for count, images in shortened.items()}
             description |= self._write_prefixes(run, arrays, made, dimensions)
