@@ -232,7 +232,8 @@ class Page:
             if not 0 <= (first or 0) <= 2**31 - 1 - NEW:
                 raise UserError(f"The number {first:g} is out of range; take one from 0 on.")
             answer = self.studio.sample(NEW, int(first or 0), self._chosen(decode, 0))
-            return [(enlarged(image), name) for name, image in answer.pictures.items()], answer.line
+            numbered = [(enlarged(image), name.split()[-1]) for name, image in answer.pictures.items()]
+            return numbered, answer.line
 
         self._on(button.click, run, [number, self.decode], [gallery, line], "sample")
 
