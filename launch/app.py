@@ -29,6 +29,8 @@ NEW = 8
 SHOWN = 224  # pixels, at least: small images are enlarged by a whole factor
 CSS = """
 .pixels img { image-rendering: pixelated; max-height: 45vh; object-fit: contain; }
+.pixels .grid-container { grid-template-columns: repeat(auto-fit, minmax(64px, 1fr)) !important; }
+.all .grid-wrap { height: auto !important; max-height: none !important; }
 .code { display: flex; align-items: center; height: 48px; width: 100%; }
 .code i { flex: 1; background: #4a90d9; }
 .stays { position: sticky; top: 0; z-index: 10; align-self: flex-start; background: var(--body-background-fill); }
@@ -222,7 +224,7 @@ class Page:
         number = gr.Number(0, label="number of the first one; the same number gives the same image", precision=0)
         button = gr.Button(f"Make {NEW} images", variant="primary")
         gallery = gr.Gallery(
-            columns=4, height="auto", allow_preview=False, format="png", elem_classes="pixels", label="new images"
+            columns=4, allow_preview=False, format="png", elem_classes=["pixels", "all"], label="new images"
         )
         line = gr.Markdown(elem_classes="line")
 
@@ -230,7 +232,8 @@ class Page:
             if not 0 <= (first or 0) <= 2**31 - 1 - NEW:
                 raise UserError(f"The number {first:g} is out of range; take one from 0 on.")
             answer = self.studio.sample(NEW, int(first or 0), self._chosen(decode, 0))
-            return [(enlarged(image), name) for name, image in answer.pictures.items()], answer.line
+            numbered = [(enlarged(image), name.split()[-1]) for name, image in answer.pictures.items()]
+            return numbered, answer.line
 
         self._on(button.click, run, [number, self.decode], [gallery, line], "sample")
 

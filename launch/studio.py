@@ -98,7 +98,8 @@ class Studio:
     def blocks(self) -> list[str]:
         """The names of the parts that codes can exchange."""
         ends = [0, *self._block_ends()]
-        return [f"{first}-{last - 1}" for first, last in zip(ends, ends[1:], strict=False)]
+        parts = zip(ends, ends[1:], strict=False)
+        return [str(first) if last == first + 1 else f"{first}-{last - 1}" for first, last in parts]
 
     @property
     def title(self) -> str:
@@ -125,8 +126,8 @@ class Studio:
     def reconstruct(self, image: np.ndarray, steps: Steps) -> Answer:
         """What decoding starts from, and the image that comes back."""
         began, encoded = time.perf_counter(), self._of(image, steps)
-        xT = self.model.endpoint(encoded.z)
-        pictures = {"x_T": to_uint8(np.clip(xT[0], -1, 1)), "back from the code": self._decode(encoded, steps)[0]}
+        start = to_uint8(np.clip(self._start(encoded)[0], -1, 1))
+        pictures = {"x_T": start, "back from the code": self._decode(encoded, steps)[0]}
         return Answer(pictures, self._line(began, steps), encoded.z[0])
 
     def interpolate(self, first: np.ndarray, second: np.ndarray, points: int, steps: Steps) -> Answer:
@@ -195,6 +196,13 @@ class Studio:
     def _encode(self, pixels: bytes, shape: tuple[int, ...], invert_steps: int) -> Encoded:
         image = np.frombuffer(pixels, np.uint8).reshape(1, *shape)
         return self.model.encoded(image, invert_steps)
+
+    def _start(self, encoded: Encoded) -> np.ndarray:
+        """x_T: what was inferred where noise alone is left of an image in the end, else what is made of z."""
+        process, code = self.model.method.process, encoded.stochastic_code
+        if code is not None and not np.any(process.coefficients(np.asarray(process.t_max))[0]):
+            return code
+        return self.model.endpoint(encoded.z)
 
     def _decode(self, encoded: Encoded, steps: Steps, xT: np.ndarray | None = None) -> np.ndarray:
         how = dataclasses.replace(self.model.sampling, steps=steps.decode)

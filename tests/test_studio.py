@@ -136,3 +136,14 @@ def test_examples_lie_next_to_the_weights_else_they_are_the_test_split(run, stud
         np.testing.assert_array_equal(image, digits[number]["image"])
     with pytest.raises(UserError, match="297 images"):
         examples.write(copy, [297], None)
+
+
+def test_a_method_that_ends_in_noise_shows_the_noise_that_was_inferred():
+    studio = Studio("pretrained/diti_digits")
+    image = studio.examples()[0]
+    shown = studio.reconstruct(image, Steps(1, 2)).pictures["x_T"]
+    code = studio.model.encoded(image[None], 2).stochastic_code
+    np.testing.assert_array_equal(shown, to_uint8(np.clip(code[0], -1, 1)))
+    drawn = to_uint8(np.clip(studio.model.endpoint(studio.model.encode(image[None]))[0], -1, 1))
+    np.testing.assert_array_equal(studio.reconstruct(image, Steps(1, 0)).pictures["x_T"], drawn)
+    assert studio.blocks[0] == "0-1" and "11" in studio.blocks
