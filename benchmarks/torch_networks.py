@@ -1,6 +1,7 @@
 """DBAE's networks in plain PyTorch, of the shapes of `diffrep_jax/models`: the yardstick of `benchmarks.pair`.
 
-Modules have the names of ours, and the arguments are those of a config's `method.unet`, `.encoder` and `.generator`.
+On the same weights they compute what ours do (`tests/test_yardstick.py`). Modules have the names of ours, and the
+arguments are those of a config's `method.unet`, `.encoder` and `.generator`.
 """
 
 import math

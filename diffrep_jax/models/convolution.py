@@ -1,8 +1,9 @@
 """Convolutions, with gradients in the form that each platform runs fastest.
 
 XLA's CPU backend runs some gradients of a convolution far below the speed of a matmul (benchmarks/RESULTS.md). There,
-1 x 1 kernels, small maps and convolutions of an upsampled image are written as matmuls. The choice is made
-by the platform that a program is compiled for and by the shapes. The forms for a CPU have no forward-mode derivative.
+1 x 1 kernels, small maps and convolutions of an upsampled image are written as matmuls, and wide 3 x 3 kernels take
+Winograd's algorithm (`models/winograd.py`). The choice is made by the platform that a program is compiled for and by
+the shapes. The forms for a CPU have no forward-mode derivative.
 """
 
 import functools
