@@ -183,3 +183,16 @@ def test_tasks_take_photos_in_place_of_the_split(tiny_model, tmp_path, photos, c
 def test_single_files_are_looked_at_too(tiny_model, tmp_path, photos, caplog):
     run_task("interpolate", tiny_model, tmp_path, first=str(photos / "b.png"), second="0", points=4)
     assert "1 of 1 photos are not square" in caplog.text
+
+
+def test_photos_and_a_head_in_a_file_need_no_data_set(tmp_path, photos):
+    """The small weights of emoji: their data set is not here."""
+    from diffrep_jax.inference.open import open_run
+    from diffrep_jax.runs import config as run_config
+
+    config = run_config.load("pretrained/dbae_emoji")
+    settings = {"head": "pretrained/dbae_emoji/probe/attributes_emoji.npz", "attribute": "man,-woman"}
+    model, run = open_run("pretrained/dbae_emoji"), Run.at(tmp_path, config)
+    base.build("manipulate", settings, {"images": photos}).check(model, run)
+    with pytest.raises(UserError, match="emoji-datasource-google"):
+        base.build("manipulate", settings, {}).check(model, run)

@@ -146,7 +146,11 @@ class ImageTask(DecodingTask):
         """As `Task.check`: the recipe both ways, and the split."""
         model.check_encoded(self.invert_steps)
         self.description(model)
-        open_dataset(run.config, self.split, self.data_dir)
+        self.open_images(run.config)
+
+    def open_images(self, config: Config) -> data.ImageDataset:
+        """The images; UserError where there are none."""
+        return open_dataset(config, self.split, self.data_dir)
 
     def encode(self, model: Model, images: np.ndarray, first: int = 0) -> Encoded:
         """Images -> their codes; `first` is the number of the first image."""
@@ -172,10 +176,9 @@ class PhotoTask(ImageTask):
     images: pathlib.Path | None = dataclasses.field(kw_only=True, default=None)
 
     def open_images(self, config: Config) -> data.ImageDataset:
-        """The images; UserError where there are none."""
-        if self.images is None:
-            return open_dataset(config, self.split, self.data_dir)
-        return open_dataset(config, "all", self.images, "folder")
+        return (
+            super().open_images(config) if self.images is None else open_dataset(config, "all", self.images, "folder")
+        )
 
     def warn_of_framing(self, config: Config, files: Iterable[str] = ()) -> None:
         """Log what is odd in the framing of `--images`, and of single files."""
@@ -183,10 +186,6 @@ class PhotoTask(ImageTask):
             framing.warn(framing.named(self.open_images(config).source), config.data.name)
         single = [(name, pathlib.Path(as_path(name)).read_bytes()) for name in files if not name.isdecimal()]
         framing.warn(single, config.data.name)
-
-    def check(self, model: Model, run: Run) -> None:
-        super().check(model, run)
-        self.open_images(run.config)
 
     def image(self, name: str, model: Model, config: Config) -> np.ndarray:
         """A uint8 image [h, w, c], named by a path or by its number among the images."""
