@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-wheel test-oldest notebooks app owner docs soak clean
+.PHONY: demo test test-wheel test-oldest notebooks app owner docs soak soak-short clean
 
 demo: $(READY)
 	$(BIN)/python launch/demo.py
@@ -29,6 +29,10 @@ test-oldest:
 # About an hour: trainings that are killed, damaged and preempted against uninterrupted ones (docs/reliability.md).
 soak: $(READY)
 	$(BIN)/python -m tests.soak
+
+# A few of each, in some minutes.
+soak-short: $(READY)
+	$(BIN)/python -m tests.soak --short
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
