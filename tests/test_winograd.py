@@ -59,12 +59,15 @@ def test_it_is_the_convolution_with_its_gradients(shape, loop, x64, request):
 def test_a_pixel_is_the_sum_over_its_window(x64):
     x, kernel, _ = examples(1, 8, 8, 2, 3)
     window = np.asarray(x)[0, 3:6, 4:7]
-    np.testing.assert_allclose(winograd.conv(x, kernel)[0, 4, 5], np.einsum("hwi,hwio->o", window, kernel), rtol=1e-12)
+    np.testing.assert_allclose(
+        jax.jit(winograd.conv)(x, kernel)[0, 4, 5], np.einsum("hwi,hwio->o", window, kernel), rtol=1e-12
+    )
 
 
 def test_it_maps_over_images_and_kernels(few_rows, x64):
     stacked = [jnp.stack([array, 2 - array]) for array in examples(2, 8, 4, 3, 2)]
-    ours, theirs = (jax.vmap(functools.partial(all_of, form))(*stacked) for form in (winograd.conv, plain))
+    forms_here = (functools.partial(all_of, form) for form in (winograd.conv, plain))
+    ours, theirs = (jax.jit(jax.vmap(form))(*stacked) for form in forms_here)
     assert_close(ours, theirs, 1e-12)
 
 
@@ -73,7 +76,7 @@ def test_in_float32_it_rounds_a_few_times_as_much_as_the_convolution(x64):
     exact = examples(2, 16, 16, 64, 64)
     rounded = [array.astype(np.float32) for array in exact]
     exact = all_of(plain, *(array.astype(np.float64) for array in rounded))
-    ours, theirs = (all_of(form, *rounded) for form in (winograd.conv, plain))
+    ours, theirs = (jax.jit(functools.partial(all_of, form))(*rounded) for form in (winograd.conv, plain))
     for a, b, c in zip(ours, theirs, exact, strict=True):
         ours_off, theirs_off = (float(jnp.sqrt(((x - c) ** 2).mean() / (c**2).mean())) for x in (a, b))
         assert ours_off < 10 * theirs_off and ours_off < 2e-6
