@@ -1,7 +1,7 @@
 """Break trainings in every way that can be had on one machine, and compare what they learn with uninterrupted ones.
 
 python -m tests.soak                      (about an hour; `make soak`)
-python -m tests.soak --short              (some minutes)
+python -m tests.soak --short              (within four minutes)
 python -m tests.soak --only=kills,damage --scale=0.1
 
 Prints a line of JSON for each kind; exit code 1 where anything differs, or went unnoticed.
@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from tests.soak import damage, full, readers, stops, together
 from tests.soak.runs import Place
 
-SHORT = 0.03  # the scale of --short
+SHORT, SHORT_STEPS = 0.03, 20  # the scale of --short, and the steps of its trainings
 LEGS = [(4, 1), (2, 2), (1, 1), (2, 1), (4, 2)]  # of the kind `elastic`: processes and mesh.fsdp
 BAD = (
     "runs that differ",
@@ -49,7 +49,7 @@ def kinds(place: Place, scale: float, rng: random.Random) -> dict[str, Callable[
         "full": lambda: full.full(place, times(10), times(4), rng),
         "two": lambda: together.preempted(place, times(20), 2, rng),
         "four": lambda: together.preempted(place, times(20), 4, rng),
-        "elastic": lambda: together.elastic(place, LEGS if scale >= 1 else LEGS[1:4]),
+        "elastic": lambda: together.elastic(place, LEGS if scale >= 1 else LEGS[1:3]),
     }
 
 
@@ -58,12 +58,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--short", action="store_true", help=f"as --scale={SHORT}, without four processes")
     parser.add_argument("--scale", type=float, default=1.0, help="how often, times the numbers of `make soak`")
     parser.add_argument("--only", default="", help="kinds, comma-separated")
-    parser.add_argument("--steps", type=int, default=40, help="of each training, an even number")
+    parser.add_argument("--steps", type=int, help=f"of each training, an even number: 40, with --short {SHORT_STEPS}")
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args(argv)
     bad = 0
     with tempfile.TemporaryDirectory() as folder:
-        place = Place(pathlib.Path(folder), flags.steps)
+        place = Place(pathlib.Path(folder), flags.steps or (SHORT_STEPS if flags.short else 40))
         every = kinds(place, SHORT if flags.short else flags.scale, random.Random(flags.seed))
         chosen = [name for name in flags.only.split(",") if name] or [
             n for n in every if not flags.short or n != "four"
