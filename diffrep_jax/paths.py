@@ -31,6 +31,11 @@ def expanded(path: str | os.PathLike[str], place: str = "") -> str:
     return full
 
 
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Whether it is of a bucket, gs://bucket/folder, or of another store, and not of this machine's files."""
+    return "://" in os.fspath(path)
+
+
 def cache() -> pathlib.Path:
     """Where what was fetched is kept: diffrep_jax in XDG_CACHE_HOME, or in ~/.cache."""
     home = os.environ.get("XDG_CACHE_HOME")

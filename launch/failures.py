@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 
+from diffrep_jax import paths
 from diffrep_jax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def explained(error: BaseException, workdir: str | None, task: str) -> str | Non
     if any(isinstance(link, MemoryError) or MEMORY.search(str(link)) for link in chain):
         return _out_of_memory(task)
     for link in chain:
-        if isinstance(link, ImportError) and workdir and "://" in workdir:
+        if isinstance(link, ImportError) and workdir and paths.is_address(workdir):
             return f"--workdir={workdir} needs a library that is missing ({link}): pip install 'diffrep_jax[gcs]'."
         if isinstance(link, UnicodeEncodeError) and link.reason == "surrogates not allowed":
             return f"The name {link.object[:200]!a} has bytes that are no UTF-8: rename the file."

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import io
 import logging
+import os
 import pathlib
 import sys
 from typing import Any, NoReturn
@@ -17,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from diffrep_jax import discovery  # noqa: E402
 from diffrep_jax.errors import UserError, unknown  # noqa: E402
-from diffrep_jax.paths import expanded  # noqa: E402
+from diffrep_jax.paths import expanded, is_address  # noqa: E402
 
 DEFAULT_CONFIG = ROOT / "configs" / "dbae_digits.py"
 
@@ -40,7 +41,7 @@ class _Typed(argparse.Action):
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
         full = values if self.dest == "task" else expanded(values, str(option_string))
         full = config_file(full) if self.dest == "config" else full
-        address = self.dest == "data_dir" and "://" in full
+        address = self.dest == "data_dir" and is_address(full)
         setattr(namespace, self.dest, pathlib.Path(full) if self.metavar == "PATH" and not address else full)
 
 
@@ -133,7 +134,7 @@ def main(argv: list[str]) -> None:
         if name != "data_dir" and getattr(flags, name) is not None:
             takers = " or ".join(base.takers(name))
             raise UserError(f"--{name} is of no use to --task=train; add --task={takers}.")
-    if isinstance(flags.data_dir, pathlib.Path) and not flags.data_dir.exists():
+    if isinstance(flags.data_dir, pathlib.Path) and not os.path.exists(flags.data_dir):
         raise UserError(f"--data_dir {flags.data_dir} does not exist; name the folder or file of the data.")
     config, workdir = _config_and_workdir(flags)
     configs.override(config, overrides)

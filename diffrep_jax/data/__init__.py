@@ -42,7 +42,7 @@ def splits(name: str) -> tuple[str, ...]:
 
 def located(path: str) -> Path:
     """The path on this machine, for an address in a bucket that of its copy; raises UserError as of `bucket.local`."""
-    return bucket.local(path) if bucket.is_address(path) else Path(path)
+    return bucket.local(path) if paths.is_address(path) else Path(path)
 
 
 def open_dataset(

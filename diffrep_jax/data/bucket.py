@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -23,12 +22,6 @@ log = logging.getLogger(__name__)
 BLOCK = 8 << 20  # bytes that are read at once
 THREADS = 8
 CONTENTS = "contents.json"
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-
-
-def is_address(path: str | os.PathLike[str]) -> bool:
-    """Whether it names something in a bucket, gs://bucket/folder, or in another store that fsspec opens."""
-    return bool(_ADDRESS.match(os.fspath(path)))
 
 
 def local(address: str) -> Path:

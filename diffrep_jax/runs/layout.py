@@ -103,7 +103,7 @@ def removed_if_unused(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 def in_object_storage(path: str | os.PathLike[str]) -> bool:
     """Whether a path is in a bucket: gs://... There nothing is locked or appended to, and what is written is whole."""
-    return "://" in os.fspath(path)
+    return paths.is_address(path)
 
 
 @contextlib.contextmanager

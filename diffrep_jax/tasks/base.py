@@ -184,8 +184,8 @@ class PhotoTask(ImageTask):
         """Log what is odd in the framing of `--images`, and of single files."""
         if self.images is not None:
             framing.warn(framing.named(self.open_images(config).source), config.data.name)
-        single = [(name, pathlib.Path(as_path(name)).read_bytes()) for name in files if not name.isdecimal()]
-        framing.warn(single, config.data.name)
+        if single := [(name, pathlib.Path(as_path(name)).read_bytes()) for name in files if not name.isdecimal()]:
+            framing.warn(single, config.data.name)
 
     def image(self, name: str, model: Model, config: Config) -> np.ndarray:
         """A uint8 image [h, w, c], named by a path or by its number among the images."""

@@ -8,9 +8,10 @@ weights do.
 """
 
 import dataclasses
+import functools
 import logging
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -154,14 +155,18 @@ class Evaluate(base.ImageTask):
         report: dict[str, Any] = {"missing": dict(instruments.missing), "weights": weights.digest(model.variables)}
         earlier, lines = Earlier(run, report["weights"]), []
         codes = self._codes(model, run)
+        decode = functools.partial(self._decoded, model, config, instruments, originals, training)
         if self.num_images != 0 and self.reconstructions:
             lines = [self._compared(config, instruments, originals)]
         elif self.counts:
-            for line in self._one_by_one(model, config, instruments, originals, training, rows, earlier):
+            common = self._place(originals) | {"images": originals.count}
+            common |= {"interpolate_at": self.interpolate_at} if self.interpolate_at and training else {}
+            measures = (*instruments.pairs, *instruments.sets)
+            for line in self._one_by_one(decode, rows, common, measures, earlier):
                 lines.append(line)
                 run.write_numbers("evaluate", earlier.report | report | {"rows": earlier.with_others(lines)})
         elif rows:
-            lines = self._decoded(model, config, instruments, originals, training, rows)
+            lines = decode(rows)
         report["rows"] = earlier.with_others(lines)
         if generated and training:
             report["generated"] = [self._distances(images, instruments, training, config) for images in generated]
@@ -207,22 +212,15 @@ class Evaluate(base.ImageTask):
 
     def _one_by_one(
         self,
-        model: Model,
-        config: Config,
-        instruments: Instruments,
-        originals: "_Originals",
-        training: Mapping[str, OfSet],
+        decode: Callable[[list[Row]], list[Line]],
         rows: list[Row],
+        common: Line,
+        measures: Sequence[str],
         earlier: Earlier,
     ) -> Iterator[Line]:
-        """The lines at all counts, those of an earlier call as they are."""
-        wanted = self._place(originals) | {"images": originals.count}
-        wanted |= {"interpolate_at": self.interpolate_at} if self.interpolate_at and training else {}
+        """The lines at all counts, those of an earlier call as they are; common: what is the same in all of them."""
         for row in base.progress(rows, len(rows), "recipes and counts"):
-            line = earlier.line(row.described() | wanted, (*instruments.pairs, *instruments.sets))
-            if line is None:
-                (line,) = self._decoded(model, config, instruments, originals, training, [row])
-            yield line
+            yield earlier.line(row.described() | common, measures) or decode([row])[0]
 
     def _place(self, originals: "_Originals") -> Line:
         return {"dataset": originals.name, "split": self.split}
