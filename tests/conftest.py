@@ -58,6 +58,13 @@ def traced_for_cpu():
         yield
 
 
+@pytest.fixture(scope="module")
+def traced_plainly():
+    """Networks are traced in the form for any platform, which compiles soonest."""
+    with forms.plain():
+        yield
+
+
 def _cudnn():
     """Attention is traced as on a machine with a new NVIDIA GPU; nothing can run it here."""
     with pytest.MonkeyPatch.context() as patch:

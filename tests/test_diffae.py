@@ -32,7 +32,7 @@ from tests.diffae_official import (
     tensors_of,
 )
 
-pytestmark = pytest.mark.usefixtures("traced_for_cpu")
+pytestmark = pytest.mark.usefixtures("traced_plainly")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -19,6 +19,7 @@ import numpy as np
 from flax import linen as nn
 from flax import struct
 
+from diffrep_jax.forms import plain
 from diffrep_jax.types import Array, PyTree
 
 # Whether initializers hand over their laws instead of values. It holds while `initialize` traces, in its thread alone.
@@ -93,7 +94,7 @@ def _declarations() -> Iterator[None]:
 
 def initialize(module: nn.Module, rng: Array, *args: Any, **kwargs: Any) -> PyTree:
     """The variables of a module, laid out as by `module.init(rng, *args, **kwargs)`; also under a trace."""
-    with _declarations():
+    with _declarations(), plain():  # no form changes a shape, and this one is traced soonest
         declared = jax.eval_shape(lambda: module.init(rng, *args, **kwargs))
     shapes = nn.meta.unbox(declared)
     laws = {
