@@ -59,8 +59,9 @@ MAY_IMPORT = {
         "sharding",
         "hosts",
         "train.state",  # what an imported checkpoint is made of
-        "train.cost",  # what a plan is made of, and the next two
+        "train.cost",  # what a plan is made of, and the next three
         "train.devices",
+        "train.slices",
         "train.settings",
     ),
     "sections": ("data", "methods.base", "samplers.recipe", "tasks.base", "train.settings"),

@@ -3,19 +3,20 @@
 import contextlib
 import dataclasses
 import json
+import types
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from configs import ddpm_digits
-from diffrep_jax import forms
+from diffrep_jax import forms, sharding
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
 from diffrep_jax.models.attention import SWITCH, attention
 from diffrep_jax.runs.layout import Run
 from diffrep_jax.tasks import base
-from diffrep_jax.train import cost, devices
+from diffrep_jax.train import cost, devices, slices
 from diffrep_jax.train.liveness import calls, temporary_bytes
 from tests.tiny import tiny_config
 
@@ -212,9 +213,87 @@ def test_on_this_machine_the_compiler_is_asked_for_one_device_of_several(plan, m
     assert {way["largest"] for way in written["ways"]} == {599}
 
 
+def test_the_compiler_of_tpus_is_asked_for_the_whole_slice(plan, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    asked = []
+    monkeypatch.setattr(slices, "mesh", lambda *arguments: asked.append(arguments) or types.SimpleNamespace(size=16))
+    compiled = lambda mesh, m, c, images, parts: asked.append((mesh.size, images, parts)) or 8 * 10**9  # noqa: E731
+    monkeypatch.setattr(cost, "compiled_temporaries_on", compiled)
+    changes = {"train.batch_size": 1024, "train.microbatch_size": 512, "mesh.fsdp": 4}
+    numbers, _ = plan(changes, device="V5E", devices=16, compile=True)
+    assert asked == [("v5e", 16, 4, 4), (16, 512, 2)]
+    assert numbers["temporary_bytes"] == 8 * 10**9 and numbers["fits"]
+    assert "v5e:4x4" in caplog.text and "estimated" not in caplog.text
+
+
+def test_what_the_compiler_of_tpus_finds_no_room_for_is_one_line(plan, monkeypatch):
+    def compiled(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory: used 20G of 16G hbm.\nmore")
+
+    monkeypatch.setattr(slices, "mesh", lambda *_: types.SimpleNamespace(size=4))
+    monkeypatch.setattr(cost, "compiled_temporaries_on", compiled)
+    with pytest.raises(UserError, match=r"v5e finds no room: .*20G of 16G hbm\. Raise --config.mesh.fsdp"):
+        plan({}, device="v5e", devices=4, compile=True)
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "name"),
+    [
+        ("v5e", 1, "v5e:2x2"),
+        ("v5e", 8, "v5e:2x4"),
+        ("v5e", 16, "v5e:4x4"),
+        ("v6e", 256, "v6e:16x16"),
+        ("v5p", 4, "v5p:2x2x1"),
+        ("v5p", 16, "v5p:4x2x2"),
+        ("v4", 64, "v4:4x4x4"),
+    ],
+)
+def test_slices_are_as_near_to_a_square_or_a_cube_as_there_are(device, count, name):
+    assert slices.topology(device, count) == name
+
+
+def test_a_slice_is_a_mesh_of_as_many_devices_as_the_plan_has(monkeypatch):
+    asked = []
+
+    def described(**how):
+        asked.append(how)
+        return types.SimpleNamespace(devices=[types.SimpleNamespace(id=i) for i in range(4)])
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    monkeypatch.setattr(slices.topologies, "get_topology_desc", described)
+    monkeypatch.setattr(slices.os, "environ", {"TPU_WORKER_ID": "3"})
+    with pytest.raises(UserError, match="data=1 x fsdp=4"):
+        slices.mesh("v6e", 2, 1, 4)
+    assert asked == [{"platform": "tpu", "topology_name": "v6e:2x2"}]
+    assert slices.os.environ["TPU_WORKER_ID"] == "3" and slices.os.environ["TPU_WORKER_HOSTNAMES"] == "localhost"
+
+
+def test_without_libtpu_nothing_is_compiled_for_tpus(plan, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install libtpu"):
+        plan({}, device="v5e", compile=True)
+
+
+def test_a_step_for_a_mesh_is_compiled_as_one_for_a_device():
+    """The way of TPUs on this machine's own processor, next to the other way."""
+    config = tiny_config()
+    method = build(config.method)
+    ours = cost.compiled_temporaries_on(sharding.make_mesh(), method, config, 32, 1)
+    assert ours == pytest.approx(cost.compiled_temporaries(method, config, 32), rel=0.02)
+    parts = cost.compiled_temporaries_on(sharding.make_mesh(), method, config, 32, 4)
+    assert parts < 2 * ours  # one part at a time, and the gradient's sum
+
+
 @pytest.mark.parametrize(
     ("changes", "fields", "message"),
     [
+        ({}, {"device": "H100", "compile": True}, "compile=True is for TPUs, and .* is H100"),
+        ({}, {"device": "cpu", "compile": True}, "compile=True is for TPUs, and .* is cpu"),
+        (
+            {"train.batch_size": 24},
+            {"device": "v5e", "devices": 12, "compile": True},
+            "devices=12 is no slice .* use a power of two",
+        ),
         ({}, {"device": "H10"}, "Unknown device 'H10' in config.tasks.plan.device. Did you mean 'H100'"),
         ({}, {"mfu": 1.5}, "mfu is 1.5"),
         ({}, {"devices": 0}, "plan.devices is 0"),

@@ -1,17 +1,22 @@
 """How long a config trains on given devices, whether it fits and with which settings: known before one pays for them.
 
-No accelerator is needed. FLOPs are XLA's count. Memory is an estimate (`train.liveness`); for "cpu" the compiler says.
+No accelerator is needed. FLOPs are XLA's count. Memory is an estimate (`train.liveness`); for "cpu", and for TPUs where
+that is asked for, the compiler says.
 """
 
 import dataclasses
 import logging
+import time
 from typing import Annotated, Any, ClassVar
+
+import jax
+from jax.sharding import Mesh
 
 from diffrep_jax.errors import UserError
 from diffrep_jax.fields import Count, NotNegative, Within, construct
 from diffrep_jax.methods.base import Method, build
 from diffrep_jax.runs.layout import Run
-from diffrep_jax.train import cost, devices
+from diffrep_jax.train import cost, devices, slices
 from diffrep_jax.train.settings import Settings
 from diffrep_jax.types import Config
 
@@ -43,6 +48,7 @@ class Plan:
     device: a name of `train.devices`, or "cpu" for this machine; devices: how many of them.
     mfu: the part of the peak that training is taken to reach; `python -m benchmarks.throughput` measures it.
     price: of a device for an hour, 0: unknown.
+    compile: for TPUs, by libtpu (pip install libtpu), which needs none: their memory, and a rehearsal of a pod.
     """
 
     needs_run: ClassVar[bool] = False
@@ -51,15 +57,21 @@ class Plan:
     devices: Count = 1
     mfu: Annotated[float, Within(0, 1, above=True)] = 0.3
     price: NotNegative = 0.0
+    compile: bool = False
 
     def __post_init__(self) -> None:
-        if self.device.lower() != "cpu":
-            devices.named(self.device, "config.tasks.plan.device")
+        known = None if self.device.lower() == "cpu" else devices.named(self.device, "config.tasks.plan.device")
+        if self.compile and (known is None or known.platform != "tpu"):
+            raise UserError(
+                f"config.tasks.plan.compile=True is for TPUs, and config.tasks.plan.device is {self.device}; "
+                "leave it out: for cpu the step is compiled anyway, for GPUs only where they are."
+            )
 
     def run(self, model: None, run: Run) -> dict[str, float]:
         config, method = run.config, build(run.config.method)
         settings = construct(Settings, config.train, "config.train")
         fsdp = self._fsdp(config, settings)
+        described = self._slice(fsdp) if self.compile else None
         cpu = self.device.lower() == "cpu"
         device = devices.this_cpu(method.dtype) if cpu else devices.named(self.device, "config.tasks.plan.device")
         log.info("Tracing the training step; a minute for large networks ...")
@@ -71,6 +83,9 @@ class Plan:
             log.info("Compiling it; minutes for large networks ...")
             compiled = cost.compiled_temporaries(method, config, at_a_time)
             part = compiled / costs[remat].temporaries(at_a_time)
+            costs = {again: step.scaled(part) for again, step in costs.items()}
+        if described is not None:
+            part = self._compiled(described, method, config, settings) / costs[remat].temporaries(at_a_time)
             costs = {again: step.scaled(part) for again, step in costs.items()}
         temporaries = costs[remat].temporaries(at_a_time)
         state = self._state_bytes(method, config, fsdp)
@@ -118,6 +133,26 @@ class Plan:
                 f"tasks.plan.devices={self.devices}; choose a multiple."
             )
         return fsdp
+
+    def _slice(self, fsdp: int) -> Mesh:
+        return slices.mesh(self.device.lower(), self.devices, self.devices // fsdp, fsdp)
+
+    def _compiled(self, mesh: Mesh, method: Method, config: Config, settings: Settings) -> int:
+        """Bytes of intermediate values of a TPU, by its compiler."""
+        log.info("Compiling it for %s; minutes for large networks ...", slices.topology(self.device.lower(), mesh.size))
+        began = time.perf_counter()
+        microbatches = settings.batch_size // settings.microbatch
+        try:
+            temporaries = cost.compiled_temporaries_on(mesh, method, config, settings.microbatch, microbatches)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise UserError(
+                f"The compiler of {self.device} finds no room: {str(error).splitlines()[0]} Raise "
+                "--config.mesh.fsdp, or set --config.train.microbatch_size to less."
+            ) from None
+        log.info("Compiled in %.0f s.", time.perf_counter() - began)
+        return temporaries
 
     def _state_bytes(self, method: Method, config: Config, fsdp: int) -> int:
         return cost.total_bytes(cost.state_shapes(method, config, self.devices // fsdp, fsdp))
@@ -167,7 +202,7 @@ class Plan:
             log.info("  %-55s %s", flags, most)
         if numbers["fused_attention"]:
             log.info("Attention is counted as cuDNN's, without a weight for each pair of tokens, wherever that fits.")
-        if self.device.lower() != "cpu":
+        if self.device.lower() != "cpu" and not self.compile:
             log.info("Memory is estimated, not compiled: try a few steps before you pay for many.")
         if not numbers["fits"]:
             log.info("Set --config.train.microbatch_size to a divisor of %d that fits.", settings.batch_size)

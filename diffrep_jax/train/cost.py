@@ -11,12 +11,12 @@ from jax.sharding import AbstractMesh, Mesh
 from diffrep_jax.forms import estimating, platform_of, tracing_for
 from diffrep_jax.methods.base import Method, example_batch
 from diffrep_jax.methods.parameters import shapes, trained
-from diffrep_jax.sharding import AXES
+from diffrep_jax.sharding import AXES, batch_sharding
 from diffrep_jax.train import devices, optimizer
 from diffrep_jax.train.joined import LEAF_BY_LEAF
 from diffrep_jax.train.liveness import calls, temporary_bytes
 from diffrep_jax.train.state import TrainState, abstract_state
-from diffrep_jax.train.step import make_train_step, without_collector
+from diffrep_jax.train.step import compile_step, make_train_step, without_collector
 from diffrep_jax.types import Config, PyTree
 
 SIZES = (32, 64)  # images a device that are traced; between and beyond them memory is taken to go in a straight line
@@ -139,4 +139,14 @@ def compiled_temporaries(method: Method, config: Config, images: int) -> int:
     with tracing_for(platform_of(jax.devices()[0])), without_collector():
         lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
     analysis: Any = lowered.compile().memory_analysis()
+    return analysis.temp_size_in_bytes
+
+
+def compiled_temporaries_on(mesh: Mesh, method: Method, config: Config, images: int, microbatches: int) -> int:
+    """The same of a device of a mesh that need not be here, `images` at a time on all of it together."""
+    optim = optimizer.build(config.optim, method, LEAF_BY_LEAF)
+    step = make_train_step(method, optim, ema_decay=config.optim.ema_decay, seed=0, microbatches=microbatches)
+    one = on_one_device(method, config, images * microbatches)[2]
+    batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh)) for name, x in one.items()}
+    analysis: Any = compile_step(step, abstract_state(method, optim, mesh), batch, mesh).memory_analysis()
     return analysis.temp_size_in_bytes

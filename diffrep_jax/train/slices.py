@@ -1,0 +1,48 @@
+"""Slices of TPUs that are not here: libtpu, their compiler, compiles for them on any machine."""
+
+import importlib.util
+import os
+
+from jax.experimental import topologies
+from jax.sharding import Mesh
+
+from diffrep_jax.errors import UserError
+from diffrep_jax.sharding import make_mesh
+
+FLAT = ("v5e", "v6e")  # chips in two dimensions; the others' are in three
+ALONE = {  # what libtpu looks for on a host that has TPUs; of which type does not matter
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+
+def topology(device: str, count: int) -> str:
+    """ "v5e" and 16 -> "v5e:4x4": a power of two of chips, as near to a square or a cube as there is.
+
+    Raises UserError for other numbers.
+    """
+    if count & (count - 1):
+        raise UserError(
+            f"config.tasks.plan.devices={count} is no slice of TPUs that can be compiled for; use a power of two."
+        )
+    sides = [1] * (2 if device in FLAT else 3)
+    for _ in range(max(count, 4).bit_length() - 1):
+        sides[sides.index(min(sides))] *= 2
+    return f"{device}:{'x'.join(map(str, sorted(sides) if device in FLAT else sorted(sides, reverse=True)))}"
+
+
+def mesh(device: str, count: int, data: int, fsdp: int) -> Mesh:
+    """A mesh of data x fsdp devices that nobody needs to have; it compiles, and runs nothing.
+
+    device: of `train.devices`, a TPU. Raises UserError where libtpu is not installed.
+    """
+    name = topology(device, count)
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError("config.tasks.plan.compile=True needs the compiler of TPUs; run pip install libtpu.")
+    for variable, value in ALONE.items():
+        os.environ.setdefault(variable, value)
+    described = topologies.get_topology_desc(platform="tpu", topology_name=name)
+    return make_mesh(data, fsdp, described.devices[:count])
