@@ -209,8 +209,9 @@ def test_exif_stands_behind_large_segments_too():
 def test_warnings_of_pillow_are_not_printed_without_a_name():
     """They name no file, and what they are about is decided here."""
     script = """
-import io, sys
+import contextlib, io
 from PIL import Image
+from diffrep_jax.data.bad_entries import BadEntry
 from diffrep_jax.data.decoding import decode
 jpeg = io.BytesIO()
 exif = Image.Exif()
@@ -220,12 +221,13 @@ data = bytearray(jpeg.getvalue())
 decode(bytes(data[:8] + data[8:]))
 at = data.index((0x010E).to_bytes(2, "little"))
 data[at + 4 : at + 8] = (10**9).to_bytes(4, "little")
-print(decode(bytes(data)).shape)
+with contextlib.suppress(BadEntry):  # not every Pillow reads it
+    assert decode(bytes(data)).shape == (8, 8, 3)
 Image.new("L", (9500, 9500)).save(png := io.BytesIO(), "PNG", compress_level=1)  # Pillow warns above 89 million pixels
 print(decode(png.getvalue(), 1).shape)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "(8, 8, 3)\n(9500, 9500, 1)\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "(9500, 9500, 1)\n", "")
 
 
 # --- formats

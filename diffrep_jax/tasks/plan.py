@@ -71,7 +71,7 @@ class Plan:
         config, method = run.config, build(run.config.method)
         settings = construct(Settings, config.train, "config.train")
         fsdp = self._fsdp(config, settings)
-        described = self._slice(fsdp) if self.compile else None
+        mesh = slices.mesh(self.device.lower(), self.devices, self.devices // fsdp, fsdp) if self.compile else None
         cpu = self.device.lower() == "cpu"
         device = devices.this_cpu(method.dtype) if cpu else devices.named(self.device, "config.tasks.plan.device")
         log.info("Tracing the training step; a minute for large networks ...")
@@ -79,13 +79,14 @@ class Plan:
         platform = "cuda" if device.fused else device.platform
         costs = {remat: cost.step_cost(form, config, platform) for remat, form in forms(method).items()}
         remat = getattr(method, "remat", False)
-        if cpu:
+        if cpu or mesh is not None:
             log.info("Compiling it; minutes for large networks ...")
-            compiled = cost.compiled_temporaries(method, config, at_a_time)
+            compiled = (
+                cost.compiled_temporaries(method, config, at_a_time)
+                if mesh is None
+                else self._compiled(mesh, method, config, settings)
+            )
             part = compiled / costs[remat].temporaries(at_a_time)
-            costs = {again: step.scaled(part) for again, step in costs.items()}
-        if described is not None:
-            part = self._compiled(described, method, config, settings) / costs[remat].temporaries(at_a_time)
             costs = {again: step.scaled(part) for again, step in costs.items()}
         temporaries = costs[remat].temporaries(at_a_time)
         state = self._state_bytes(method, config, fsdp)
@@ -134,12 +135,8 @@ class Plan:
             )
         return fsdp
 
-    def _slice(self, fsdp: int) -> Mesh:
-        return slices.mesh(self.device.lower(), self.devices, self.devices // fsdp, fsdp)
-
     def _compiled(self, mesh: Mesh, method: Method, config: Config, settings: Settings) -> int:
         """Bytes of intermediate values of a TPU, by its compiler."""
-        log.info("Compiling it for %s; minutes for large networks ...", slices.topology(self.device.lower(), mesh.size))
         began = time.perf_counter()
         microbatches = settings.batch_size // settings.microbatch
         try:
@@ -151,7 +148,8 @@ class Plan:
                 f"The compiler of {self.device} finds no room: {str(error).splitlines()[0]} Raise "
                 "--config.mesh.fsdp, or set --config.train.microbatch_size to less."
             ) from None
-        log.info("Compiled in %.0f s.", time.perf_counter() - began)
+        where = slices.topology(self.device.lower(), mesh.size)
+        log.info("Compiled for %s in %.0f s.", where, time.perf_counter() - began)
         return temporaries
 
     def _state_bytes(self, method: Method, config: Config, fsdp: int) -> int:
