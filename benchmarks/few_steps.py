@@ -13,6 +13,7 @@ import argparse
 import json
 import logging
 import pathlib
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -148,7 +149,7 @@ def main() -> None:
     images = [] if arguments.without_fine else held_out(config, settings, arguments.data_dir)
     fine = Fine(model, images, settings["batch_size"])
     rows = measure(model, Run.at(arguments.workdir, config), settings, counts, fine, arguments.data_dir)
-    write(arguments.out, rows, " ".join(["python -m benchmarks.few_steps", *sys.argv[1:]]), model)
+    write(arguments.out, rows, shlex.join(["python", "-m", "benchmarks.few_steps", *sys.argv[1:]]), model)
 
 
 def also(text: str) -> tuple[str, tuple[int, ...]]:
