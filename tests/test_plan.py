@@ -131,16 +131,19 @@ def test_a_step_says_whether_it_has_cudnns_attention():
 
 
 def test_on_a_cpu_memory_is_the_compilers_within_15_per_cent_at_other_sizes_too():
-    """The estimate, corrected by what XLA plans for 32 images, meets what it plans for 96."""
+    """The estimate, corrected by what XLA plans for 64 images, meets what it plans for 192.
+
+    From 32 on it is so with jax 0.10; that of 0.7 takes 40 % more for 32 images than half of what it takes for 64.
+    """
     config = ddpm_digits.get_config()
     with config.unlocked():
         config.method.update(image_size=8)
         config.method.unet.update(width=8, mult=(1,), attention=(8,))
     method = build(config.method)
     step = cost.step_cost(method, config, "cpu")
-    small, large = (cost.compiled_temporaries(method, config, images) for images in (32, 96))
+    small, large = (cost.compiled_temporaries(method, config, images) for images in (64, 192))
     assert large > 2.5 * small
-    assert step.scaled(small / step.temporaries(32)).temporaries(96) == pytest.approx(large, rel=0.15)
+    assert step.scaled(small / step.temporaries(64)).temporaries(192) == pytest.approx(large, rel=0.15)
 
 
 def test_memory_is_a_straight_line_that_ends_at_the_gradient():
