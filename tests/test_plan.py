@@ -248,7 +248,7 @@ def test_what_the_compiler_of_tpus_finds_no_room_for_is_one_line(plan, monkeypat
         ("v6e", 256, "v6e:16x16"),
         ("v5p", 4, "v5p:2x2x1"),
         ("v5p", 16, "v5p:4x2x2"),
-        ("v4", 64, "v4:4x4x4"),
+        ("v5p", 64, "v5p:4x4x4"),
     ],
 )
 def test_slices_are_as_near_to_a_square_or_a_cube_as_there_are(device, count, name):
@@ -290,8 +290,9 @@ def test_a_step_for_a_mesh_is_compiled_as_one_for_a_device():
 @pytest.mark.parametrize(
     ("changes", "fields", "message"),
     [
-        ({}, {"device": "H100", "compile": True}, "compile=True is for TPUs, and .* is H100"),
-        ({}, {"device": "cpu", "compile": True}, "compile=True is for TPUs, and .* is cpu"),
+        ({}, {"device": "H100", "compile": True}, "compile=True is for v5e, .* is H100; leave it out"),
+        ({}, {"device": "cpu", "compile": True}, "compile=True is for v5e, .* is cpu; leave it out"),
+        ({}, {"device": "v4", "compile": True}, "compile=True is for v5e, .* is v4; leave it out"),
         (
             {"train.batch_size": 24},
             {"device": "v5e", "devices": 12, "compile": True},

@@ -60,11 +60,12 @@ class Plan:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        known = None if self.device.lower() == "cpu" else devices.named(self.device, "config.tasks.plan.device")
-        if self.compile and (known is None or known.platform != "tpu"):
+        if self.device.lower() != "cpu":
+            devices.named(self.device, "config.tasks.plan.device")
+        if self.compile and self.device.lower() not in slices.DIMENSIONS:
             raise UserError(
-                f"config.tasks.plan.compile=True is for TPUs, and config.tasks.plan.device is {self.device}; "
-                "leave it out: for cpu the step is compiled anyway, for GPUs only where they are."
+                f"config.tasks.plan.compile=True is for {', '.join(slices.DIMENSIONS)}, and config.tasks.plan.device is "
+                f"{self.device}; leave it out: for cpu the step is compiled anyway, for others where they are."
             )
 
     def run(self, model: None, run: Run) -> dict[str, float]:

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from diffrep_jax.errors import UserError
 from diffrep_jax.sharding import make_mesh
 
-FLAT = ("v5e", "v6e")  # chips in two dimensions; the others' are in three
+DIMENSIONS = {"v5e": 2, "v5p": 3, "v6e": 2}  # of a slice's chips; libtpu gives a v4 chip's two cores as two devices
 ALONE = {  # what libtpu looks for on a host that has TPUs; of which type does not matter
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
@@ -28,16 +28,16 @@ def topology(device: str, count: int) -> str:
         raise UserError(
             f"config.tasks.plan.devices={count} is no slice of TPUs that can be compiled for; use a power of two."
         )
-    sides = [1] * (2 if device in FLAT else 3)
+    sides = [1] * DIMENSIONS[device]
     for _ in range(max(count, 4).bit_length() - 1):
         sides[sides.index(min(sides))] *= 2
-    return f"{device}:{'x'.join(map(str, sorted(sides) if device in FLAT else sorted(sides, reverse=True)))}"
+    return f"{device}:{'x'.join(map(str, sorted(sides, reverse=len(sides) == 3)))}"
 
 
 def mesh(device: str, count: int, data: int, fsdp: int) -> Mesh:
     """A mesh of data x fsdp devices that nobody needs to have; it compiles, and runs nothing.
 
-    device: of `train.devices`, a TPU. Raises UserError where libtpu is not installed.
+    device: of DIMENSIONS. Raises UserError where libtpu is not installed.
     """
     name = topology(device, count)
     if importlib.util.find_spec("libtpu") is None:
