@@ -64,7 +64,7 @@ class Plan:
             devices.named(self.device, "config.tasks.plan.device")
         if self.compile and self.device.lower() not in slices.DIMENSIONS:
             raise UserError(
-                f"config.tasks.plan.compile=True is for {', '.join(slices.DIMENSIONS)}, and config.tasks.plan.device is "
+                f"config.tasks.plan.compile=True is for {', '.join(slices.DIMENSIONS)}, and tasks.plan.device is "
                 f"{self.device}; leave it out: for cpu the step is compiled anyway, for others where they are."
             )
 
