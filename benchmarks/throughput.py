@@ -42,7 +42,7 @@ def measure(config: ConfigDict, what: str, batch_size: int, repeats: int) -> dic
     method = build(config.method)
     device = mesh.devices.flat[0]
     call, compile_seconds, memory = WORK[what](config, method, mesh, batch_size)
-    with plain():  # the model's: a CPU's convolutions multiply less, and XLA's analysis does not see into cuDNN
+    with plain():  # the model's: a CPU's convolutions multiply less
         flops = model_flops(config, what, batch_size)
     for _ in range(WARM_UP):
         call()
@@ -177,13 +177,13 @@ def _examples(method: Method, batch_size: int) -> np.ndarray:
 
 
 def model_flops(config: ConfigDict, what: str, batch_size: int) -> float:
-    """FLOPs of the work by XLA's cost analysis of the uncompiled computation, without what remat does twice."""
+    """FLOPs of the work as `train.flops` counts them, without what remat does twice."""
     import jax
     import jax.numpy as jnp
 
     from diffrep_jax.inference.open import recipe
     from diffrep_jax.methods.base import AutoEncoder, build, example_batch
-    from diffrep_jax.train.cost import flops
+    from diffrep_jax.train.flops import flops
     from diffrep_jax.train.step import example_keys
 
     method: Any = build(config.method)
@@ -193,7 +193,7 @@ def model_flops(config: ConfigDict, what: str, batch_size: int) -> float:
     image = jax.ShapeDtypeStruct((batch_size, method.image_size, method.image_size, method.channels), jnp.float32)
 
     def cost(function: Callable[..., Any], *arguments: Any) -> float:
-        return flops(jax.jit(function).lower(*arguments))
+        return flops(jax.make_jaxpr(function)(*arguments))
 
     def loss(params: Any, batch_stats: Any, x0: Any) -> Any:
         keys = example_keys(0, jnp.zeros((), jnp.int32), batch_size)

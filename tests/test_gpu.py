@@ -12,7 +12,7 @@ from diffrep_jax.train import optimizer
 from diffrep_jax.train.state import create_state
 from diffrep_jax.train.step import compile_step, make_train_step
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("optimized_file")]
 
 
 def losses(dtype, steps=3, batch_size=16):

@@ -13,6 +13,7 @@ from diffrep_jax.methods.base import Method, example_batch
 from diffrep_jax.methods.parameters import shapes, trained
 from diffrep_jax.sharding import AXES, batch_sharding
 from diffrep_jax.train import devices, optimizer
+from diffrep_jax.train.flops import flops
 from diffrep_jax.train.joined import LEAF_BY_LEAF
 from diffrep_jax.train.liveness import calls, temporary_bytes
 from diffrep_jax.train.state import TrainState, abstract_state
@@ -27,7 +28,7 @@ class Cost:
     """Of a step on one device.
 
     Attributes:
-      flops: of an image, multiply-adds counted as two, by XLA's analysis of the uncompiled step.
+      flops: of an image, as `train.flops` counts them.
       at_sizes: bytes of intermediate values at SIZES images, estimated by `train.liveness`.
       least: bytes that they have at any number of images, those of the gradient.
       fused: attention, of a layer at least, is counted as cuDNN's: without [tokens, tokens].
@@ -65,11 +66,11 @@ def step_cost(method: Method, config: Config, platform: str) -> Cost:
     """The cost of the step in the form that it has on a platform; traced, not compiled.
 
     "cuda": NVIDIA's GPUs that have cuDNN's attention, which is counted where training would take it; "gpu": others.
-    The FLOPs are those of the plain form: a CPU's convolutions multiply less, and XLA does not see into cuDNN.
+    The FLOPs are those of the plain form: a CPU's convolutions multiply less.
     """
     small, large = (_traced(method, config, platform, images) for images in SIZES)
     plain = _traced(method, config, "any", SIZES[0]) if platform in ("cpu", "cuda") else small
-    operations = flops(plain.lower())
+    operations = flops(plain.jaxpr)
     state = total_bytes(state_shapes(method, config, 1, 1))
     # The new state takes the place of the old one, which is donated.
     small_bytes, large_bytes = (temporary_bytes(traced.jaxpr.jaxpr) - state for traced in (small, large))
@@ -78,22 +79,15 @@ def step_cost(method: Method, config: Config, platform: str) -> Cost:
     return Cost(operations / SIZES[0], (small_bytes, large_bytes), gradient, fused)
 
 
-def flops(lowered: Any) -> float:
-    """Of a lowered computation by XLA's analysis, the body of a loop counted once."""
-    analysis: Any = lowered.cost_analysis()
-    return float((analysis[0] if isinstance(analysis, list) else analysis)["flops"])
+def seconds_at_peak(traced: Any, mesh: Mesh, dtype: str) -> float:
+    """What a step, traced for all devices of a mesh, would take at their peak; 0 for devices whose peak is not known.
 
-
-def seconds_at_peak(lowered: Any, microbatches: int, mesh: Mesh, dtype: str) -> float:
-    """What a step, lowered for all devices of a mesh, would take at their peak; 0 for devices whose peak is not known.
-
-    This over the step's time is its model FLOPs utilisation (MFU), but that remat's second pass counts as work, and
-    cuDNN's attention, into which XLA's analysis does not see, does not.
+    This over the step's time is its model FLOPs utilisation (MFU), but that remat's second pass counts as work.
     """
     known = devices.of_kind(mesh.devices.flat[0].device_kind)
     if known is None:
         return 0.0
-    return flops(lowered) * microbatches / (mesh.size * known.peak(dtype))
+    return flops(traced.jaxpr) / (mesh.size * known.peak(dtype))
 
 
 def _traced(method: Method, config: Config, platform: str, images: int) -> Any:

@@ -70,10 +70,10 @@ def temporary_bytes(jaxpr: Any) -> int:
 def _equations(jaxpr: Any, environment: dict[Any, _Value]) -> Iterator[_Equation]:
     """The equations in their order, calls replaced by their bodies."""
     for equation in jaxpr.eqns:
-        name, bodies = equation.primitive.name, list(_bodies(equation.params.values()))
+        name, found = equation.primitive.name, list(bodies(equation.params.values()))
         inputs = [v for v in equation.invars if not isinstance(v, Literal)]
-        if name in CALLS and bodies:
-            body = bodies[0]
+        if name in CALLS and found:
+            body = found[0]
             inside = {v: _Value(_bytes(v)) for v in body.constvars}
             for variable, given in zip(body.invars, equation.invars, strict=True):
                 inside[variable] = _constant(given) if isinstance(given, Literal) else environment[given]
@@ -83,11 +83,11 @@ def _equations(jaxpr: Any, environment: dict[Any, _Value]) -> Iterator[_Equation
             continue
         outputs = [_Value(_bytes(v)) for v in equation.outvars]
         environment.update(zip(equation.outvars, outputs, strict=True))
-        inner = max((temporary_bytes(body) for body in bodies), default=0)
+        inner = max((temporary_bytes(body) for body in found), default=0)
         yield _Equation(name, [environment[v] for v in inputs], outputs, inner)
 
 
-def _bodies(parameters: Iterable[Any]) -> Iterator[Any]:
+def bodies(parameters: Iterable[Any]) -> Iterator[Any]:
     """The jaxprs among an equation's parameters."""
     for parameter in parameters:
         for candidate in parameter if isinstance(parameter, list | tuple) else (parameter,):
@@ -100,7 +100,7 @@ def calls(jaxpr: Any, name: str) -> bool:
     """Whether an equation of a jaxpr or of a body in it has this name."""
     equations = jaxpr.eqns
     return any(
-        e.primitive.name == name or any(calls(body, name) for body in _bodies(e.params.values())) for e in equations
+        e.primitive.name == name or any(calls(body, name) for body in bodies(e.params.values())) for e in equations
     )
 
 

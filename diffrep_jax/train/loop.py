@@ -31,7 +31,7 @@ from diffrep_jax.train.monitor import Monitor
 from diffrep_jax.train.profiling import Profiler
 from diffrep_jax.train.settings import Settings
 from diffrep_jax.train.state import TrainState, abstract_state, create_state, laid_out_as, with_fresh_optimizer
-from diffrep_jax.train.step import lower_step, make_train_step
+from diffrep_jax.train.step import compile_traced, make_train_step, trace_step
 from diffrep_jax.train.stop import StopSignal
 from diffrep_jax.train.writer import Writer
 from diffrep_jax.types import PyTree
@@ -263,10 +263,9 @@ class _Compiled:
         began = time.perf_counter()
         log.info("Compiling the training step (cached for the next start) ...")
         training, form = self._training, jax.tree.structure(batch)
-        lowered = lower_step(self._step, training.template, batch, training.mesh)
-        self._by_form[form] = lowered.compile()
-        parts = training.settings.batch_size // training.settings.microbatch
-        self._at_peak[form] = cost.seconds_at_peak(lowered, parts, training.mesh, training.method.dtype)
+        traced = trace_step(self._step, training.template, batch, training.mesh)
+        self._at_peak[form] = cost.seconds_at_peak(traced, training.mesh, training.method.dtype)
+        self._by_form[form] = compile_traced(traced)
         log.info("Compiled in %.1f s.", time.perf_counter() - began)
 
     def seconds_at_peak(self, batch: Any) -> float:

@@ -128,11 +128,11 @@ def _interleave(x: Array, parts: int) -> Array:
 
 def compile_step(step: Step, state: TrainState, batch: Batch, mesh: Mesh) -> Any:
     """The step compiled for these shapes and shardings, the state donated; also tells its memory."""
-    return lower_step(step, state, batch, mesh).compile()
+    return compile_traced(trace_step(step, state, batch, mesh))
 
 
-def lower_step(step: Step, state: TrainState, batch: Batch, mesh: Mesh) -> Any:
-    """The same not yet compiled; also tells its cost."""
+def trace_step(step: Step, state: TrainState, batch: Batch, mesh: Mesh) -> Any:
+    """The same before it is lowered and compiled: its jaxpr tells what it costs."""
     if is_one_cpu(mesh):
         heap.touch(2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)))
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
@@ -143,7 +143,14 @@ def lower_step(step: Step, state: TrainState, batch: Batch, mesh: Mesh) -> Any:
         donate_argnums=0,
     )
     with tracing_for(platform_of(mesh.devices.flat[0])), without_collector():
-        return jitted.lower(state, batch)
+        return jitted.trace(state, batch)
+
+
+def compile_traced(traced: Any) -> Any:
+    """What `trace_step` gave, compiled."""
+    with without_collector():
+        lowered = traced.lower()
+    return lowered.compile()
 
 
 @contextlib.contextmanager
