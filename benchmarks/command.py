@@ -18,7 +18,9 @@ from launch.main import split_overrides
 def configured(file: str, overrides: list[str]) -> ConfigDict:
     """The config of a file with `--config.NAME=VALUE`; sets JAX up, with the section `runtime`. Before JAX is used."""
     runtime.set_up()
-    config = configs.load_file(file)
+    from diffrep_jax import sections
+
+    config: Any = sections.complete(configs.load_file(file))
     configs.override(config, split_overrides(overrides))
     from diffrep_jax.fields import construct
     from diffrep_jax.train.settings import Runtime

@@ -11,8 +11,7 @@ import pytest
 
 from diffrep_jax import forms
 from diffrep_jax.methods.base import build
-from diffrep_jax.models import attention, convolution, layers, unet
-from diffrep_jax.models.normalization import group_norm
+from diffrep_jax.models import attention, convolution, layers, normalization, unet
 from diffrep_jax.train import cost
 from diffrep_jax.train.joined import SMALL_JOINED
 from tests import lowered
@@ -21,18 +20,18 @@ from tests.tiny import tiny_config
 TOKENS = 100  # at the images' 10 x 10; no other axis is as long
 
 
-def small(dtype="bfloat16"):
+def small(outer_dtype="float32"):
     config = tiny_config().unlock()
     config.data.image_size = 20
-    config.method.dtype = dtype
+    config.method.update(dtype="bfloat16", outer_dtype=outer_dtype)
     config.method.unet.update(width=8, mult=(1, 2), attention=(10,), head_dim=8)
     config.method.encoder.update(width=8, mult=(1, 2), attention=(10,))
     return config.lock()
 
 
 @functools.cache
-def lower_step(platform):
-    config = small()
+def lower_step(platform, outer_dtype="float32"):
+    config = small(outer_dtype)
     step, state, batch = cost.on_one_device(build(config.method), config, 4)
     with forms.tracing_for(platform):
         traced = jax.jit(step, donate_argnums=0).trace(state, batch)
@@ -54,6 +53,15 @@ def test_the_torso_computes_in_bfloat16_and_sums_in_float32(step):
     assert len(heads) == 3 and all(kind == "f32" for op in heads for kind, _ in op.takes + op.gives)
     norms = [op for op in lowered.inside(ops, "UNet") if op.name == "stablehlo.rsqrt"]
     assert len(norms) > 10 and all(op.takes[0][0] == "f32" for op in norms)
+
+
+def test_encoder_and_generator_compute_in_float32_or_but_for_the_image_in_bfloat16(cudnn_file):
+    for outer_dtype, expected in (("float32", {"f32"}), ("bfloat16", {"bf16"})):
+        ops = lowered.operations(lower_step("cuda", outer_dtype))
+        assert not lowered.narrow_sums(ops)
+        for net, part in (("HalfUNet", "/"), ("Generator", "/up")):  # its last layer is no part of "up"
+            inner = [op for op in lowered.convolutions(lowered.inside(ops, net)) if part in op.scope.split(net)[1]]
+            assert len(inner) >= 6 and {kind for op in inner for kind, _ in op.takes} == expected
 
 
 def test_nothing_is_looked_up_by_index(step):
@@ -103,8 +111,8 @@ def test_a_float32_torso_is_seen(cudnn_file):
 
 
 def test_sums_in_bfloat16_are_seen(cudnn_file, monkeypatch):
-    def narrow_norm(x, gain, bias, *form):
-        return group_norm(x, gain.astype(x.dtype), bias.astype(x.dtype), *form)
+    def narrow_norm(x, gain, bias, groups, silu):
+        return normalization.plain(x, gain.astype(x.dtype), bias.astype(x.dtype), groups, silu, 1e-5)
 
     monkeypatch.setattr(layers, "group_norm", narrow_norm)
     assert lowered.narrow_sums(lower_unet())

@@ -366,10 +366,17 @@ def split_keys(keys: Keys, number: int) -> list[Keys]:
     return list(jnp.moveaxis(jax.vmap(split)(keys), 1, 0))
 
 
-def check_dtype(dtype: str) -> None:
-    """Raise UserError unless networks can compute in it."""
+def check_dtype(dtype: str, field: str = "dtype") -> None:
+    """Raise UserError unless networks can compute in what the field of a method says."""
     if dtype not in ("float32", "bfloat16"):
-        raise unknown("dtype", dtype, ("float32", "bfloat16"), "config.method.dtype")
+        raise unknown("dtype", dtype, ("float32", "bfloat16"), f"config.method.{field}")
+
+
+def not_in(dtype: str, outer_dtype: str) -> str:
+    """'; ... in float32': what of a method does not compute in its `dtype`, for people; '' where all does."""
+    if dtype == "float32":
+        return "" if outer_dtype == dtype else f"; encoder and generator in {outer_dtype}"
+    return f"; parameters{', encoder, generator' if outer_dtype != dtype else ''} and heads in float32"
 
 
 def check_halvings(image_size: int, halvings: int, who: str) -> None:

@@ -48,7 +48,8 @@ class DBAE(AutoEncoder):
       bridge: "vp", "ve", or either with "_simple": no preconditioning, uniform weight.
       stochastic_encoder: z = mu + sigma noise instead of a deterministic code.
       sigma_data, sigma_data_end, cov_xy: standard deviations of x_0 and x_T and their covariance, for `Karras`.
-      dtype: "float32" or "bfloat16", that of the U-Net's computation; encoder and generator compute in float32.
+      dtype: "float32" or "bfloat16", that of the U-Net's computation.
+      outer_dtype: the same of the encoder's and the generator's convolutions; the paper's is "float32".
       remat: recompute residual blocks in the backward pass.
       unet, encoder, generator: the networks' own arguments (models/).
       lambda_times: the part of training times that is uniform in lambda = log b/c instead of in t; the paper's is 0.
@@ -69,9 +70,10 @@ class DBAE(AutoEncoder):
     encoder: Annotated[Mapping[str, Any], network(HalfUNet)]
     generator: Annotated[Mapping[str, Any], network(Generator)]
     lambda_times: Annotated[float, Within(0, 1)] = 0.0
+    outer_dtype: str = "float32"
 
     edits_normalised = False
-    changeable = (*AutoEncoder.changeable, "generator.norm_images", "lambda_times")
+    changeable = (*AutoEncoder.changeable, "outer_dtype", "generator.norm_images", "lambda_times")
     undetermined = FrozenDict(sigma_data_end=(0.0, 0.5))  # training had 0.5 and the official inference 0
 
     def __post_init__(self):
@@ -80,6 +82,7 @@ class DBAE(AutoEncoder):
         if self.bridge not in BRIDGES:
             raise unknown("bridge", self.bridge, BRIDGES, "config.method.bridge")
         check_dtype(self.dtype)
+        check_dtype(self.outer_dtype, "outer_dtype")
         try:
             base_and_doublings(self.image_size)
         except ValueError as error:
@@ -115,11 +118,11 @@ class DBAE(AutoEncoder):
     @property
     def _encoder(self) -> HalfUNet:
         features = self.latent_dim * (2 if self.stochastic_encoder else 1)
-        return HalfUNet(features, **self.encoder, remat=self.remat)
+        return HalfUNet(features, **self.encoder, remat=self.remat, dtype=jnp.dtype(self.outer_dtype))
 
     @property
     def _generator(self) -> Generator:
-        return Generator(self.image_size, self.channels, **self.generator)
+        return Generator(self.image_size, self.channels, **self.generator, dtype=jnp.dtype(self.outer_dtype))
 
     def init(self, rng: Array, batch: dict[str, Array]) -> PyTree:
         image = jnp.zeros_like(batch["image"], jnp.float32)

@@ -39,7 +39,7 @@ class DiffAE(DiscreteTraining, AutoEncoder):
     Attributes:
       image_size, channels: of the images, which are square, in [-1, 1].
       latent_dim: d, the size of z.
-      dtype: "float32" or "bfloat16", that of the U-Net's computation; the encoder computes in float32.
+      dtype: "float32" or "bfloat16", that of the U-Net's computation; outer_dtype: the same of the encoder's.
       remat: recompute residual blocks in the backward pass.
       unet, encoder: the networks' own arguments (models/unet.py, models/encoder.py).
     """
@@ -51,11 +51,14 @@ class DiffAE(DiscreteTraining, AutoEncoder):
     remat: bool
     unet: Annotated[Mapping[str, Any], network(UNet)]
     encoder: Annotated[Mapping[str, Any], network(HalfUNet)]
+    outer_dtype: str = "float32"
 
+    changeable = (*AutoEncoder.changeable, "outer_dtype")
     process = DiscreteVP()
 
     def __post_init__(self):
         check_dtype(self.dtype)
+        check_dtype(self.outer_dtype, "outer_dtype")
         for name in ("unet", "encoder"):
             object.__setattr__(self, name, freeze(getattr(self, name)))
             check_levels(getattr(self, name), self.image_size, name)
@@ -66,7 +69,7 @@ class DiffAE(DiscreteTraining, AutoEncoder):
 
     @property
     def _encoder(self) -> HalfUNet:
-        return HalfUNet(self.latent_dim, **self.encoder, remat=self.remat)
+        return HalfUNet(self.latent_dim, **self.encoder, remat=self.remat, dtype=jnp.dtype(self.outer_dtype))
 
     def init(self, rng: Array, batch: dict[str, Array]) -> PyTree:
         image = jnp.zeros_like(batch["image"], jnp.float32)

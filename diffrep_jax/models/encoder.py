@@ -1,7 +1,8 @@
 """The encoder x_0 -> z: DiffAE's half U-Net without time (Preechakul et al. 2022), as DBAE uses it too."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
+import jax.numpy as jnp
 from flax import linen as nn
 
 from diffrep_jax.fields import NOT_EMPTY, Count, Width, Within
@@ -15,22 +16,24 @@ class EncoderBlock(nn.Module):
 
     features: int
     down: bool = False
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Image) -> Image:
         h = GroupNorm(silu=True, name="norm")(x)
         if self.down:
             h, x = layers.downsample(h), layers.downsample(x)
-        h = Conv(self.features, name="conv")(h)
+        h = Conv(self.features, dtype=self.dtype, name="conv")(h)
         if x.shape[-1] != self.features:
-            x = Conv(self.features, 1, name="skip")(x)
+            x = Conv(self.features, 1, dtype=self.dtype, name="skip")(x)
         return x + h
 
 
 class HalfUNet(nn.Module):
     """Images [b, h, w, c] -> features [b, features], float32; the attributes are those of the U-Net.
 
-    `attention` names the image sizes that have (one-headed) attention after each block.
+    `attention` names the image sizes that have (one-headed) attention after each block. Whatever `dtype` is, the last
+    norm and the last layer compute in float32.
     """
 
     features: int
@@ -39,20 +42,21 @@ class HalfUNet(nn.Module):
     blocks: Annotated[int, Within(1, 256)]
     attention: tuple[Count, ...]
     remat: bool = False
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Image) -> Array:
         residual = nn.remat(EncoderBlock) if self.remat else EncoderBlock
-        h = Conv(self.width * self.mult[0], name="conv_in")(x)
+        h = Conv(self.width * self.mult[0], dtype=self.dtype, name="conv_in")(x)
         for level, mult in enumerate(self.mult):
             if level > 0:
-                h = residual(h.shape[-1], True, name=f"down{level}_resample")(h)
+                h = residual(h.shape[-1], True, self.dtype, name=f"down{level}_resample")(h)
             for i in range(self.blocks):
-                h = residual(self.width * mult, False, name=f"down{level}_block{i}")(h)
+                h = residual(self.width * mult, False, self.dtype, name=f"down{level}_block{i}")(h)
                 if h.shape[1] in self.attention:
-                    h = Attention(1, name=f"down{level}_attention{i}")(h)
-        h = residual(h.shape[-1], False, name="middle_block0")(h)
-        h = Attention(1, name="middle_attention")(h)
-        h = residual(h.shape[-1], False, name="middle_block1")(h)
-        h = GroupNorm(silu=True, name="norm_out")(h).mean((1, 2))
+                    h = Attention(1, dtype=self.dtype, name=f"down{level}_attention{i}")(h)
+        h = residual(h.shape[-1], False, self.dtype, name="middle_block0")(h)
+        h = Attention(1, dtype=self.dtype, name="middle_attention")(h)
+        h = residual(h.shape[-1], False, self.dtype, name="middle_block1")(h)
+        h = GroupNorm(silu=True, name="norm_out")(h.astype(jnp.float32)).mean((1, 2))
         return Dense(self.features, name="out")(h)

@@ -3,10 +3,10 @@
 Spectral norm on every (bias-free) convolution, batch norm, gated linear units. Both norms have PyTorch's semantics:
 training updates the running variance with the unbiased one and makes one power iteration; evaluation uses the stored
 statistics and the stored u and v. Their buffers live in the collection "batch_stats". All computes in float32, as in
-the published training.
+the published training, but for the convolutions where `dtype` is another.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -98,12 +98,14 @@ class UpBlock(nn.Module):
 
     features: int
     norm_images: int = 0
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Image, train: bool) -> Image:
         channels = x.shape[-1]
         kernel = SpectralKernel((3, 3, channels, 2 * self.features), 9 * channels, name="conv")(train)
-        return _gated(BatchNorm(self.norm_images, name="norm")(upsample_conv(x, kernel), train))
+        h = upsample_conv(x.astype(self.dtype), kernel.astype(self.dtype))
+        return _gated(BatchNorm(self.norm_images, name="norm")(h, train)).astype(self.dtype)
 
 
 class SkipExcitation(nn.Module):
@@ -115,7 +117,8 @@ class SkipExcitation(nn.Module):
     @nn.compact
     def __call__(self, small: Image, train: bool) -> Image:
         b, size, _, channels = small.shape
-        pooled = small.reshape(b, self.base, size // self.base, self.base, size // self.base, channels).mean((2, 4))
+        parts = (b, self.base, size // self.base, self.base, size // self.base, channels)
+        pooled = small.astype(jnp.float32).reshape(parts).mean((2, 4))
         shape = (self.base, self.base, channels, self.features)
         squeeze = SpectralKernel(shape, self.base**2 * channels, name="squeeze")(train)
         h = jax.nn.silu(pooled.reshape(b, -1) @ squeeze.reshape(-1, self.features))
@@ -134,6 +137,7 @@ class Generator(nn.Module):
     channels: int
     width: Annotated[int, Within(1, 65_536)]
     norm_images: Natural = 0
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, z: Code, train: bool) -> Image:
@@ -145,12 +149,13 @@ class Generator(nn.Module):
         features = {4: _gated(BatchNorm(self.norm_images, name="init_norm")(h, train))}
         for k in range(1, doublings + 1):
             size = 4 * 2**k
-            h = UpBlock(widths[size], self.norm_images, name=f"up{size}")(features[size // 2], train)
+            h = UpBlock(widths[size], self.norm_images, self.dtype, name=f"up{size}")(features[size // 2], train)
             if size in _EXCITED:
-                h = h * SkipExcitation(widths[size], base, name=f"excite{size}")(features[_EXCITED[size]], train)
+                gains = SkipExcitation(widths[size], base, name=f"excite{size}")(features[_EXCITED[size]], train)
+                h = h * gains.astype(h.dtype)
             features[size] = h
         kernel = SpectralKernel((1, 1, h.shape[-1], self.channels), h.shape[-1], name="to_image")(train)
-        return conv(h, kernel)
+        return conv(h.astype(jnp.float32), kernel)
 
 
 def base_and_doublings(image_size: int) -> tuple[int, int]:

@@ -28,7 +28,7 @@ from diffrep_jax.fields import check_numbers
 from diffrep_jax.inference.model import Model
 from diffrep_jax.inference.open import recipe
 from diffrep_jax.methods import parameters
-from diffrep_jax.methods.base import Method, build
+from diffrep_jax.methods.base import Method, build, not_in
 from diffrep_jax.port import config_yml, diffae, files, own, parts
 from diffrep_jax.runs import checkpoint, layout
 from diffrep_jax.runs import config as run_config
@@ -101,8 +101,9 @@ class Import:
         before, wanted = config.method.dtype, self.dtype or config.method.dtype
         with config.unlocked():
             config.method.dtype = wanted
-        rest = "" if wanted == "float32" else ", but encoder, generator and heads in float32"
-        log.info("Computes in %s%s%s.", wanted, f", not in the config's {before}" if wanted != before else "", rest)
+        changed = f", not in the config's {before}" if wanted != before else ""
+        rest = not_in(wanted, config.method.get("outer_dtype", "float32"))
+        log.info("Computes in %s%s%s.", wanted, changed, rest)
 
     def _read(self, path: pathlib.Path, config: Config) -> tuple[Method, PyTree, dict[str, Any]]:
         """(the method, its variables, what the file says), `config` made to fit an official config.yml.
