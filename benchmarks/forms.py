@@ -48,8 +48,9 @@ def compare_forms(batch: int, size: int, width: int, repeats: int) -> Iterator[d
 
     contexts: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {"plain": plain}
     contexts["cpu"] = functools.partial(tracing_for, "cpu")
+    has_cuda = {"group norm"} | ({"attention"} if fused_is_here() else set())
     for name, (layer, shapes) in layers(batch, size, width).items():
-        more = {"cudnn": functools.partial(tracing_for, "cuda")} if name == "attention" and fused_is_here() else {}
+        more = {"cuda": functools.partial(tracing_for, "cuda")} if name in has_cuda else {}
         for form, context in (contexts | more).items():
 
             def loss(*arrays: Any, layer: Callable[..., Any] = layer) -> Any:
