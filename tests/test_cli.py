@@ -132,6 +132,7 @@ def test_errors_are_one_line_and_exit_code_2(tmp_path, capsys):
         ([*train, "--config.data.image_size=68"], "image_size 68"),
         ([*train, "--config.method.unet.mult=(1,1,1,1,1,1,1,1,1)"], "cannot be halved"),
         ([*train, "--config.method.dtype=float16"], "float16"),
+        ([*train, "--config.method.outer_dtype=float16"], "config.method.outer_dtype"),
         ([f"--workdir={workdir}", "--task=reconstruct"], "No config.json"),
     ]
     for arguments, message in cases:

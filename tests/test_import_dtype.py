@@ -1,5 +1,7 @@
 """What an imported run computes in: float32, as the authors' encoders, generators and heads, unless asked otherwise."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from configs import dbae_celeba
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods import parameters
-from diffrep_jax.methods.base import build
+from diffrep_jax.methods.base import build, not_in_dtype
 from diffrep_jax.tasks import base
 from tests.coded_models import small_config
 
@@ -19,7 +21,21 @@ def test_an_imported_run_computes_in_float32_unless_asked_otherwise(wanted, expe
     assert config.method.dtype == "bfloat16"
     base.build("import", config.tasks["import"].to_dict() | wanted, {})._set_dtype(config)
     assert config.method.dtype == expected and config.is_locked
-    assert ("Computes in float32, not in the config's bfloat16." in caplog.text) == (expected == "float32")
+    said = {
+        "float32": "float32, not in the config's bfloat16.",
+        "bfloat16": "bfloat16; parameters, encoder, generator and",
+    }
+    assert f"Computes in {said[expected]}" in caplog.text
+
+
+def test_what_computes_in_another_type_is_told():
+    def told(dtype, **outer):
+        return not_in_dtype(types.SimpleNamespace(dtype=dtype, **outer))
+
+    assert told("float32") == told("float32", outer_dtype="float32") == ""
+    assert told("bfloat16") == "; parameters, encoder, generator and heads in float32"
+    assert told("bfloat16", outer_dtype="bfloat16") == "; parameters and heads in float32"
+    assert told("float32", outer_dtype="bfloat16") == "; encoder and generator in bfloat16"
 
 
 def test_an_empty_dtype_is_the_configs():

@@ -372,11 +372,12 @@ def check_dtype(dtype: str, field: str = "dtype") -> None:
         raise unknown("dtype", dtype, ("float32", "bfloat16"), f"config.method.{field}")
 
 
-def not_in(dtype: str, outer_dtype: str) -> str:
-    """'; ... in float32': what of a method does not compute in its `dtype`, for people; '' where all does."""
-    if dtype == "float32":
-        return "" if outer_dtype == dtype else f"; encoder and generator in {outer_dtype}"
-    return f"; parameters{', encoder, generator' if outer_dtype != dtype else ''} and heads in float32"
+def not_in_dtype(method: Any) -> str:
+    """'; ... in float32': what of a method, or of its section, does not compute in its `dtype`, for people."""
+    outer = getattr(method, "outer_dtype", "float32")
+    if method.dtype == "float32":
+        return "" if outer == "float32" else f"; encoder and generator in {outer}"
+    return f"; parameters{', encoder, generator' if outer == 'float32' else ''} and heads in float32"
 
 
 def check_halvings(image_size: int, halvings: int, who: str) -> None:

@@ -28,7 +28,7 @@ from diffrep_jax.fields import check_numbers
 from diffrep_jax.inference.model import Model
 from diffrep_jax.inference.open import recipe
 from diffrep_jax.methods import parameters
-from diffrep_jax.methods.base import Method, build, not_in
+from diffrep_jax.methods.base import Method, build, not_in_dtype
 from diffrep_jax.port import config_yml, diffae, files, own, parts
 from diffrep_jax.runs import checkpoint, layout
 from diffrep_jax.runs import config as run_config
@@ -102,8 +102,7 @@ class Import:
         with config.unlocked():
             config.method.dtype = wanted
         changed = f", not in the config's {before}" if wanted != before else ""
-        rest = not_in(wanted, config.method.get("outer_dtype", "float32"))
-        log.info("Computes in %s%s%s.", wanted, changed, rest)
+        log.info("Computes in %s%s%s.", wanted, changed, not_in_dtype(config.method))
 
     def _read(self, path: pathlib.Path, config: Config) -> tuple[Method, PyTree, dict[str, Any]]:
         """(the method, its variables, what the file says), `config` made to fit an official config.yml.

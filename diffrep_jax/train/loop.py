@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from diffrep_jax import data, hosts, peers, sharding
 from diffrep_jax.errors import UserError
 from diffrep_jax.fields import construct
-from diffrep_jax.methods.base import Method, Unconditional, Views, not_in
+from diffrep_jax.methods.base import Method, Unconditional, Views, not_in_dtype
 from diffrep_jax.runs import checkpoint, layout, lock, provenance, space, weights
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.layout import Run
@@ -282,8 +282,7 @@ def _batches(training: Training, start: int) -> Iterator[Any]:
     devices = f"{training.mesh.size} x {training.mesh.devices.flat[0].device_kind}"
     how = f"batch {settings.batch_size} on {devices}, steps {start} to {settings.total_steps}"
     log.info("%s: %d training images, %s", config.data.name, len(dataset), how)
-    dtype = training.method.dtype
-    log.info("The networks compute in %s%s.", dtype, not_in(dtype, getattr(training.method, "outer_dtype", "float32")))
+    log.info("The networks compute in %s%s.", training.method.dtype, not_in_dtype(training.method))
     loading = data.Loading(
         seed=config.seed,
         batch_size=settings.batch_size,
