@@ -37,10 +37,11 @@ run() {
   if grep -qxF "$name" "$finished"; then return; fi
   if [ "$left" -lt 20 ]; then echo "not measured: $name (no time left)"; missing=1; return; fi
   printf '\n%s\n\n' "$name" > "$OUT/part.md"
-  timeout "$left" "$PYTHON" -m "$@" --json="$rows" 2> "$OUT/errors.txt" | grep '^|' >> "$OUT/part.md"
+  rm -f "$OUT/part.jsonl"
+  timeout "$left" "$PYTHON" -m "$@" --json="$OUT/part.jsonl" 2> "$OUT/errors.txt" | grep '^|' >> "$OUT/part.md"
   local status=${PIPESTATUS[0]}
   if [ "$status" -eq 0 ]; then
-    tee -a "$table" < "$OUT/part.md"; echo "$name" >> "$finished"
+    tee -a "$table" < "$OUT/part.md"; cat "$OUT/part.jsonl" >> "$rows"; echo "$name" >> "$finished"
   elif [ "$status" -eq 124 ]; then
     echo "not measured: $name (its time was over)"; missing=1
   else

@@ -1,4 +1,4 @@
-"""On an NVIDIA GPU: training in bfloat16, each form's agreement with the plain one and the CPU, the command as people
+"""On an accelerator: training in bfloat16, each form's agreement with the plain one and the CPU, the command as people
 call it. Skipped elsewhere (marker gpu)."""
 
 import functools
@@ -16,7 +16,7 @@ from diffrep_jax import forms, sharding
 from diffrep_jax.methods.base import build
 from diffrep_jax.models.attention import attention, fused_is_here
 from diffrep_jax.models.normalization import group_norm
-from diffrep_jax.train import optimizer
+from diffrep_jax.train import devices, optimizer
 from diffrep_jax.train.state import create_state
 from diffrep_jax.train.step import compile_step, make_train_step
 
@@ -86,6 +86,8 @@ def test_the_forms_for_gpus_are_the_plain_ones_in_bfloat16(layer):
     """And as near to the plain form in float32 as that in bfloat16 is, or twice."""
     rng = np.random.default_rng(0)
     if layer == "attention":
+        if forms.platform_of(jax.devices()[0]) != "cuda":
+            pytest.skip("cuDNN is NVIDIA's")
         assert fused_is_here()
         function, shapes = attention, [(4, 256, 2, 64)] * 3
     else:
@@ -113,5 +115,7 @@ def test_a_training_by_the_command(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [5, 10, 15, 20]
     assert all(np.isfinite(row["loss"]) for row in rows if "loss" in row)
+    if devices.of_kind(jax.devices()[0].device_kind):
+        assert any(0 < row.get("mfu", 0) < 1 for row in rows)
     done = subprocess.run([*command, "--task=reconstruct"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -1,5 +1,6 @@
 """The profile of some steps, and the share of the devices' peak."""
 
+import json
 import logging
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from diffrep_jax import sharding
 from diffrep_jax.errors import UserError
 from diffrep_jax.fields import construct
 from diffrep_jax.methods.base import build
-from diffrep_jax.train import cost, monitor, optimizer
+from diffrep_jax.train import cost, devices, monitor, optimizer
 from diffrep_jax.train.monitor import Monitor
 from diffrep_jax.train.settings import Settings
 from diffrep_jax.train.state import abstract_state
@@ -75,6 +76,15 @@ def test_a_matmul_at_the_peak_takes_its_multiplications_over_that_of_all_devices
     traced = jax.jit(lambda a: a @ a).trace(x)
     assert cost.seconds_at_peak(traced, mesh_of(H100, 4), "bfloat16") == pytest.approx(2 * 64**3 / (4 * 989e12))
     assert cost.seconds_at_peak(traced, mesh_of("a processor", 4), "bfloat16") == 0
+
+
+def test_a_training_tells_its_mfu_where_xla_counts_no_flops(tmp_path, monkeypatch):
+    """As on GPUs and TPUs, whose programs have no cost before they are compiled."""
+    monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", lambda lowered: None)
+    monkeypatch.setattr(devices, "of_kind", lambda kind: devices.named("H100", ""))
+    start(tiny_config(total_steps=4, log_every=2), tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert any(0 < row.get("mfu", 0) < 1 for row in rows)
 
 
 def test_a_step_in_parts_costs_what_it_does_at_once():

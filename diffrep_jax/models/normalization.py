@@ -61,7 +61,7 @@ def _forward(
 
 
 def _backward(
-    groups: int, silu: bool, epsilon: float, saved: tuple[Array, ...], dy: Image, stored: Callable[[Image], Image]
+    groups: int, silu: bool, epsilon: float, saved: tuple[Array, ...], dy: Image, stored: Callable[[Image, Any], Image]
 ) -> tuple[Image, Array, Array]:
     x, gain, bias, mean, inverse_std = saved
     wide, du = x.astype(gain.dtype), dy.astype(gain.dtype)
@@ -69,7 +69,7 @@ def _backward(
     if silu:
         u = _affine(wide, mean, inverse_std * gain, bias)
         s = jax.nn.sigmoid(u)
-        du = stored(du * (s * (1 + u * (1 - s))))
+        du = stored(du * (s * (1 + u * (1 - s))), x.dtype)
     d_bias = du.sum((1, 2))
     d_gain = (du * (wide - _per_pixel(mean))).sum((1, 2)) * inverse_std
     # One reduction for both, and not joined along the batch: that axis is split over devices.
@@ -81,7 +81,7 @@ def _backward(
 
 
 def _rule(channel_statistics: Callable[[Image], tuple[Array, Array]], stored: Callable[[Image, Any], Image]) -> Any:
-    """Group norm that is differentiated by `_backward`; stored(du, dtype) is du as it is kept between its two uses."""
+    """Group norm that is differentiated by `_backward`; stored(du, x's type) is du as it is kept between its uses."""
 
     @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
     def norm(*arguments: Any) -> Image:
@@ -93,7 +93,7 @@ def _rule(channel_statistics: Callable[[Image], tuple[Array, Array]], stored: Ca
         return _forward(x, gain, bias, groups, silu, epsilon, channel_statistics)
 
     def backward(groups: int, silu: bool, epsilon: float, saved: tuple[Array, ...], dy: Image) -> Any:
-        return _backward(groups, silu, epsilon, saved, dy, lambda du: stored(du, dy.dtype))
+        return _backward(groups, silu, epsilon, saved, dy, stored)
 
     norm.defvjp(forward, backward)
     return norm
