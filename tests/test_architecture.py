@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "methods": ("models", "processes", "samplers"),
     # All but the first for a run's weights alone, which may be an export.
     "runs": ("methods.base", "methods.parameters", "sharding", "port.own", "port.files"),
-    "inference": ("methods.base", "samplers", "readout", "runs", "sharding"),
+    "inference": ("methods.base", "methods.noise_coded", "samplers", "readout", "runs", "sharding"),
     "train": (
         "methods.base",
         "methods.parameters",

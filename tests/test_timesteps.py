@@ -11,8 +11,8 @@ from PIL import Image
 from diffrep_jax.errors import UserError
 from diffrep_jax.inference.encoded import Encoded
 from diffrep_jax.inference.model import Model
-from diffrep_jax.methods.base import NoiseCoded
 from diffrep_jax.methods.ddpm import DDPM
+from diffrep_jax.methods.noise_coded import NoiseCoded
 from diffrep_jax.processes.base import per_image
 from diffrep_jax.runs.layout import Run
 from diffrep_jax.tasks import base, reconstruct, timesteps

@@ -16,7 +16,8 @@ from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.inference import compiled, edit
 from diffrep_jax.inference.arrays import Numbers, check_answer, check_shape, numbered, shaped
 from diffrep_jax.inference.encoded import Encoded
-from diffrep_jax.methods.base import AutoEncoder, Method, Mixture, NoiseCoded, Unconditional
+from diffrep_jax.methods.base import AutoEncoder, Method, Mixture, Unconditional
+from diffrep_jax.methods.noise_coded import NoiseCoded
 from diffrep_jax.runs.weights import same_network
 from diffrep_jax.samplers.recipe import Sampling
 from diffrep_jax.sharding import batch_sharding, replicated

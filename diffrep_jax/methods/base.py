@@ -17,7 +17,7 @@ from diffrep_jax import discovery
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.fields import construct
 from diffrep_jax.processes.gaussian import DiscreteVP
-from diffrep_jax.processes.noise_prediction import denoised_of, noise_weight, normal_endpoint
+from diffrep_jax.processes.noise_prediction import denoised_of, normal_endpoint
 from diffrep_jax.samplers.drift import Denoiser, Problem
 from diffrep_jax.samplers.driver import Noise, Stepper, invert, sample
 from diffrep_jax.types import Array, Code, Image, Keys, Process, PyTree, Scalar, Time
@@ -296,39 +296,6 @@ class Unconditional(DiscreteTraining):
         denoiser = self.denoiser(variables)
         bounded = (lambda x: jnp.clip(x, -1, 1)) if self.bounded else (lambda x: x)
         return bounded(sample(stepper, Problem(lambda x, t: bounded(denoiser(x, t)), xT), xT, plan, noise))
-
-
-@dataclasses.dataclass(frozen=True)
-class NoiseCoded(AutoEncoder):
-    """A DDPM as an auto-encoder: z is empty, and the x_T that the ODE upward finds is all of an image."""
-
-    ddpm: Unconditional
-
-    latent_dim = 0
-
-    @property
-    def process(self) -> DiscreteVP:
-        return self.ddpm.process
-
-    @property
-    def image_size(self) -> int:
-        return self.ddpm.image_size
-
-    @property
-    def channels(self) -> int:
-        return self.ddpm.channels
-
-    def encode(self, variables: PyTree, x0: Image, noise: Code | None = None) -> Code:
-        return jnp.zeros((len(x0), 0))
-
-    def endpoint(self, variables: PyTree, z: Code, keys: Keys) -> Image:
-        return self.ddpm.endpoint(keys)
-
-    def denoiser(self, variables: PyTree, z: Code | Mixture, xT: Image) -> Denoiser:
-        return self.ddpm.denoiser(variables)
-
-    def loss_weight(self, t: Any) -> Any:
-        return noise_weight(self.process, t)
 
 
 def names() -> tuple[str, ...]:
