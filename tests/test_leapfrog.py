@@ -77,10 +77,9 @@ def test_evaluations_are_as_many_as_promised_up_and_down(name):
     ("how", "evaluations"),
     [
         ({"sampler": "leapfrog"}, (7, 6, 7)),  # a code leads back over the times that it went up, one fewer
-        (
-            {"sampler": "exponential", "start": "noise"},
-            (8, 7, 6),
-        ),  # a code is all the noise to start with
+        ({"sampler": "exponential", "start": "noise"}, (8, 7, 6)),  # a code is all the noise that there is
+        ({"sampler": "exponential", "eta": 1.0}, (7, 7, 6)),
+        ({"sampler": "euler", "churn_step_ratio": 0.3}, (14, 7, 6)),  # up by the exponential one
     ],
 )
 def test_metrics_json_counts_the_evaluations_of_decoding_from_codes_and_without(how, evaluations):
@@ -89,6 +88,8 @@ def test_metrics_json_counts_the_evaluations_of_decoding_from_codes_and_without(
     without, coded = (Reconstruct(invert_steps=steps).description(model) for steps in (0, 7))
     assert (without["evaluations"], coded["evaluations"], coded["invert_evaluations"]) == evaluations
     assert without["invert_evaluations"] == 0
+    assert {name: without[name] for name in how} == how  # and says of a code's decoding what was done
+    assert (coded["start"], coded["eta"], coded["churn_step_ratio"]) == ("mean", 0, 0)
 
 
 # --- with networks
@@ -120,6 +121,18 @@ def test_a_start_with_noise_is_drawn_by_number_and_gives_way_to_a_code():
     noise = np.random.default_rng(0).normal(size=(len(z), 4, *pixels.shape[1:]))  # of three steps, and the start's
     same_last = noise * np.array([0, 0, 0, 1])[:, None, None, None]
     np.testing.assert_array_equal(model.decode(z, how=how, noise=noise), model.decode(z, how=how, noise=same_last))
+
+
+@pytest.mark.parametrize("how", [{"eta": 1.0}, {"sampler": "euler", "churn_step_ratio": 0.33}])
+def test_fresh_noise_gives_way_to_a_code(how):
+    """An image that is encoded and decoded comes back by the ODE, whatever the recipe draws without a code."""
+    model, pixels = tiny_model("dbae")
+    random, without = Sampling(steps=5, **how), Sampling(sampler=Sampling(**how).sampler, steps=5)
+    z = model.encode(pixels)
+    assert np.abs(model.decode(z, how=random) - model.decode(z, how=random, seed=1)).max() > 1e-3
+    up = [model.encoded(pixels, 5, each) for each in (random, without)]
+    np.testing.assert_array_equal(up[0].stochastic_code, up[1].stochastic_code)
+    np.testing.assert_array_equal(model.decode(up[0], how=random), model.decode(up[1], how=without))
 
 
 def test_a_start_with_noise_is_the_state_next_to_the_endpoint(x64):

@@ -114,7 +114,7 @@ class Sampling:
     def inverted(self, steps: int) -> "Sampling":
         """The recipe to encode with: the same grid with so many steps, and the sampler if it runs upward."""
         how = self.returning()
-        if how.churn_step_ratio or not how.stepper().inverse:
+        if not how.stepper().inverse:
             return Sampling(sampler=ENCODING, grid=self.grid, steps=steps, encode=self.encode, seed=self.seed)
         return dataclasses.replace(how, steps=steps)
 
@@ -127,8 +127,11 @@ class Sampling:
             )
 
     def returning(self) -> "Sampling":
-        """The recipe to decode a stochastic code with, which is all the noise that there is to start with."""
-        return dataclasses.replace(self, start="mean")
+        """The recipe to decode a stochastic code with, which is all the noise that there is.
+
+        What else is random gives way: the noise to start with, eta and churn.
+        """
+        return dataclasses.replace(self, start="mean", eta=0.0, churn_step_ratio=0.0)
 
     def _build(self, name: str) -> Stepper:
         if name not in samplers():

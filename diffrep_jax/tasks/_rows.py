@@ -43,7 +43,8 @@ def parsed(row: Any, usual: Sampling, invert_steps: int) -> Row:
     invert_steps = fields.pop("invert_steps", invert_steps)
     check_value(invert_steps, Natural, f"{PLACE}.invert_steps")
     check(Sampling, fields, PLACE)
-    return Row(dataclasses.replace(usual, **fields), invert_steps)
+    how = dataclasses.replace(usual, **fields)
+    return Row(how.returning() if invert_steps else how, invert_steps)
 
 
 def check_without_steps(row: Any) -> None:
@@ -61,7 +62,7 @@ def at_counts(row: Row, counts: Iterable[int], process: Process) -> list[Row]:
     recipes = [row.how.within(count, process, coded) for count in counts]
     rows = [Row(how, row.invert_steps) for how in dict.fromkeys(recipes) if how is not None]
     if not rows:
-        one = dataclasses.replace(row.how.returning() if coded else row.how, steps=1)
+        one = dataclasses.replace(row.how, steps=1)
         raise UserError(
             f"tasks.evaluate.counts {', '.join(map(str, counts))}: the sampler {one.sampler} as it is set makes "
             f"{one.nfe(process, coded=coded)} evaluations at least; ask for more."

@@ -101,7 +101,7 @@ def describe(how: Sampling, method: Method, invert_steps: int = 0) -> dict[str, 
     """How pictures were made, for metrics.json; `invert_steps`: of their stochastic codes, 0 for none."""
     coded = invert_steps > 0
     used = how.returning() if coded else how
-    return dataclasses.asdict(how) | {"evaluations": used.nfe(method.process, coded=coded)}
+    return dataclasses.asdict(used) | {"evaluations": used.nfe(method.process, coded=coded)}
 
 
 @dataclasses.dataclass(frozen=True)
