@@ -57,6 +57,7 @@ RECIPES: dict[str, tuple[dict[str, Any], bool]] = {
     "Heun": ({"sampler": "heun", "grid": "karras"}, False),
     "Euler, churn 0.33": ({"sampler": "euler", "grid": "karras", "churn_step_ratio": 0.33}, True),
     "order 1": ({}, False),
+    "DDIM, ddim_range": ({"grid": "ddim_range"}, False),
     "order 2": ({"order": 2}, False),
     "order 3": ({"order": 3}, False),
     "order 2, corrector": ({"order": 2, "corrector": True}, False),
@@ -69,8 +70,10 @@ RECIPES: dict[str, tuple[dict[str, Any], bool]] = {
     "eta 1, noise only": ({"eta": 1.0, "start": "noise_only"}, True),
 }
 DRAWN = ("Euler", "Heun", "Euler, churn 0.33", "order 1", "order 2", "order 1, noise", "order 2, noise", "eta 1")
+DRAWN += ("DDIM, ddim_range",)
 SHOWN_RANGE, SSIM_RANGE = 10.0, 0.15  # of a panel: times, less than the best; what is worse lies on its edge
 ON_BRIDGES = ("churn", "noise")  # what a Gaussian process has no use for: its x_T is noise
+ON_STEPS = ("DDIM",)  # the published grids are of discrete steps
 
 Features = Callable[[np.ndarray], np.ndarray]  # uint8 images -> [n, features]
 Row = dict[str, Any]
@@ -175,7 +178,7 @@ def measure(
     MEASURES["frechet"] = Measure(lambda folder: lambda: OfClassifier(features), pairs=False)
     named: list[Row] = []
     for name, numbers in counts.items():
-        if not bridge and any(word in name for word in ON_BRIDGES):
+        if any(word in name for word in (ON_STEPS if bridge else ON_BRIDGES)):
             continue
         changes, random = RECIPES[name]
         if random or not fine.images:
@@ -232,7 +235,7 @@ def write(out: pathlib.Path, rows: list[Row], command: str, model: Model) -> Non
         f"{rows[0]['images']} held-out images of {rows[0]['dataset']} on {model.mesh.size} x {device.device_kind}, by "
         f"--task=evaluate. MSE, SSIM and PSNR on [0, 1], of images in 8 bits; {fine}Frechet: between images and "
         "reconstructions, in the hidden layer of a small classifier that the script trains. Euler, Heun and churn on "
-        "the grid karras, all others on uniform_lambda.",
+        "the grid karras, DDIM on the one that it names, all others on uniform_lambda.",
         "",
         f"![curves]({out.with_suffix('.png').name})",
         "",
