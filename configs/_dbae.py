@@ -1,11 +1,13 @@
-"""What all DBAE experiments share: the published recipe and the networks by image size.
+"""What all DBAE experiments share: the published recipe of training and the networks by image size.
+
+Images are decoded in ten evaluations; the official code's recipe is `sampler=heun grid=karras eta=0 steps=40`.
 
 Variants, as in `configs/dbae_celeba.py:bridge=ve,encoder=stochastic`, are in VARIANTS; the first value is the default.
 """
 
 from ml_collections import ConfigDict
 
-from configs._shared import choose, shared_config
+from configs._shared import FROM_ENDPOINT, choose, shared_config
 
 VARIANTS = {
     "bridge": ("vp", "ve", "vp_simple", "ve_simple"),
@@ -25,7 +27,7 @@ NETWORKS = {
 def dbae_config(dataset: str, variant: str, total_steps: int, *image_sizes: int) -> ConfigDict:
     """The published recipe for one data set; image_sizes: see `choose`, the data set's where there are none."""
     chosen, image_size = choose(variant, VARIANTS, image_sizes or (0,))
-    config = shared_config(dataset, total_steps, batch_size=256, sampling={"sampler": "heun"}, image_size=image_size)
+    config = shared_config(dataset, total_steps, batch_size=256, sampling=FROM_ENDPOINT, image_size=image_size)
     networks = NETWORKS[config.data.image_size]
     config.method = {
         "name": "dbae",

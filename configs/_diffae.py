@@ -1,14 +1,14 @@
 """What all DiffAE experiments share: the recipe of its templates, and the networks, DBAE's, by image size.
 
 There: Adam 1e-4, gradients clipped at norm 1 over all parameters, average 0.9999, batch 128 (64 at 256 px), dropout
-0.1. Images are decoded in 20 steps; its notebooks encode x_T in 250 and decode what they change in 100
-(`--config.sampling.steps=100`). No variants.
+0.1. Images are encoded and decoded in 20 evaluations each way; published are `grid=ddim_space order=1` with `steps=20`,
+100 for what its notebooks change, and `invert_steps=250`. No variants.
 """
 
 from ml_collections import ConfigDict
 
 from configs._dbae import NETWORKS
-from configs._shared import shared_config
+from configs._shared import FROM_NOISE, shared_config
 from diffrep_jax.config import parse_variant
 
 VARIANTS: dict[str, tuple[str, ...]] = {}
@@ -18,8 +18,7 @@ BATCH = 128
 def diffae_config(dataset: str, variant: str, images: int, batch_size: int = BATCH, image_size: int = 0) -> ConfigDict:
     """The published recipe for one data set; `images`: how many training sees; image_size 0: the data set's."""
     parse_variant(variant, VARIANTS)
-    sampling = {"sampler": "exponential", "grid": "ddim_space", "steps": 20}
-    config = shared_config(dataset, images // batch_size, batch_size, sampling, image_size)
+    config = shared_config(dataset, images // batch_size, batch_size, FROM_NOISE, image_size)
     networks = NETWORKS[config.data.image_size]
     levels = {"width": networks["width"], "blocks": 2, "attention": (16,)}
     unet = {"mult": networks["unet"], "head_dim": -1, "heads": 1, "emb_width": 512, "dropout": 0.1}
@@ -34,7 +33,7 @@ def diffae_config(dataset: str, variant: str, images: int, batch_size: int = BAT
         "encoder": levels | {"mult": networks["encoder"]},
     }
     for task in ("interpolate", "counterfactual", "manipulate"):
-        config.tasks[task].invert_steps = 250
+        config.tasks[task].invert_steps = config.sampling.steps
     config.tasks.reconstruct.every_steps = 10_000
     config.optim = {"name": "adam", "lr": 1e-4, "ema_decay": 0.9999, "clip_norm": 1.0}
     return config

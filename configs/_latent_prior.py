@@ -3,20 +3,19 @@
 DiffAE trains at lr 1e-4 with the batch and the number of codes below and clips gradients at norm 1; PDAE trains at lr
 1e-3 with 128 codes a process, without an end, does not clip them (`--config.optim.clip_norm=0`), and clips the codes
 that it samples (`--config.method.clipped=True`). Both use AdamW with weight decay 0.01 for faces and Adam for LSUN.
-There are no variants.
+Codes are drawn in 20 evaluations, by PDAE in 100: `grid=ddim_range order=1 steps=100`. There are no variants.
 """
 
 from ml_collections import ConfigDict
 
-from configs._shared import shared_config
+from configs._shared import FROM_NOISE, shared_config
 from diffrep_jax.config import parse_variant
 
 
 def latent_prior_config(variant: str, latent_dim: int, layers: int, batch_size: int, total_codes: int) -> ConfigDict:
     """The recipe for codes of so many dimensions; `total_codes`: seen in training."""
     parse_variant(variant, {})
-    sampling = {"sampler": "exponential", "grid": "ddim_range", "steps": 100}
-    config = shared_config("codes", total_codes // batch_size, batch_size, sampling)
+    config = shared_config("codes", total_codes // batch_size, batch_size, FROM_NOISE)
     config.data.update(channels=latent_dim, flip=False, workers=0)  # in memory: reading ahead would only cost
     config.method = {
         "name": "latent_prior",

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs._shared import FEW_STEPS
+from configs._gaussian import ANCESTRAL
 
 
 def small(config: ConfigDict) -> ConfigDict:
@@ -26,7 +26,7 @@ def small_dbae(config: ConfigDict) -> ConfigDict:
     config.method.unet.head_dim = 32
     config.method.encoder.update(blocks=1, attention=(8,))
     config.method.generator.width = 6
-    config.sampling.update(FEW_STEPS)
+    config.sampling.steps = 5
     config.tasks.sample.every_steps = 0  # a run of codes has none of its own
     return config
 
@@ -34,11 +34,8 @@ def small_dbae(config: ConfigDict) -> ConfigDict:
 def small_gaussian(config: ConfigDict) -> ConfigDict:
     """DDPM, or DiTi with codes of 64 dimensions in 16 blocks, four of each stage of 125, 125, 250 and 500 steps."""
     small(config)
-    config.sampling.steps = 50
-    for task in ("interpolate", "counterfactual", "manipulate"):
-        config.tasks[task].invert_steps = 50
     if config.method.name == "ddpm":
-        config.sampling.eta = 1.0  # on so small a network cleaner than eta = 0
+        config.sampling.update(ANCESTRAL)
         config.tasks.reconstruct.every_steps = 0
         return config
     balanced = len(config.method.stages) == 1

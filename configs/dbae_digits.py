@@ -21,7 +21,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.method.generator.update(width=8, norm_images=0)
     config.optim.update(lr=1e-3, ema_decay=0.99)
     config.train.update(batch_size=64, checkpoint_every=250, log_every=50, keep_last=1, keep_every=0)
-    config.sampling.update(sampler="euler", steps=20)
+    config.sampling.update(sampler="euler", grid="karras", eta=0.0, steps=20)
     config.tasks.reconstruct.update(every_steps=500, batch_size=99, num_images=-1, grid_images=12)
     config.tasks.interpolate.update(first="3", second="4", gif=True)
     # Too small for AlexNet, too few for an FID.

@@ -106,7 +106,7 @@ def test_tasks_run_on_diti_unchanged(runs):
         numbers = task.run(model, Run.at(runs[1], config))
         assert all(np.isfinite(value) for value in numbers.values())
         metrics = json.loads((runs[1] / name / "metrics.json").read_text())
-        assert (metrics["sampler"], metrics["grid"], metrics["evaluations"]) == ("exponential", "ddim_range", 2)
+        assert (metrics["sampler"], metrics["grid"], metrics["evaluations"]) == ("exponential", "uniform_lambda", 2)
     z = model.encode(np.zeros((3, 8, 8, 1), np.float32))
     out = model.decode(z, how=Sampling(grid="ddim_range", steps=2, eta=0.5))
     assert z.shape == (3, 16) and out.shape == (3, 8, 8, 1)

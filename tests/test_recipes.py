@@ -1,6 +1,6 @@
 """The recipes of the configs: the published values of training and sampling, and that optimizers are PyTorch's."""
 
-import dataclasses
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,11 @@ from ml_collections import ConfigDict
 from diffrep_jax import config as configs
 from diffrep_jax.inference.open import recipe
 from diffrep_jax.processes.bridge import VPBridge
+from diffrep_jax.processes.gaussian import DiscreteVP
 from diffrep_jax.samplers import Sampling
 from diffrep_jax.train import optimizer
 
+ROOT = pathlib.Path(__file__).parents[1]
 FACES = {"name": "adamw", "lr": 1e-4, "clip_norm": 1.0, "weight_decay": 0.01}
 LSUN = {"name": "adam", "lr": 1e-4, "clip_norm": 1.0}
 RADAM, DIFFAE = {"name": "radam", "lr": 1e-4}, {"name": "adam", "lr": 1e-4, "clip_norm": 1.0}
@@ -64,28 +66,43 @@ def test_the_published_recipe(name):
         assert config.method.generator.norm_images == 32  # batch norm's statistics are a micro-batch's
 
 
-# The official code's samplers: the beginning of a config's name -> what differs from the recipe's defaults
+@pytest.mark.parametrize(("name", "evaluations"), [("celeba", 10), ("ffhq", 10), ("emoji:size=32", 5), ("fashion", 5)])
+def test_dbaes_are_decoded_in_ten_evaluations_or_five_with_fresh_noise(name, evaluations):
+    how = recipe(config_of(f"dbae_{name}"))
+    assert how.nfe(VPBridge()) == evaluations and (how.grid, how.eta) == ("uniform_lambda", 1)
+
+
+ENCODED = ("diffae_ffhq", "diffae_digits", "pdae_ffhq", "diti_celeba", "diti_digits", "diti_emoji:size=32")
+
+
+@pytest.mark.parametrize("name", [*ENCODED, "ddpm_ffhq", "latent_prior_ffhq"])
+def test_gaussian_models_are_decoded_in_20_evaluations_of_order_2_and_encoded_in_20(name):
+    config = config_of(name)
+    how = recipe(config)
+    assert how == Sampling(grid="uniform_lambda", order=2, steps=20) and how.nfe(DiscreteVP()) == 20
+    for task in ("interpolate", "counterfactual", "manipulate") if name in ENCODED else ():
+        assert config.tasks[task].invert_steps == 20
+
+
+# The beginning of a config's name -> (the file that tells the official code's recipe, what it says, the recipe)
+OF_DDIM = {"grid": "ddim_range", "order": "1", "steps": "100"}, Sampling(grid="ddim_range", steps=100)
 DECODED = {
-    "dbae": {"sampler": "heun"},
-    "diffae": {"grid": "ddim_space", "steps": 20},
-    "pdae": {"grid": "ddim_range", "steps": 100},
-    "diti": {"grid": "ddim_range", "steps": 100},
+    "dbae": ("_dbae.py", {"sampler": "heun", "grid": "karras", "eta": "0", "steps": "40"}, Sampling("heun")),
+    "diffae": ("_diffae.py", {"grid": "ddim_space", "order": "1"}, Sampling(grid="ddim_space", steps=20)),
+    "pdae": ("_gaussian.py", *OF_DDIM),
+    "diti": ("_gaussian.py", *OF_DDIM),
+    "latent": ("_latent_prior.py", *OF_DDIM),
 }
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if not name.startswith("latent_prior")])
-def test_the_papers_models_are_decoded_as_there(name):
-    (expected,) = (how for start, how in DECODED.items() if name.startswith(start))
-    assert config_of(name).sampling.to_dict() == dataclasses.asdict(Sampling()) | expected
-
-
-@pytest.mark.parametrize("name", ["dbae_emoji:size=32", "dbae_fashion"])
-def test_small_dbaes_are_decoded_in_five_evaluations_and_on_request_as_published(name):
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_recipe_of_sampling_is_what_the_config_says_of_it(name):
+    file, values, expected = DECODED[name.split("_")[0]]
+    said = " ".join(f"{field}={value}" for field, value in values.items())
+    assert f"`{said}`" in " ".join((ROOT / "configs" / file).read_text().split())
     config = config_of(name)
-    assert recipe(config).nfe(VPBridge()) == 5 and recipe(config).eta == 1
-    values = {"sampler": "euler", "grid": "karras", "steps": "333", "churn_step_ratio": "0.33", "eta": "0"}
     configs.override(config, {f"sampling.{field}": value for field, value in values.items()})
-    assert recipe(config) == Sampling("euler", "karras", 333, churn_step_ratio=0.33)
+    assert recipe(config) == expected
 
 
 def test_priors_take_the_codes_of_all_images_that_their_auto_encoder_was_trained_on():

@@ -9,7 +9,7 @@ from diffrep_jax.report.collect import Run
 
 OF_IMAGES = ("mse", "ssim", "psnr", "lpips")
 DECODING = ("dataset", "split", "images", "encode")
-DECODING += ("sampler", "grid", "steps", "churn_step_ratio", "eta", "evaluations")
+DECODING += ("sampler", "grid", "order", "steps", "churn_step_ratio", "eta", "evaluations")
 
 
 THIS = "this run"

@@ -52,7 +52,7 @@ class Evaluate(base.ImageTask):
     Attributes:
       dataset: "" for the run's own; num_images: of its split, the first ones, -1 for all, 0 for no reconstructions.
       rows: one line of the report each: a number of steps, or {field: value} of what differs from the recipe, such as
-        {"steps": 100, "churn_step_ratio": 0.33}; () for one line by the recipe as it is.
+        {"steps": 100, "eta": 0.0}; () for one line by the recipe as it is.
       counts: numbers of evaluations, at each of which every row is measured, by as many steps as make no more; a line
         is written as soon as it is measured, and one that an earlier call has measured is not measured again. () for
         the rows' own steps.
