@@ -129,7 +129,7 @@ def ve_model():
 
 @pytest.mark.parametrize("sampler, ratio", [("euler", 0.0), ("heun", 0.0), ("heun", 0.33)])
 def test_a_dbae_on_the_ve_bridge(ve_model, sampler, ratio):
-    """As it is decoded, D clipped, from x_T and from a stochastic code."""
+    """As it is decoded, D clipped, from x_T and from a stochastic code, to which churn gives way."""
     random = np.random.default_rng(0)
     z = random.standard_normal((2, 12)).astype(np.float32)
     xT, code = random.standard_normal((2, 2, 8, 8, 1)).astype(np.float32)
@@ -140,8 +140,8 @@ def test_a_dbae_on_the_ve_bridge(ve_model, sampler, ratio):
 
     how = Sampling(sampler, "karras", STEPS, ratio)
     a = BRIDGES["ve"].nodes[0] ** 2 / 80.0**2
-    for start, stochastic_code in ((xT, None), (a * xT + 0.01 * code, 0.01 * code)):
-        expected = exact(BRIDGES["ve"], denoise, start, xT, sampler, ratio, noise)[-1]
+    for start, stochastic_code, churn in ((xT, None, ratio), (a * xT + 0.01 * code, 0.01 * code, 0.0)):
+        expected = exact(BRIDGES["ve"], denoise, start, xT, sampler, churn, noise)[-1]
         out = ve_model.decode(z, xT, how, stochastic_code, noise=noise.swapaxes(0, 1))
         assert expected.std() > 0.1
         np.testing.assert_allclose(out, np.clip(expected, -1, 1), rtol=0, atol=2e-4)
