@@ -21,7 +21,8 @@ missing=0
 
 celeba=(--config=configs/dbae_celeba.py --batch=256 --repeats=10)
 ffhq=(--config=configs/dbae_ffhq.py --batch=128 --repeats=10)
-sampled=(--what=sample --config.sampling.sampler=euler --config.sampling.grid=karras --config.sampling.eta=0 --config.sampling.steps=10)
+sampled=(--what=sample --config.sampling.sampler=euler --config.sampling.grid=karras --config.sampling.eta=0)
+sampled+=(--config.sampling.steps=10)
 forms=(--config=configs/dbae_celeba.py --batch=128)
 if [ -n "${SMOKE:-}" ]; then
   tiny=(--config=configs/dbae_digits.py --batch=4 --repeats=1 --config.data.image_size=16)

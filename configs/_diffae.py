@@ -8,7 +8,7 @@ There: Adam 1e-4, gradients clipped at norm 1 over all parameters, average 0.999
 from ml_collections import ConfigDict
 
 from configs._dbae import NETWORKS
-from configs._shared import FROM_NOISE, shared_config
+from configs._shared import FROM_NOISE, infer_endpoint, shared_config
 from diffrep_jax.config import parse_variant
 
 VARIANTS: dict[str, tuple[str, ...]] = {}
@@ -32,8 +32,7 @@ def diffae_config(dataset: str, variant: str, images: int, batch_size: int = BAT
         "unet": levels | unet,
         "encoder": levels | {"mult": networks["encoder"]},
     }
-    for task in ("interpolate", "counterfactual", "manipulate"):
-        config.tasks[task].invert_steps = config.sampling.steps
+    infer_endpoint(config)
     config.tasks.reconstruct.every_steps = 10_000
     config.optim = {"name": "adam", "lr": 1e-4, "ema_decay": 0.9999, "clip_norm": 1.0}
     return config

@@ -1,14 +1,14 @@
 """What all DDPM, PDAE and DiTi experiments share: the published recipe of training, and networks by image size.
 
-Images are encoded and decoded in 20 evaluations each way; published are `grid=ddim_range order=1 steps=100`, and
-`invert_steps` of 1000, of 500 with `steps=200` for `manipulate`.
+Images are encoded and decoded in 20 evaluations each way; published are `grid=ddim_range order=1 steps=100`, of PDAE's
+scripts `grid=ddim_linspace`, and `invert_steps` from 100 to 1000: docs/official_commands.md has each.
 
 Variants are in VARIANTS; the first value is the default.
 """
 
 from ml_collections import ConfigDict
 
-from configs._shared import FROM_NOISE, choose, shared_config
+from configs._shared import FROM_NOISE, choose, infer_endpoint, shared_config
 
 _SSL = {"ssl": ("none", "simclr", "simclr_without_aug", "simsiam")}
 VARIANTS = {
@@ -67,8 +67,7 @@ def gaussian_config(method: str, dataset: str, variant: str, images: int, *image
     if method == "diti":
         fields |= {"mode": chosen["mode"], "k": 64, "k_per_stage": (), **STAGES[chosen["stages"]]}
     config.method = fields
-    for task in ("interpolate", "counterfactual", "manipulate"):
-        config.tasks[task].invert_steps = config.sampling.steps
+    infer_endpoint(config)
     if method in ("pdae", "diti"):  # PDAE's flat code is cut into as many equal blocks
         config.tasks.counterfactual.update(blocks=64 * (method == "pdae"), ranges=((2, 4), (16, 8), (24, 8), (32, 32)))
     config.optim = {"name": "adam", "lr": 1e-4, "ema_decay": 0.9999}

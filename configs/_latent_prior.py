@@ -3,7 +3,7 @@
 DiffAE trains at lr 1e-4 with the batch and the number of codes below and clips gradients at norm 1; PDAE trains at lr
 1e-3 with 128 codes a process, without an end, does not clip them (`--config.optim.clip_norm=0`), and clips the codes
 that it samples (`--config.method.clipped=True`). Both use AdamW with weight decay 0.01 for faces and Adam for LSUN.
-Codes are drawn in 20 evaluations, by PDAE in 100: `grid=ddim_range order=1 steps=100`. There are no variants.
+Codes are drawn in 20 evaluations, by PDAE in 100: `grid=ddim_linspace order=1 steps=100`. There are no variants.
 """
 
 from ml_collections import ConfigDict

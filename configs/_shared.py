@@ -38,6 +38,12 @@ def shared_config(
     return config
 
 
+def infer_endpoint(config: ConfigDict) -> None:
+    """What edits images does so from their own x_T, in as many steps up as down."""
+    for task in ("interpolate", "counterfactual", "manipulate"):
+        config.tasks[task].invert_steps = config.sampling.steps
+
+
 def choose(variant: str, choices: Mapping[str, Any], sizes: tuple[int, ...]) -> tuple[dict[str, str], int]:
     """The values that a variant names, and the image size: of several, that of `size=`, the first by default."""
     with_size = {"size": tuple(map(str, sizes))} if len(sizes) > 1 else {}

@@ -12,6 +12,7 @@ from diffrep_jax.inference import compiled
 from diffrep_jax.report.recipes import in_words
 from diffrep_jax.samplers import Sampling
 from diffrep_jax.tasks import _reconstructions
+from diffrep_jax.tasks.evaluate import Evaluate
 from tests import made_run
 from tests.gaussian_data import PROCESSES
 from tests.report_parts import blocks, report_of
@@ -58,6 +59,18 @@ def test_as_many_steps_as_make_no_more(changes, grid):
             more = dataclasses.replace(within, steps=within.steps + 1)
             assert within.nfe(process) <= count < more.nfe(process)
             assert dataclasses.replace(within, steps=how.steps) == how
+
+
+def test_a_row_with_a_stochastic_code_is_counted_and_described_by_the_ode():
+    """Without one the same recipes make an evaluation more, and two a step."""
+    rows = ({"eta": 1.0, "start": "noise"}, {"sampler": "euler", "churn_step_ratio": 0.33})
+    usual, process = Sampling(grid="karras"), PROCESSES["vp"]
+    plain = Evaluate(rows=rows, counts=(6,)).recipes(usual, process)
+    assert [(row.how.steps, row.how.nfe(process)) for row in plain] == [(5, 6), (3, 6)]
+    coded = Evaluate(rows=rows, counts=(6,), invert_steps=4).recipes(usual, process)
+    assert [row.how for row in coded] == [Sampling(steps=6), Sampling("euler", steps=6)]
+    described = [row.described() for row in coded]
+    assert all((line["eta"], line["churn_step_ratio"], line["invert_steps"]) == (0, 0, 4) for line in described)
 
 
 def test_each_recipe_is_measured_at_each_number(tiny_model, tmp_path):

@@ -32,7 +32,8 @@ class Sampling:
     Attributes:
       sampler: a file of samplers/; grid: of `grids.GRIDS`; steps: intervals of the grid.
       churn_step_ratio: in [0, 1), the part of each step that is an SDE's; 0: none.
-      eta: the fresh noise of a step, for the sampler exponential; 0: none, 1: ancestral sampling.
+      eta: the fresh noise of a step, for the sampler exponential; 0: none, 1: ancestral sampling. It, churn and the
+        start's noise are of decoding from x_T; from a stochastic code there is none: `returning`.
       order, corrector, clock: the exponential sampler's; order above 1 and the corrector go with eta 0.
       start: of a bridge, "mean": x_T; "noise": with the noise that the state next to x_T has, "noise_only": by one
         evaluation less.
@@ -106,8 +107,7 @@ class Sampling:
         for steps in range(evaluations, 0, -1):
             how = dataclasses.replace(self, steps=steps)
             with contextlib.suppress(UserError):  # numbers of steps that a grid has not
-                used = how.returning() if coded else how
-                if used.nfe(process, coded=coded) <= evaluations:
+                if how.nfe(process, coded=coded) <= evaluations:
                     return how
         return None
 
