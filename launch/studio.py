@@ -19,6 +19,7 @@ from diffrep_jax.inference import edit, heads
 from diffrep_jax.inference.encoded import Encoded
 from diffrep_jax.inference.model import Model
 from diffrep_jax.inference.open import open_run
+from diffrep_jax.inference.starts import starts
 from diffrep_jax.methods.base import AutoEncoder
 from diffrep_jax.readout.head import Head
 from diffrep_jax.runs import config as run_config
@@ -126,8 +127,8 @@ class Studio:
     def reconstruct(self, image: np.ndarray, steps: Steps) -> Answer:
         """What decoding starts from, and the image that comes back."""
         began, encoded = time.perf_counter(), self._of(image, steps)
-        start = to_uint8(np.clip(self._start(encoded)[0], -1, 1))
-        pictures = {"x_T": start, "back from the code": self._decode(encoded, steps)[0]}
+        xT = next(iter(starts(self.model, encoded).values()))
+        pictures = {"x_T": to_uint8(np.clip(xT[0], -1, 1)), "back from the code": self._decode(encoded, steps)[0]}
         return Answer(pictures, self._line(began, steps), encoded.z[0])
 
     def interpolate(self, first: np.ndarray, second: np.ndarray, points: int, steps: Steps) -> Answer:
@@ -196,13 +197,6 @@ class Studio:
     def _encode(self, pixels: bytes, shape: tuple[int, ...], invert_steps: int) -> Encoded:
         image = np.frombuffer(pixels, np.uint8).reshape(1, *shape)
         return self.model.encoded(image, invert_steps)
-
-    def _start(self, encoded: Encoded) -> np.ndarray:
-        """x_T: what was inferred where noise alone is left of an image in the end, else what is made of z."""
-        process, code = self.model.method.process, encoded.stochastic_code
-        if code is not None and not np.any(process.coefficients(np.asarray(process.t_max))[0]):
-            return code
-        return self.model.endpoint(encoded.z)
 
     def _decode(self, encoded: Encoded, steps: Steps, xT: np.ndarray | None = None) -> np.ndarray:
         how = dataclasses.replace(self.model.sampling, steps=steps.decode)

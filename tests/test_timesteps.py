@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 from diffrep_jax.errors import UserError
-from diffrep_jax.inference.encoded import Encoded
 from diffrep_jax.inference.model import Model
+from diffrep_jax.inference.starts import starts
 from diffrep_jax.methods.ddpm import DDPM
 from diffrep_jax.methods.noise_coded import NoiseCoded
 from diffrep_jax.processes.base import per_image
 from diffrep_jax.runs.layout import Run
-from diffrep_jax.tasks import base, reconstruct, timesteps
+from diffrep_jax.tasks import base, timesteps
 from tests.coded_models import opened, small_config
 from tests.tiny import tiny_config
 
@@ -117,16 +117,12 @@ def test_an_image_of_a_ddpm_comes_back_from_its_x_T_alone():
     np.testing.assert_allclose(model.decode(encoded, steps=200), x0, rtol=0.08, atol=1e-3)
     with pytest.raises(UserError, match="run has no codes.*invert_steps above 0"):
         model.encoded(x0)
-    (start,) = reconstruct._starts(model, encoded, 0).items()
-    assert start[0] == "x_T, inferred" and start[1] is encoded.stochastic_code
+    (start,) = starts(model, encoded).items()
+    assert start[0] == "x_T, inferred"
+    np.testing.assert_array_equal(start[1], encoded.stochastic_code)
 
 
-def test_the_picture_shows_what_a_bridge_is_decoded_from(tiny_model):
-    z, noise = np.zeros((2, tiny_model.auto_encoder.latent_dim), np.float32), np.ones((2, 8, 8, 1), np.float32)
-    starts = reconstruct._starts(tiny_model, Encoded(z, noise), 0)
-    assert list(starts) == ["x_T", "noise, inferred"] and starts["noise, inferred"] is noise
-    np.testing.assert_array_equal(starts["x_T"], tiny_model.endpoint(z, 0))
-    assert list(reconstruct._starts(tiny_model, Encoded(z), 0)) == ["x_T"]
+def test_a_row_of_the_picture_says_whose_code_it_has(tiny_model):
     assert list(timesteps._names(tiny_model).values()) == ["own code", "another's code, own x_T", "no code, own x_T"]
     assert timesteps._names(opened(small_config("pdae")))["none"] == "no code"
 

@@ -18,8 +18,8 @@ from diffrep_jax.data.transforms import to_uint8
 from diffrep_jax.errors import UserError
 from diffrep_jax.fields import check_count, check_numbers
 from diffrep_jax.inference import edit
-from diffrep_jax.inference.encoded import Encoded
 from diffrep_jax.inference.model import Model
+from diffrep_jax.inference.starts import starts
 from diffrep_jax.metrics import image as metrics
 from diffrep_jax.runs.layout import Run, write_arrays
 from diffrep_jax.tasks import _charts, _pictures, base
@@ -66,7 +66,7 @@ class Reconstruct(base.PhotoTask):
         bad = config.data.max_bad_fraction
         batches = ordered_batches(dataset, batch_size=self.batch_size, num_images=total, max_bad_fraction=bad)
         parts: dict[str, list[np.ndarray]] = {"images": [], "reconstructions": [], "codes": []}
-        starts: list[dict[str, np.ndarray]] = []
+        begun: list[dict[str, np.ndarray]] = []
         shortened: dict[int, list[np.ndarray]] = {count: [] for count in dimensions}
         first = 0
         for batch in base.progress(batches, -(-total // self.batch_size), "reconstruct"):
@@ -78,15 +78,15 @@ class Reconstruct(base.PhotoTask):
                 images = model.decode(edit.prefix(encoded, kept), numbers=first)
                 shortened[count].append(to_uint8(images))
             if first < self.grid_images:
-                starts.append(_starts(model, encoded, first))
+                begun.append(starts(model, encoded, first))
             first += len(encoded)
         arrays = {name: np.concatenate(values) for name, values in parts.items()}
         description = {"dataset": dataset.name, "split": dataset.split} | self.description(model)
         if dimensions:
             made = {count: np.concatenate(images) for count, images in shortened.items()}
             description |= self._write_prefixes(run, arrays, made, dimensions)
-        begun = {name: np.concatenate([part[name] for part in starts]) for name in starts[0]}
-        return self._write(run, arrays, begun, description)
+        shown = {name: np.concatenate([part[name] for part in begun]) for name in begun[0]}
+        return self._write(run, arrays, shown, description)
 
     def _dimensions(self, model: Model) -> dict[int, int]:
         """{number of blocks: how many dimensions these have}; UserError for more blocks than there are."""
@@ -120,7 +120,7 @@ class Reconstruct(base.PhotoTask):
         return {"prefixes": lines}
 
     def _write(
-        self, run: Run, arrays: dict[str, np.ndarray], starts: dict[str, np.ndarray], description: dict[str, Any]
+        self, run: Run, arrays: dict[str, np.ndarray], begun: dict[str, np.ndarray], description: dict[str, Any]
     ) -> dict[str, float]:
         x, y = arrays["images"] / 255.0, arrays["reconstructions"] / 255.0
         numbers = {
@@ -132,7 +132,7 @@ class Reconstruct(base.PhotoTask):
         }
         shown = slice(0, self.grid_images)
         rows = {"input": arrays["images"][shown]}
-        rows |= {name: to_uint8(start[shown]) for name, start in starts.items()}
+        rows |= {name: to_uint8(start[shown]) for name, start in begun.items()}
         rows["reconstruction"] = arrays["reconstructions"][shown]
         folder = run.task_folder("reconstruct")
         _pictures.save_png(folder / "grid.png", _pictures.labelled_grid(rows))
@@ -147,18 +147,6 @@ class Reconstruct(base.PhotoTask):
             folder / "grid.png",
         )
         return numbers
-
-
-def _starts(model: Model, encoded: Encoded, first: int) -> dict[str, np.ndarray]:
-    """What decoding starts from, for the picture: x_T, and the stochastic code where it was looked for.
-
-    Where noise alone is left at the end of the process, that code is x_T.
-    """
-    process, code = model.method.process, encoded.stochastic_code
-    if code is not None and not np.any(process.coefficients(np.asarray(process.t_max))[0]):
-        return {"x_T, inferred": code}
-    xT = {"x_T": model.endpoint(encoded.z, first)}
-    return xT if code is None else xT | {"noise, inferred": code}
 
 
 Task = Reconstruct
