@@ -250,7 +250,7 @@ def write(out: pathlib.Path, rows: list[Row], command: str, model: Model) -> Non
 
 
 def curves(rows: list[Row]) -> np.ndarray:
-    """A panel a measure, two by two, a line a recipe of DRAWN; far worse values lie on the edge."""
+    """A panel a measure, two by two, a line a recipe of DRAWN, one colour in all; far worse values lie on the edge."""
     titles = {"mse": "MSE", "ssim": "SSIM", "to_fine": "RMS to the fine solution", "frechet": "Frechet"}
     panels = [panel(rows, title, key) for key, title in titles.items() if any(row.get(key) for row in rows)]
     panels += [np.full_like(panels[0], 255)] * (len(panels) % 2)
@@ -258,13 +258,14 @@ def curves(rows: list[Row]) -> np.ndarray:
 
 
 def panel(rows: list[Row], title: str, key: str) -> np.ndarray:
-    rows = [row for row in rows if row["recipe"] in DRAWN and row[key]]
+    rows = [row for row in rows if row["recipe"] in DRAWN]
+    lines: dict[str, list[tuple[float, float]]] = {row["recipe"]: [] for row in rows}  # as the colours go
+    rows = [row for row in rows if row[key]]
     values = [row[key] for row in rows]
     worst = {"ssim": max(values) - SSIM_RANGE, "to_fine": max(values)}.get(key, min(values) * SHOWN_RANGE)
     edge = max if key == "ssim" else min
-    lines: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        lines.setdefault(row["recipe"], []).append((row["evaluations"], edge(row[key], worst)))
+        lines[row["recipe"]].append((row["evaluations"], edge(row[key], worst)))
     return line_chart(lines, "evaluations", title, log_y=key != "ssim", log_x=True)
 
 
