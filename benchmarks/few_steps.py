@@ -250,7 +250,11 @@ def write(out: pathlib.Path, rows: list[Row], command: str, model: Model) -> Non
 
 
 def curves(rows: list[Row]) -> np.ndarray:
-    """A panel a measure, two by two, a line a recipe of DRAWN, one colour in all; far worse values lie on the edge."""
+    """A panel a measure, two by two, a line a recipe of DRAWN, of all recipes where none of these was measured.
+
+    A recipe has one colour in all panels; far worse values lie on the edge.
+    """
+    rows = [row for row in rows if row["recipe"] in DRAWN] or rows
     titles = {"mse": "MSE", "ssim": "SSIM", "to_fine": "RMS to the fine solution", "frechet": "Frechet"}
     panels = [panel(rows, title, key) for key, title in titles.items() if any(row.get(key) for row in rows)]
     panels += [np.full_like(panels[0], 255)] * (len(panels) % 2)
@@ -258,7 +262,6 @@ def curves(rows: list[Row]) -> np.ndarray:
 
 
 def panel(rows: list[Row], title: str, key: str) -> np.ndarray:
-    rows = [row for row in rows if row["recipe"] in DRAWN]
     lines: dict[str, list[tuple[float, float]]] = {row["recipe"]: [] for row in rows}  # as the colours go
     rows = [row for row in rows if row[key]]
     values = [row[key] for row in rows]

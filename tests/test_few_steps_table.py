@@ -63,3 +63,23 @@ def test_rows_become_a_table_and_curves(tmp_path):
     assert "| Euler | 10 | 0.01000 | 0.5000 | 20.00 | 1.000 |" in text and "80 held-out images of pictures" in text
     assert json.loads((tmp_path / "t.json").read_text()) == rows
     assert Image.open(tmp_path / "t.png").size == (1440, 880)
+
+
+def test_a_recipe_has_one_colour_in_all_panels(monkeypatch):
+    drawn = []
+
+    def chart(lines, *names, **axes):
+        drawn.append({name: len(points) for name, points in lines.items()})
+        return np.zeros((4, 4, 3), np.uint8)
+
+    monkeypatch.setattr(few_steps, "line_chart", chart)
+    values = {"evaluations": 5, "mse": 0.1, "ssim": 0.5, "frechet": 1.0}
+    rows = [{"recipe": "eta 1", "to_fine": None} | values, {"recipe": "order 1", "to_fine": 0.1} | values]
+    few_steps.curves(rows)
+    assert [list(lines) for lines in drawn] == [["eta 1", "order 1"]] * 4  # colours go by the place
+    assert drawn[2] == {"eta 1": 0, "order 1": 1}
+
+
+def test_a_recipe_that_is_left_out_beside_others_is_drawn_alone():
+    row = {"recipe": "order 3", "evaluations": 5, "mse": 0.1, "ssim": 0.5, "frechet": 1.0}
+    assert few_steps.curves([row, row | {"evaluations": 10}]).std() > 0
