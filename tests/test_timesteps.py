@@ -60,7 +60,7 @@ def test_known_errors_are_what_is_written(tmp_path):
     assert [row["t"] for row in written["times"]] == [62, 187, 312, 437, 562, 687, 812, 937]
     assert [row["block"] for row in written["times"]] == list(range(8))  # of 125 steps each
     assert [block["first_t"] for block in written["blocks"]] == [row["t"] for row in written["times"]]
-    for name in ("loss", "eps", "denoised"):
+    for name in ("loss", "eps", "mse", "denoised"):
         assert np.asarray(Image.open(tmp_path / "timesteps" / f"{name}.png")).std() > 5
 
 
@@ -95,6 +95,17 @@ def test_a_ddpm_has_one_curve(tmp_path):
     model = opened(config)
     numbers, _ = run(model, config, tmp_path, points=2)
     assert sorted(numbers) == ["eps_own", "gap_own", "loss_own", "mse_own"]
+
+
+def test_the_images_are_counted_and_their_mean_is_what_mse_is_held_against(tmp_path):
+    """Half the mean square of the difference of two of them, drawn with replacement, is the square to their mean."""
+    config = small_config("ddpm")
+    model = opened(config)
+    _, written = run(model, config, tmp_path, points=1, num_images=10_000)
+    x0 = base.build("timesteps", config.tasks.timesteps, {})._images(Run.at(tmp_path, config)).astype(np.float64)
+    assert written["images"] == len(x0) < 10_000
+    pairs = (x0[:, None] - x0[None]) ** 2
+    np.testing.assert_allclose(written["mse_mean_image"], pairs.mean() / 2, rtol=1e-6)
 
 
 class OfNormalPixels(DDPM):

@@ -10,9 +10,11 @@ For each there is, as a mean over images and pixels,
     gap    that of the posterior mean of the step, the measure of PDAE's figure 2; for discrete steps
 
 Where the own code does no better than another, the step does not use it. With blocks, DiTi's, each block's mean too.
-DBAE's x_T, which comes from the code, stays the image's own. Of a DDPM there is one curve.
+DBAE's x_T, which comes from the code, stays the image's own. Of a DDPM there is one curve. `mse_mean_image` is what the
+mean of these images has: where mse is above it, the denoiser is no help, and an image that begins there begins wrong.
 
-Writes to `<workdir>/timesteps/`: loss.png, eps.png, denoised.png (x_t | D without and with the code) and metrics.json.
+Writes to `<workdir>/timesteps/`: loss.png, eps.png, mse.png, denoised.png (x_t | D without and with the code) and
+metrics.json.
 """
 
 import dataclasses
@@ -73,7 +75,8 @@ class Timesteps(base.DecodingTask):
             rows.append(row)
             for name, picture in made.items() if i in shown else ():
                 pictures[f"t = {times[i]:.3g}: {name}"] = to_uint8(np.clip(picture[: self.grid_images], -1, 1))
-        return self._write(model, run, rows, pictures)
+        of_mean = float(((images - images.mean(axis=0, dtype=np.float64)) ** 2).mean(dtype=np.float64))
+        return self._write(model, run, rows, pictures, {"images": len(images), "mse_mean_image": of_mean})
 
     def times(self, model: Model) -> np.ndarray:
         """Increasing, [points], float64; steps where the process has steps."""
@@ -138,17 +141,24 @@ class Timesteps(base.DecodingTask):
         return np.concatenate([model.denoise(xt[p], t, None if z is None else z[p], xT[p]) for p in parts])
 
     def _write(
-        self, model: Model, run: Run, rows: list[dict[str, Any]], pictures: dict[str, np.ndarray]
+        self,
+        model: Model,
+        run: Run,
+        rows: list[dict[str, Any]],
+        pictures: dict[str, np.ndarray],
+        of_images: dict[str, float],
     ) -> dict[str, float]:
         ways = [way for way in WAYS if f"loss_{way}" in rows[0]]
         names = [f"{measure}_{way}" for measure in MEASURES for way in ways]
         numbers = {name: float(np.mean([row[name] for row in rows])) for name in names}
-        report: dict[str, Any] = {"times": rows, "images": self.num_images, "split": self.split}
+        report: dict[str, Any] = {"times": rows, "split": self.split} | of_images
         if len({row["block"] for row in rows}) > 1:
             report["blocks"] = _by_block(rows, names)
         folder, called = run.task_folder("timesteps"), _names(model)
-        for measure, title in (("loss", "loss"), ("eps", "mean |eps - eps_hat|")):
+        for measure, title in (("loss", "loss"), ("eps", "mean |eps - eps_hat|"), ("mse", "MSE of D, clipped")):
             lines = {called[way]: [(row["t"], row[f"{measure}_{way}"]) for row in rows] for way in ways}
+            if measure == "mse":
+                lines["the images' mean"] = [(row["t"], of_images["mse_mean_image"]) for row in rows]
             _pictures.save_png(folder / f"{measure}.png", _charts.line_chart(lines, "t", title, log_y=True))
         _pictures.save_png(folder / "denoised.png", _pictures.labelled_grid(pictures))
         run.write_numbers("timesteps", numbers | report | {"seed": model.sampling.seed})
