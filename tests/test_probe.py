@@ -17,6 +17,7 @@ from diffrep_jax.errors import UserError
 from diffrep_jax.readout.linear import Fit, fit
 from diffrep_jax.runs.layout import Run
 from diffrep_jax.tasks import _heads, base, probe
+from tests.made_data import write_fashion
 from tests.task_runs import run_task
 from tests.tiny import tiny_config
 
@@ -166,6 +167,16 @@ def test_where_there_is_one_split_a_fifth_is_held_out(tiny_model, tmp_path, monk
     codes = tiny_model.encode(to_float(np.stack([whole[i]["image"] for i in range(30)])))
     apart = np.abs(codes[:, None] - taught[0][None]).max(-1).min(1)
     assert (apart < 1e-5).sum() == 21
+
+
+def test_a_published_test_split_in_a_file_of_its_own_is_what_heads_are_judged_on(tiny_model, tmp_path, monkeypatch):
+    """The entries of both splits count from 0, and are other images."""
+    write_fashion(tmp_path / "idx", train=60, test=20)
+    monkeypatch.setenv("DIFFREP_DATA", str(tmp_path / "idx"))
+    run(tiny_model, tmp_path / "out", dataset="fashion", epochs=1)
+    report = json.loads((tmp_path / "out" / "probe" / "metrics.json").read_text())
+    assert report["images"] == {"train": 54, "validation": 6, "test": 20}
+    assert report["held_out"] == {"validation": 0.1}
 
 
 def test_measures_are_a_part_of_their_own_where_other_columns_say_what_images_have(tiny_model, tmp_path, monkeypatch):

@@ -88,7 +88,7 @@ class Probe:
         """Encode, train the heads, judge them; the numbers are means over attributes."""
         datasets = self._datasets(run)
         train = datasets["train"]
-        if np.intersect1d(train.entries, datasets["test"].entries).size:
+        if _overlap(train, datasets["test"]):
             del datasets["test"]  # a head would be judged on what it was taught: CelebA-HQ's only split is all of it
         codes = {
             split: _codes.codes_of(model, dataset, run, self.num_images, self.encode_batch_size)
@@ -220,6 +220,12 @@ def _head(
         fingerprint=codes.fingerprint,
         trained_on=tuple(map(codes.target_fingerprint, targets.T)),
     )
+
+
+def _overlap(one: data.ImageDataset, other: data.ImageDataset) -> bool:
+    """Whether some image is in both: an entry's number says which image it is within one source alone."""
+    same_source = one.source.fingerprint() == other.source.fingerprint()
+    return same_source and np.intersect1d(one.entries, other.entries).size > 0
 
 
 def _held_out(splits: Mapping[str, Split], seed: int) -> dict[str, np.ndarray]:
