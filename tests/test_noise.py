@@ -1,11 +1,14 @@
 """Noise of samplers: it keeps the marginals, depends on the example alone, and is drawn once a step."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
 
+from diffrep_jax.inference import compiled
 from diffrep_jax.samplers import Sampling, normal_noise
 from diffrep_jax.samplers.driver import START
 from tests.gaussian_data import (
@@ -106,3 +109,22 @@ def test_fresh_noise_keeps_the_marginals(name, eta):
     mean, std = (float(jnp.mean(v)) for v in moments(process, xT, last))
     assert abs(out.mean() - mean) < 0.03 * std
     assert abs(out.std() / std - 1) < 0.025
+
+
+@dataclasses.dataclass(frozen=True)
+class TellsNoise:
+    """An auto-encoder whose code is the noise that it is given."""
+
+    latent_dim: int = 48
+
+    def encode(self, variables, images, noise):
+        return noise
+
+
+def test_the_noise_of_a_sampled_code_is_not_that_of_a_step_or_of_a_start():
+    numbers, x = np.arange(3), np.zeros((3, 4, 4, 3), np.float32)
+    of_code = compiled.encode_sample(TellsNoise(), {}, x, numbers, seed=np.int32(0))
+    noise = normal_noise(compiled._image_keys(np.int32(0), numbers), x.shape)
+    for step in (START, 0, 1, 127):
+        correlation = np.corrcoef(np.ravel(of_code), np.ravel(noise(step)))[0, 1]
+        assert abs(correlation) < 0.4, step  # 144 numbers: 0.083 is one deviation

@@ -12,7 +12,7 @@ from diffrep_jax.methods.base import AutoEncoder, Method, Mixture, Unconditional
 from diffrep_jax.samplers.driver import Noise, Stepper, normal_noise
 from diffrep_jax.types import Array, Keys, PyTree
 
-# Folded into an image's key; no step of decoding has these numbers.
+# Folded into an image's key; no step of decoding has these numbers, nor its start (driver.START).
 GENERATION, ENCODING = 2**31 - 1, 2**31 - 2
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from diffrep_jax.samplers.drift import Problem, intervals
 from diffrep_jax.types import Array, Image, Keys, Process, PyTree
 
-START = 2**31 - 2  # the step index of the noise that a start draws; no step has it
+START = 2**31 - 3  # the step index of the noise that a start draws; no step has it, nor inference.compiled
 ROWS = 128  # of a plan: it is filled up to as many, or twice, four times, ... as many where there are more steps
 
 Noise = Callable[[Array], Image]  # step index -> standard normal noise of the shape of x
