@@ -71,16 +71,25 @@ def at_counts(row: Row, counts: Iterable[int], process: Process) -> list[Row]:
 
 
 class Earlier:
-    """The report of an earlier call in a run's folder, as far as it is of the same weights."""
+    """The report of an earlier call in a run's folder, as far as it is of the same weights.
 
-    def __init__(self, run: Run, weights: str):
+    Its lines about the same data set and split stay only where they are of the same images by the same method, as far
+    as `place` says so: {"dataset", "split", "fingerprint"}. A preview has nothing earlier.
+    """
+
+    def __init__(self, run: Run, weights: str | None, place: Mapping[str, Any]):
         path = run.folder / "evaluate" / NUMBERS
-        report = read_json(path, "delete it.") if path.exists() else {}
+        report = read_json(path, "delete it.") if path.exists() and not run.is_preview else {}
         kept = isinstance(report, dict) and report.get("weights") == weights
         self.report: dict[str, Any] = report if kept else {}
-        self._lines = {_identity(line): line for line in self.report.get("rows", [])}
+        lines = self.report.get("rows", [])
+        current = [line for line in lines if _is_current(line, place)]
+        self._lines = {_identity(line): line for line in current}
         if report and not kept:
             log.info("%s is of another state of the network, and is written anew.", path)
+        elif len(current) < len(lines):
+            left = len(lines) - len(current)
+            log.info("%d lines of %s are of other images or other settings of the method: left out.", left, path)
 
     def line(self, wanted: Mapping[str, Any], measures: Iterable[str]) -> Line | None:
         """The line of this protocol, if these measures are in it."""
@@ -91,6 +100,12 @@ class Earlier:
         """The lines, and after them those of other protocols that were there before."""
         own = {_identity(line): line for line in lines}
         return [*own.values(), *(line for identity, line in self._lines.items() if identity not in own)]
+
+
+def _is_current(line: Mapping[str, Any], place: Mapping[str, Any]) -> bool:
+    """Whether a line is about other data than those of `place`, or about the very same."""
+    about = [[values.get(name) for name in ("dataset", "split")] for values in (line, place)]
+    return about[0] != about[1] or line.get("fingerprint") == place.get("fingerprint")
 
 
 def _identity(line: Mapping[str, Any]) -> tuple[Any, ...]:

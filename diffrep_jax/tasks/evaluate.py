@@ -18,6 +18,7 @@ import numpy as np
 
 from diffrep_jax import data
 from diffrep_jax.data import image_sets
+from diffrep_jax.data.fingerprint import digest
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.fields import Count, PathText, check_count
 from diffrep_jax.inference.model import Model
@@ -152,21 +153,24 @@ class Evaluate(base.ImageTask):
         training: dict[str, OfSet] = {}
         if instruments.sets and (generated or self.interpolate_at):
             training = self._training(config, instruments)
-        report: dict[str, Any] = {"missing": dict(instruments.missing), "weights": weights.digest(model.variables)}
-        earlier, lines = Earlier(run, report["weights"]), []
+        report: dict[str, Any] = {"missing": dict(instruments.missing)}
+        if not run.is_preview:  # in training they may lie on the devices of several hosts
+            report["weights"] = weights.digest(model.variables)
+        place = self._place(config, originals)
+        earlier, lines = Earlier(run, report.get("weights"), place), []
         codes = self._codes(model, run)
         decode = functools.partial(self._decoded, model, config, instruments, originals, training)
         if self.num_images != 0 and self.reconstructions:
-            lines = [self._compared(config, instruments, originals)]
+            lines = [self._compared(config, instruments, originals) | place]
         elif self.counts:
-            common = self._place(originals) | {"images": originals.count}
+            common = place | {"images": originals.count}
             common |= {"interpolate_at": self.interpolate_at} if self.interpolate_at and training else {}
             measures = (*instruments.pairs, *instruments.sets)
             for line in self._one_by_one(decode, rows, common, measures, earlier):
                 lines.append(line)
                 run.write_numbers("evaluate", earlier.report | report | {"rows": earlier.with_others(lines)})
         elif rows:
-            lines = decode(rows)
+            lines = [line | place for line in decode(rows)]
         report["rows"] = earlier.with_others(lines)
         if generated and training:
             report["generated"] = [self._distances(images, instruments, training, config) for images in generated]
@@ -204,7 +208,7 @@ class Evaluate(base.ImageTask):
         measured, real = _reconstructions.measure(model, batches, size, rows, instruments, at)
         lines = []
         for item in measured:
-            line = _reconstructions.entry(item, model, real) | self._place(originals)
+            line = _reconstructions.entry(item, model, real)
             line |= _reconstructions.halfway(item, training, at) if at else {}
             log.info("%s", _shown(line))
             lines.append(line)
@@ -220,10 +224,15 @@ class Evaluate(base.ImageTask):
     ) -> Iterator[Line]:
         """The lines at all counts, those of an earlier call as they are; common: what is the same in all of them."""
         for row in base.progress(rows, len(rows), "recipes and counts"):
-            yield earlier.line(row.described() | common, measures) or decode([row])[0]
+            yield earlier.line(row.described() | common, measures) or decode([row])[0] | common
 
-    def _place(self, originals: "_Originals") -> Line:
-        return {"dataset": originals.name, "split": self.split}
+    def _place(self, config: Config, originals: "_Originals") -> Line:
+        """Of what a line is: images, the settings of the method."""
+        if originals.split is None:
+            return {"dataset": originals.name, "split": None}  # files
+        of_method = config.method.to_json(sort_keys=True)
+        fingerprint = digest(originals.images.fingerprint(), of_method)
+        return {"dataset": originals.name, "split": self.split, "fingerprint": fingerprint[:16]}
 
     # Files against files, or against the split
 
@@ -239,7 +248,7 @@ class Evaluate(base.ImageTask):
                 f"Only {pairs.count} of the {count} images of {originals.name} can be read; mend the others."
             )
         row = {**dict.fromkeys((*VARIED, "evaluations", "seed")), "reconstructions": self.reconstructions}
-        row |= {"images": count, "dataset": originals.name, "split": originals.split, "seconds": None}
+        row |= {"images": count, "seconds": None}
         row |= pairs.numbers(real)
         log.info("%s", _shown(row))
         return row
