@@ -1,5 +1,6 @@
 """Tasks as training hooks: the same code that `--task=` runs, on the averaged weights, every n steps."""
 
+import contextlib
 import dataclasses
 import logging
 import pathlib
@@ -54,7 +55,10 @@ class TaskHook:
         if not (self.task.needs_run or is_first()):
             return  # nothing to compute together, and nothing to read here
         # All processes compute, the first one writes where it counts.
-        preview = self.run.preview(step, None if is_first() else tempfile.gettempdir())
+        with contextlib.nullcontext() if is_first() else tempfile.TemporaryDirectory() as elsewhere:
+            self._into(self.run.preview(step, elsewhere), step, state, writer)
+
+    def _into(self, preview: Run, step: int, state: TrainState, writer: Writer) -> None:
         model = None
         if self.task.needs_run:
             variables = state.averaged

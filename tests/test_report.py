@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import types
 
 import numpy as np
 import pytest
@@ -184,6 +185,30 @@ def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
         error = capsys.readouterr().err
         assert "a run's --workdir" in error or "not a run" in error
     assert not list(tmp_path.iterdir())
+
+
+def test_what_other_processes_write_of_a_preview_is_gone_after_it(tmp_path, monkeypatch):
+    """It would lie in a place that runs and users share, and answer for a later start."""
+    folders = []
+
+    class Task:
+        needs_run, every_steps = True, 5
+
+        def run(self, model, preview):
+            folders.append(preview.task_folder("fake"))
+            return {}
+
+    class State:
+        averaged = {"params": np.zeros(1)}
+
+    monkeypatch.setattr(hooks, "mesh_of", lambda variables: None)
+    config = tiny_config()
+    for first in (False, False, True):
+        monkeypatch.setattr(hooks, "is_first", lambda first=first: first)
+        writer = types.SimpleNamespace(scalars=lambda step, values: None)
+        hooks.TaskHook("fake", Task(), None, Run.at(tmp_path, config))(5, State(), writer)
+    assert len(set(folders)) == 3 and [folder.exists() for folder in folders] == [False, False, True]
+    assert folders[2] == tmp_path / "previews" / "step_00000005" / "fake"
 
 
 def test_inside_training_it_comes_last_and_on_the_first_process_alone(tmp_path, monkeypatch):
