@@ -24,6 +24,7 @@ from diffrep_jax.methods.base import AutoEncoder
 from diffrep_jax.readout.head import Head
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs import hub, layout
+from diffrep_jax.samplers.recipe import Sampling
 from diffrep_jax.tasks import base
 from diffrep_jax.tasks.sample import open_prior
 from diffrep_jax.types import Config
@@ -170,7 +171,7 @@ class Studio:
 
     def sample(self, count: int, first: int, steps: Steps) -> Answer:
         """New images, the numbers `first` ...; each depends on its number alone. UserError without a prior."""
-        began, how = time.perf_counter(), dataclasses.replace(self.model.sampling, steps=steps.decode)
+        began, how = time.perf_counter(), self._how(steps)
         images = to_uint8(self.model.generate(count, how, self.prior, numbers=first))
         names = [f"number {first + i}" for i in range(count)]
         return Answer(dict(zip(names, images, strict=True)), self._line(began, Steps(steps.decode, 0), count))
@@ -192,19 +193,25 @@ class Studio:
         return edit.block_ends(own, EQUAL_BLOCKS, "blocks").tolist()
 
     def _of(self, image: np.ndarray, steps: Steps) -> Encoded:
-        return self.encode(image.tobytes(), image.shape, steps.invert)
+        reversible = self.model.sampling.returning().stepper().reversible
+        if not (steps.invert and reversible):  # else the way down is no matter of the way up
+            steps = Steps(self.model.sampling.steps, steps.invert)
+        return self.encode(image.tobytes(), image.shape, steps)
 
-    def _encode(self, pixels: bytes, shape: tuple[int, ...], invert_steps: int) -> Encoded:
+    def _encode(self, pixels: bytes, shape: tuple[int, ...], steps: Steps) -> Encoded:
         image = np.frombuffer(pixels, np.uint8).reshape(1, *shape)
-        return self.model.encoded(image, invert_steps)
+        return self.model.encoded(image, steps.invert, self._how(steps))
+
+    def _how(self, steps: Steps) -> Sampling:
+        return dataclasses.replace(self.model.sampling, steps=steps.decode)
 
     def _decode(self, encoded: Encoded, steps: Steps, xT: np.ndarray | None = None) -> np.ndarray:
-        how = dataclasses.replace(self.model.sampling, steps=steps.decode)
+        how = self._how(steps)
         return to_uint8(self.model.decode(encoded, xT, how, numbers=np.zeros(len(encoded), np.int32)))
 
     def _line(self, began: float, steps: Steps, images: int = 1) -> str:
         """Sampler, evaluations of the network for each image, time."""
-        how = dataclasses.replace(self.model.sampling, steps=steps.decode)
+        how = self._how(steps)
         described = base.describe(how, self.model.method, steps.invert)
         up = base.inverting(how, self.model.method, steps.invert)["invert_evaluations"]
         both = f"{described['evaluations']} evaluations" + (f" + {up} upward" if up else "")

@@ -12,6 +12,7 @@ from diffrep_jax.data.transforms import to_uint8
 from diffrep_jax.errors import UserError
 from diffrep_jax.inference import edit, heads
 from diffrep_jax.readout.head import Head
+from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.layout import write_arrays
 from launch.studio import Steps, Studio
 
@@ -147,3 +148,18 @@ def test_a_method_that_ends_in_noise_shows_the_noise_that_was_inferred():
     drawn = to_uint8(np.clip(studio.model.endpoint(studio.model.encode(image[None]))[0], -1, 1))
     np.testing.assert_array_equal(studio.reconstruct(image, Steps(1, 0)).pictures["x_T"], drawn)
     assert studio.blocks[0] == "0-1" and "11" in studio.blocks
+
+
+def test_a_reversible_sampler_goes_up_the_steps_that_it_comes_back(run, images, tmp_path):
+    """As many as the slider says, which is not the number of the run."""
+    shutil.copytree(run, tmp_path / "run")
+    config = run_config.load(tmp_path / "run")
+    with config.unlocked():
+        config.sampling.update(sampler="leapfrog", grid="uniform_lambda", start="noise", steps=10)
+    run_config.save(config, tmp_path / "run")
+    studio = Studio(str(tmp_path / "run"))
+    for steps in (10, 5):
+        back = studio.reconstruct(images[0], Steps(steps, steps)).pictures["back from the code"]
+        np.testing.assert_allclose(back.astype(int), images[0].astype(int), atol=1)
+    with pytest.raises(UserError, match="invert_steps 10 does not go with sampler leapfrog.*use invert_steps=5"):
+        studio.reconstruct(images[0], Steps(5, 10))

@@ -150,7 +150,7 @@ class Model:
         how, model = how or self.sampling, self.noise_coded if invert_steps else self
         model._check_encode(how)
         if invert_steps:
-            how.returning().check_inverted(invert_steps)
+            how.check_inverted(invert_steps)
 
     # Codes to images
 

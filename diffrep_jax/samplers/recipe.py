@@ -120,7 +120,7 @@ class Sampling:
 
     def check_inverted(self, steps: int) -> None:
         """Raise UserError where a sampler that comes back by the steps that it went up would have others."""
-        if self.stepper().reversible and steps != self.steps:
+        if self.returning().stepper().reversible and steps != self.steps:
             raise UserError(
                 f"invert_steps {steps} does not go with sampler {self.sampler}, which comes back by the steps that it "
                 f"went up; use invert_steps={self.steps}, as sampling.steps is."
