@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import lmdb
 import numpy as np
@@ -256,6 +257,21 @@ def test_a_kill_between_the_last_image_and_the_manifest_is_mended(tmp_path):
             os.rename(tmp_path / "out" / "ffhq16.lmdb", tmp_path / "out" / "ffhq16.lmdb.partial")
         prepare(raw, tmp_path / "out", size=16)
         assert manifest(tmp_path / "out") == whole
+
+
+def test_labels_that_were_cut_off_are_written_anew(tmp_path, monkeypatch):
+    """Half a file would be taken for the user's own, and refused."""
+    labels, plain = ("labels.csv", "name,age\nimg0.png,0\nimg1.png,1\n"), Path.write_text
+
+    def cut(path, text, **how):
+        plain(path, text[: len(text) // 2], **how)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "write_text", cut)
+        engine._write_labels(tmp_path, labels)
+    engine._write_labels(tmp_path, labels)
+    assert (tmp_path / "labels.csv").read_text() == labels[1]
 
 
 def test_other_data_are_not_overwritten(tmp_path):

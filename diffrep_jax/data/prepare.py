@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from diffrep_jax import whole
 from diffrep_jax.data import transforms
 from diffrep_jax.data.bad_entries import BadEntries, BadEntry
 from diffrep_jax.data.decoding import decode, describe
@@ -179,10 +180,8 @@ def _refuse_changed_images(held: dict[str, Any], source: dict[str, Any], folder:
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """All of it or nothing."""
-    temporary = folder / f".{MANIFEST}.tmp"
-    temporary.write_text(json.dumps(manifest, indent=2) + "\n")
-    os.replace(temporary, folder / MANIFEST)
+    with whole.replacing(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def _write_labels(folder: Path, labels: tuple[str, str] | None) -> None:
@@ -191,7 +190,8 @@ def _write_labels(folder: Path, labels: tuple[str, str] | None) -> None:
         return
     file = folder / labels[0]
     if not file.exists():
-        file.write_text(labels[1], encoding="utf-8")
+        with whole.replacing(file) as temporary:
+            temporary.write_text(labels[1], encoding="utf-8")
     elif file.read_text(encoding="utf-8") != labels[1]:
         raise UserError(
             f"'{file}' exists and has other labels than the data, or another order: move it away to have it written "

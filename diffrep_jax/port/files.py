@@ -9,12 +9,13 @@ import json
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from diffrep_jax import whole
 from diffrep_jax.errors import UserError
 from diffrep_jax.port import torch_file
 
@@ -183,7 +184,8 @@ def write_safetensors(path: pathlib.Path, tensors: Tensors) -> None:
     from safetensors.numpy import save_file
 
     contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    _write_at_once(path, lambda temporary: save_file(contiguous, temporary))
+    with whole.replacing(path) as temporary:
+        save_file(contiguous, temporary)
 
 
 def write_torch(path: pathlib.Path, content: Mapping[str, Any]) -> None:
@@ -203,13 +205,5 @@ def write_torch(path: pathlib.Path, content: Mapping[str, Any]) -> None:
             tensors[id(value)] = torch.from_numpy(np.array(value))
         return tensors[id(value)]
 
-    _write_at_once(path, lambda temporary: torch.save(converted(content), temporary))
-
-
-def _write_at_once(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.touch()
-    mode = temporary.stat().st_mode
-    write(temporary)
-    temporary.chmod(mode)  # safetensors makes files that nobody else may read
-    os.replace(temporary, path)
+    with whole.replacing(path) as temporary:
+        torch.save(converted(content), temporary)

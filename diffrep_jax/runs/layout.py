@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 from etils import epath
 
-from diffrep_jax import paths
+from diffrep_jax import paths, whole
 from diffrep_jax.errors import UserError
 from diffrep_jax.types import Config
 
@@ -115,14 +115,8 @@ def writing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         yield content
         path.write_bytes(content.getvalue())
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole.replacing(path) as temporary, temporary.open("wb") as file:
+        yield file
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
