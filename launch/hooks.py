@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import math
 import pathlib
 import tempfile
 from typing import Any
@@ -68,7 +69,7 @@ class TaskHook:
         except NotFinite as error:  # early weights may be far off: training goes on
             log.warning("No preview of %s at step %d: %s", self.name, step, error)
             return
-        writer.scalars(step, {f"{self.name}/{key}": value for key, value in numbers.items()})
+        writer.scalars(step, {f"{self.name}/{key}": value for key, value in numbers.items() if math.isfinite(value)})
         for picture in sorted(preview.task_folder(self.name).glob("*.png")):
             with picture.open("rb") as file:
                 writer.image(step, f"{self.name}/{picture.stem}", np.asarray(Image.open(file, formats=("PNG",))))

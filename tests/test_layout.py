@@ -1,10 +1,23 @@
 """Files of a run are whole or as they were before: `runs.layout.writing` and what writes through it."""
 
+import json
+
 import numpy as np
 import pytest
 
 from diffrep_jax.runs import layout
 from diffrep_jax.tasks import _pictures
+from tests.tiny import tiny_config
+
+
+def test_numbers_that_are_not_finite_are_null(tmp_path):
+    def refused(constant):
+        raise AssertionError(constant)
+
+    values = {"psnr": float("inf"), "rows": [{"r": np.float64("nan"), "mse": 0.1}], "shape": (8, 8), "none": None}
+    layout.Run.at(tmp_path, tiny_config()).write_numbers("evaluate", values)
+    read = json.loads((tmp_path / "evaluate" / "metrics.json").read_text(), parse_constant=refused)
+    assert read == {"psnr": None, "rows": [{"r": None, "mse": 0.1}], "shape": [8, 8], "none": None}
 
 
 class Unwritable:

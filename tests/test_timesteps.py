@@ -70,6 +70,7 @@ def test_the_loss_with_the_own_code_is_that_of_training(name, tmp_path):
     model = opened(config)
     _, written = run(model, config, tmp_path, points=2)
     assert written["loss_own"] != written["loss_shuffled"] != written["loss_none"]
+    assert ("gap_own" in written) == ("gap_own" in written["times"][0]) == (name != "dbae")  # it has no steps
     task = base.build("timesteps", config.tasks.timesteps, {})
     x0 = task._images(Run.at(tmp_path, config))
     for i, row in enumerate(written["times"]):

@@ -60,7 +60,9 @@ class Run:
         return made(self.folder / task)
 
     def write_numbers(self, task: str, numbers: Mapping[str, Any], name: str = NUMBERS) -> None:
-        write_json(self.task_folder(task) / name, numbers)
+        """What is not finite becomes null: JSON has no such numbers."""
+        finite = json.loads(json.dumps(numbers, default=list), parse_constant=lambda _: None)
+        write_json(self.task_folder(task) / name, finite)
 
 
 def as_path(path: str | os.PathLike[str]) -> epath.Path:

@@ -7,7 +7,7 @@ For each there is, as a mean over images and pixels,
     loss   weight(t) (D - x_0)^2, the method's loss
     eps    |eps - eps_hat|, with eps_hat = (x_t - a x_T - b D) / c
     mse    (D - x_0)^2 of the clipped D: denoising in one step
-    gap    that of the posterior mean of the step, the measure of PDAE's figure 2; for discrete steps
+    gap    that of the posterior mean of the step, the measure of PDAE's figure 2; of discrete steps alone
 
 Where the own code does no better than another, the step does not use it. With blocks, DiTi's, each block's mean too.
 DBAE's x_T, which comes from the code, stays the image's own. Of a DDPM there is one curve. `mse_mean_image` is what the
@@ -129,8 +129,9 @@ class Timesteps(base.DecodingTask):
                 "loss": weight * square,
                 "eps": float(np.abs(eps - eps_hat).mean(dtype=np.float64)),
                 "mse": float(((np.clip(denoised, -1, 1) - images) ** 2).mean(dtype=np.float64)),
-                "gap": _posterior_share(model, t) ** 2 * square,
             }
+            if model.method.process.steps is not None:
+                values["gap"] = _posterior_share(model, t) ** 2 * square
             row |= {f"{measure}_{way}": value for measure, value in values.items()}
             if way != "shuffled":
                 made[f"D, {_names(model)[way] if z.shape[1] else 'no code'}"] = denoised
@@ -149,7 +150,7 @@ class Timesteps(base.DecodingTask):
         of_images: dict[str, float],
     ) -> dict[str, float]:
         ways = [way for way in WAYS if f"loss_{way}" in rows[0]]
-        names = [f"{measure}_{way}" for measure in MEASURES for way in ways]
+        names = [f"{measure}_{way}" for measure in MEASURES for way in ways if f"{measure}_{way}" in rows[0]]
         numbers = {name: float(np.mean([row[name] for row in rows])) for name in names}
         report: dict[str, Any] = {"times": rows, "split": self.split} | of_images
         if len({row["block"] for row in rows}) > 1:
@@ -175,10 +176,8 @@ def _names(model: Model) -> dict[str, str]:
 
 
 def _posterior_share(model: Model, t: float) -> float:
-    """The share of x_0 in the mean of q(x_{t-1} | x_t, x_0) (DDPM, eq. 7); NaN for a process without steps."""
+    """The share of x_0 in the mean of q(x_{t-1} | x_t, x_0) (DDPM, eq. 7), of a process with steps."""
     process = model.method.process
-    if process.steps is None:
-        return float("nan")
     (_, b, c), (_, b_before, _) = (process.coefficients(np.asarray(s)) for s in (t, t - 1))
     return float(b_before * (1 - (b / b_before) ** 2) / c**2)
 
