@@ -1,5 +1,6 @@
 """A run's config.json and what makes a run one: it comes back equal, opens across versions, is refused by name."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -217,6 +218,15 @@ def test_a_run_is_locked_by_who_trains_it(tmp_path):
             pass
     with lock.held(tmp_path):  # it has ended with the context
         pass
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_who_lost_the_lock_leaves_it_to_who_has_taken_it(tmp_path):
+    with contextlib.ExitStack() as taker:
+        with lock.held(tmp_path):
+            taker.enter_context(lock.held(tmp_path, force=True))
+        with raises("is being trained by process"), lock.held(tmp_path):
+            pass
     assert not (tmp_path / ".lock").exists()
 
 

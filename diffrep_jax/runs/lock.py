@@ -35,7 +35,8 @@ def held(folder: str | os.PathLike[str], force: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        if _is_ours(path, file):
+            path.unlink(missing_ok=True)
         if file is not None:
             os.close(file)
 
@@ -59,6 +60,17 @@ def _locked(path: epath.Path) -> int | None:
         os.close(file)
         return None
     return file
+
+
+def _is_ours(path: epath.Path, file: int | None) -> bool:
+    """Whether what lies there is what this process has written: somebody may have taken the lock from it."""
+    if file is None:
+        holder = _read(path)
+        return [holder.get(name) for name in ("host", "process")] == [platform.node(), os.getpid()]
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file))
+    except OSError:
+        return False
 
 
 def _refuse_if_held(path: epath.Path) -> None:
