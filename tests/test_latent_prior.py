@@ -21,6 +21,7 @@ from diffrep_jax.runs.layout import Run
 from diffrep_jax.samplers import Sampling, normal_noise
 from diffrep_jax.train import optimizer
 from diffrep_jax.train.loop import train
+from diffrep_jax.train.settings import check_optim
 
 MEAN = np.array([3.0, -1.0, 0.0, 10.0])
 FACTOR = np.array([[2, 0, 0, 0], [1.6, 1.2, 0, 0], [0, 0, 0.1, 0], [0, 0, -0.05, 0.1]])  # codes = mean + factor normal
@@ -325,6 +326,15 @@ def test_adamw_shrinks_what_adam_leaves_and_goes_the_same_way():
     assert stepped(0.0, name="adam") == 1
     assert stepped(2.0, **adamw) == pytest.approx(stepped(2.0, name="adam") - 0.001)
     assert stepped(2.0, name="adam") == pytest.approx(0.9)  # Adam's first step is lr
+
+
+def test_weight_decay_that_an_optimizer_has_not_is_refused():
+    section = ConfigDict({"name": "adam", "lr": 0.1, "ema_decay": 0.9, "weight_decay": 0.1})
+    with pytest.raises(UserError, match="weight_decay=0.1 is of no use to config.optim.name=adam; leave it at 0"):
+        check_optim(section)
+    with section.unlocked():
+        section.weight_decay = 0.0
+    check_optim(section)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import optax
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import Method
 from diffrep_jax.train.joined import LEAF_BY_LEAF, Elementwise
-from diffrep_jax.train.settings import check_optim
+from diffrep_jax.train.settings import Optimizer, check_optim
 from diffrep_jax.types import Config, PyTree
 
 OPTIMIZERS = {
@@ -20,7 +20,7 @@ OPTIMIZERS = {
     "adamw": optax.adamw,
     "sgd": functools.partial(optax.sgd, momentum=0.9),
 }
-SCHEDULE = {"warmup_steps": 0, "decay_steps": 0, "decay_to": 0.1}  # optional fields of a section, and their defaults
+SCHEDULE = ("warmup_steps", "decay_steps", "decay_to")  # optional fields of a section
 
 
 def build(config: Config, method: Method, elementwise: Elementwise = LEAF_BY_LEAF) -> optax.GradientTransformation:
@@ -58,8 +58,8 @@ def _transform(section: Config) -> optax.GradientTransformation:
 
 def _rate(section: Config) -> float | optax.Schedule:
     """The learning rate, or where it changes its schedule by the number of updates so far."""
-    values = {field: section[field] if field in section else usual for field, usual in SCHEDULE.items()}
-    warmup, decay, end = values.values()
+    values = (section[field] if field in section else getattr(Optimizer, field) for field in SCHEDULE)
+    warmup, decay, end = values
     if not (warmup or decay):
         return section.lr
 

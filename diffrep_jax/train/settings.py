@@ -10,6 +10,7 @@ from diffrep_jax.train import loggers
 from diffrep_jax.types import Config
 
 OPTIMIZERS = ("radam", "adam", "adamw", "sgd")
+DECAYING = ("adamw", "sgd")  # those that take a weight_decay
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,3 +127,8 @@ def check_optim(config: Config) -> None:
             raise unknown("optimizer", section["name"], OPTIMIZERS, f"{where}.name")
         if section["name"] == "adamw" and "weight_decay" not in section:
             raise UserError(f"{where}.name=adamw needs {where}.weight_decay, a number from 0 on; add it to the config.")
+        if section["name"] not in DECAYING and dict(section).get("weight_decay"):
+            raise UserError(
+                f"{where}.weight_decay={section['weight_decay']:g} is of no use to {where}.name={section['name']}; "
+                "leave it at 0, or take adamw."
+            )
