@@ -163,7 +163,7 @@ def _out_of_memory(task: str) -> str:
     if task == "train":
         return (
             "Out of memory. Compute less at a time (config.train.microbatch_size, a divisor of batch_size), recompute "
-            "activations (config.method.unet.remat=True), or split the state over more devices (config.mesh.fsdp). The "
+            "activations (config.method.remat=True), or split the state over more devices (config.mesh.fsdp). The "
             "last complete checkpoint stays."
         )
     return f"Out of memory. Lower the batch_size of config.tasks.{task}, or use a device with more memory."

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pathlib
+import re
 import resource
 import shutil
 
@@ -11,10 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffrep_jax import config as configs
+from diffrep_jax import sections
 from diffrep_jax.errors import UserError
+from diffrep_jax.methods.base import build
 from diffrep_jax.runs import checkpoint
 from diffrep_jax.train.writer import Writer
 from launch import failures, main
+from tests.coded_models import small_config
 from tests.test_cli import SMALL
 from tests.tiny import start, tiny_config
 
@@ -100,6 +105,16 @@ def test_the_line_names_place_and_remedy(error, words):
     line = failures.explained(error, "/run", "train")
     assert line is not None and "\n" not in line
     assert not [word for word in words if word not in line], line
+
+
+def test_fields_that_are_named_where_memory_runs_out_are_there():
+    line = failures.explained(MemoryError(), "/run", "train") or ""
+    names = re.findall(r"config\.([\w.]+\w)", line)
+    assert names == ["train.microbatch_size", "method.remat", "mesh.fsdp"]
+    for config in (tiny_config(), small_config("diti"), small_config("diffae")):
+        configs.override(config, dict(zip(names, ("2", "True", "1"), strict=True)))
+        sections.check(config)
+        assert build(config.method).remat
 
 
 @pytest.mark.parametrize("error", [KeyError("a"), TypeError("28"), AssertionError(), ValueError("[os_error_code='0']")])
