@@ -51,6 +51,26 @@ def test_an_export_opens_as_the_run_that_it_is_of(exports, tiny_model, tmp_path)
     assert json.loads((tmp_path / "reconstruct" / "metrics.json").read_text())["images"] == 10
 
 
+def test_weights_of_another_step_go_when_the_new_ones_are_there(tiny_run, tiny_model, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    older = [run / "export" / f"ema_0.5_0000002{suffix}" for suffix in (".safetensors", ".pt")]
+    older[0].parent.mkdir()
+    for path in older:
+        path.write_bytes(b"old")
+
+    def full(tensors, path):
+        raise OSError(28, "No space left on device")
+
+    task = base.build("export", {}, {})
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr("safetensors.numpy.save_file", full)
+        task.run(tiny_model, Run.at(run, tiny_config()))
+    assert sorted(run.joinpath("export").iterdir()) == sorted(older)
+    task.run(tiny_model, Run.at(run, tiny_config()))
+    assert weights(run / "export").name.endswith("_0000004.safetensors") and not any(path.exists() for path in older)
+
+
 def test_16_bits_are_half_the_size_and_decode_within_their_rounding(exports, tiny_model):
     whole, half = (load_file(weights(exports[dtype])) for dtype in ("float32", "bfloat16"))
     assert whole.keys() == half.keys()

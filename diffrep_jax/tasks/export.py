@@ -74,10 +74,11 @@ class Export:
         if not isinstance(config.optim.ema_decay, int | float):  # it becomes part of a path
             raise UserError(f"config.optim.ema_decay {config.optim.ema_decay!r} is no number; mend config.json.")
         stem = f"ema_{config.optim.ema_decay}_{step:07d}"
-        for older in folder.glob("*.safetensors"):  # of another step: one folder, one model
-            older.unlink()
         tensors = own.narrowed(own.flatten(model.variables), DTYPES[self.dtype])
         files.write_safetensors(folder / f"{stem}.safetensors", tensors)
+        for older in (*folder.glob("*.safetensors"), *folder.glob("*.pt")):  # one folder, one model
+            if older.stem != stem:
+                older.unlink()
         run_config.save(config, folder)
         write_text(folder / CARD, self._card(model, run, folder / f"{stem}.safetensors"))
         written = [f"{stem}.safetensors", CONFIG, CARD, *self._write_heads(model, run, folder)]
