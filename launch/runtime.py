@@ -1,14 +1,13 @@
 """The process around a run: memory, XLA's flags, JAX's compile cache, several hosts."""
 
 import os
-import pathlib
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from diffrep_jax import peers
+from diffrep_jax import paths, peers
 from diffrep_jax.errors import UserError
 from diffrep_jax.train import heap
 
@@ -25,8 +24,7 @@ def set_up(multihost: bool = False) -> None:
     import jax
 
     if not jax.config.values["jax_compilation_cache_dir"]:
-        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "diffrep_jax"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_compilation_cache_dir", str(paths.cache()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     if multihost:
         from launch import cluster

@@ -1,6 +1,7 @@
 """The section `runtime`: what it says reaches XLA before it starts; what XLA has not is refused in one line."""
 
 import os
+import pathlib
 
 import pytest
 
@@ -78,3 +79,12 @@ def test_flags_are_there_before_jax_starts(tmp_path):
     command = ["--task=inspect_data", "--config=dbae_digits", f"--workdir={tmp_path / 'run'}", flag]
     code = f"from launch import main; main.main({command}); import jax; print(jax.device_count())"
     assert run_python(code).splitlines()[-1] == "3"
+
+
+def test_an_empty_cache_folder_is_none():
+    """XDG_CACHE_HOME="" is not set, says its specification; it was a folder of the current one, the package itself."""
+    code = (
+        "import os; os.environ.pop('JAX_COMPILATION_CACHE_DIR', None); os.environ['XDG_CACHE_HOME'] = '';"
+        "from launch import runtime; runtime.set_up(); import jax; print(jax.config.jax_compilation_cache_dir)"
+    )
+    assert run_python(code).strip() == str(pathlib.Path.home() / ".cache" / "diffrep_jax")
