@@ -35,6 +35,12 @@ def test_an_array_and_a_folder_are_one_set(save, tmp_path):
         np.testing.assert_array_equal(np.concatenate(joined(path, num_images=4)), PIXELS[:4])
 
 
+def test_an_image_after_those_that_are_asked_for_is_not_read(tmp_path):
+    path = save_folder(tmp_path / "folder", PIXELS[:3])
+    (path / "image3.png").write_bytes(b"no picture")
+    np.testing.assert_array_equal(np.concatenate(joined(path, num_images=3)), PIXELS[:3])
+
+
 def test_a_zip_is_in_the_order_of_its_names(tmp_path):
     images = {f"{i}.png": scene(i, 20, 12) for i in (10, 9, 2)}
     path = write_zip(tmp_path / "images.zip", {name: encoded(image, "PNG") for name, image in images.items()})

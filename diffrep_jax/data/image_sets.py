@@ -1,5 +1,6 @@
 """Finished images to be measured, as they are: a folder, zip or LMDB of image files, or an array of an .npz file."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -42,9 +43,7 @@ def batches(images: ImageSet, batch_size: int, num_images: int) -> Iterator[np.n
     """The first `num_images`, uint8 [b, h, w, c], the last batch short. UserError at one of another size."""
     batch: list[np.ndarray] = []
     shape: tuple[int, ...] | None = None
-    for number, (name, image) in enumerate(images.images()):
-        if number == num_images:
-            break
+    for name, image in itertools.islice(images.images(), num_images):
         shape = shape or image.shape
         if image.shape != shape:
             sizes = [f"{w}x{h}" for h, w, _ in (shape, image.shape)]
