@@ -1,0 +1,77 @@
+"""Lines that `evaluate` keeps of an earlier call: only of the very same images, weights and settings."""
+
+import dataclasses
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffrep_jax.methods.base import build
+from diffrep_jax.runs import weights
+from diffrep_jax.runs.layout import Run
+from diffrep_jax.tasks import base
+from tests.task_runs import run_task
+from tests.tiny import tiny_config
+
+NETWORKS = ("lpips", "fid")
+
+
+def lines(model, out, **settings):
+    """The rows of its metrics.json."""
+    _, folder = run_task("evaluate", model, out, without=NETWORKS, **settings)
+    return json.loads((folder / "metrics.json").read_text())["rows"]
+
+
+def test_a_line_of_other_images_is_measured_again(tiny_model, tmp_path, monkeypatch):
+    """The folder's pictures were replaced by others of the same names."""
+
+    def measured(seed, out, **settings):
+        for i, image in enumerate(np.random.default_rng(seed).integers(0, 256, (4, 8, 8), np.uint8)):
+            Image.fromarray(image).save(tmp_path / "pictures" / f"{i}.png")
+            os.utime(tmp_path / "pictures" / f"{i}.png", (seed, seed))
+        return lines(tiny_model, tmp_path / out, dataset="folder", num_images=-1, **settings)
+
+    (tmp_path / "pictures").mkdir()
+    monkeypatch.setenv("DIFFREP_DATA", str(tmp_path / "pictures"))
+    (first,) = measured(0, "run", counts=(3,))
+    assert measured(0, "run", counts=(3,)) == [first]  # of the first call, its time too
+    second = measured(1, "run", counts=(3,))
+    (expected,) = measured(1, "alone", counts=(3,))
+    assert [line["mse"] for line in second] == [expected["mse"]] != [first["mse"]]
+
+
+def test_a_line_of_another_dtype_is_measured_again(tiny_model, tmp_path):
+    """The settings of the method count, the weights are the same."""
+    (first,) = lines(tiny_model, tmp_path, counts=(3,))
+    config = tiny_config()
+    with config.unlocked():
+        config.method.dtype = "bfloat16"
+        config.tasks.evaluate.update(counts=(3,), without=NETWORKS, batch_size=4)
+    model = dataclasses.replace(tiny_model, method=build(config.method))
+    base.build("evaluate", config.tasks.evaluate, {}).run(model, Run.at(tmp_path, config))
+    (line,) = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())["rows"]
+    assert line["mse"] != first["mse"]
+
+
+def test_a_preview_asks_for_nothing_that_one_host_has_not(tiny_model, tmp_path, monkeypatch):
+    """Neither for the weights as a whole, which may lie on several, nor for a file of an earlier start."""
+    monkeypatch.setattr(weights, "digest", lambda variables: pytest.fail("the weights were read"))
+    config = tiny_config()
+    with config.unlocked():
+        config.tasks.evaluate.update(counts=(1,), without=NETWORKS, batch_size=4)
+    preview = Run.at(tmp_path, config).preview(4)
+    task, decoded = base.build("evaluate", config.tasks.evaluate, {}), []
+    monkeypatch.setattr(type(tiny_model), "decode", counted(type(tiny_model).decode, decoded))
+    for _ in range(2):
+        task.run(tiny_model, preview)
+    assert len(decoded) == 2 * 3  # batches of 4 of 10 images, each time
+
+
+def counted(function, calls):
+    def wrapper(*args, **kwargs):
+        calls.append(function)
+        return function(*args, **kwargs)
+
+    return wrapper
