@@ -22,7 +22,7 @@ class Grid:
     steps: int
 
     def down(self) -> np.ndarray:
-        """Decreasing times [steps + 1], the last one where x_t is x_0."""
+        """Decreasing times [steps + 1], the last one where x_t is x_0; of `DdimLinspace` step 0, as published."""
         raise NotImplementedError
 
     def up(self) -> np.ndarray:
