@@ -15,11 +15,14 @@ from etils import epath
 from diffrep_jax import data
 from diffrep_jax.data import bucket
 from diffrep_jax.errors import UserError
+from diffrep_jax.inference import heads
 from diffrep_jax.runs import layout, lock
+from diffrep_jax.tasks import _code_files, base
 from diffrep_jax.train import writer
 from diffrep_jax.train.writer import Writer
 from tests.several import Host, free_port
 from tests.soak.runs import Place, digest
+from tests.tiny import tiny_config
 
 
 @pytest.fixture
@@ -77,6 +80,18 @@ def test_a_run_in_a_bucket_is_locked_by_what_its_file_says(memory):
         pass
     with lock.held(memory, force=True):
         pass
+
+
+def test_heads_and_codes_are_read_there_and_what_needs_a_folder_refuses(memory):
+    layout.write_arrays(memory / "encode" / "digits.npz", codes=np.ones((2, 3)))
+    np.testing.assert_array_equal(_code_files.read(memory / "encode" / "digits.npz")["codes"], np.ones((2, 3)))
+    with pytest.raises(UserError, match="digits.npz has no"):  # it was read, and is no head
+        heads.read(memory / "encode" / "digits.npz")
+    run = layout.Run.at(memory, tiny_config())
+    with pytest.raises(UserError, match="--task=report works on a local folder, not on gs://bucket/run"):
+        base.build("report", {"every_steps": 5}, {}).check(None, run.preview(5))
+    with pytest.raises(UserError, match="--task=export works on a local folder.*copy the run"):
+        base.build("export", {}, {}).run(None, run)
 
 
 def test_a_bucket_without_the_library_is_one_line(monkeypatch):

@@ -23,7 +23,7 @@ PARTS = ("attributes", "measures", "classes")
 def read(path: str | os.PathLike[str]) -> Head:
     """A head's file; UserError where it is none."""
     try:
-        with np.load(path) as file:
+        with as_path(path).open("rb") as opened, np.load(opened) as file:
             return from_arrays({name: file[name] for name in file.files}, str(path))
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is no head that can be read ({error}); run --task=probe again.") from None

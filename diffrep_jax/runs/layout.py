@@ -8,6 +8,7 @@ import dataclasses
 import io
 import json
 import os
+import pathlib
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
@@ -106,6 +107,13 @@ def removed_if_unused(folder: str | os.PathLike[str]) -> Iterator[None]:
 def in_object_storage(path: str | os.PathLike[str]) -> bool:
     """Whether a path is in a bucket: gs://... There nothing is locked or appended to, and what is written is whole."""
     return paths.is_address(path)
+
+
+def local(path: str | os.PathLike[str], what: str) -> pathlib.Path:
+    """A path of this machine's files; UserError for an address in a bucket, by what cannot deal with it."""
+    if in_object_storage(path):
+        raise UserError(f"{what} works on a local folder, not on {os.fspath(path)}: copy the run, and name the copy.")
+    return pathlib.Path(path)
 
 
 @contextlib.contextmanager

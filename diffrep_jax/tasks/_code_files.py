@@ -67,7 +67,7 @@ def read(path: epath.Path) -> Arrays:
     if not path.is_file():
         return {}
     try:
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             return {name: file[name] for name in file.files}
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(str(error)) from error

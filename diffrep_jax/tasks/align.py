@@ -19,7 +19,7 @@ from diffrep_jax.data.decoding import decode
 from diffrep_jax.data.sources import open_source
 from diffrep_jax.data.transforms import resize, to_channels
 from diffrep_jax.errors import UserError, unknown
-from diffrep_jax.runs.layout import Run
+from diffrep_jax.runs.layout import Run, local
 from diffrep_jax.tasks import _pictures, base
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Align:
     def run(self, model: None, run: Run) -> dict[str, float]:
         section = run.config.data
         name = self.geometry or faces.OF_DATA.get(section.name, "ffhq")
-        folder = pathlib.Path(run.task_folder("align"))
+        folder = local(run.task_folder("align"), "--task=align")
         photos, before, crops = 0, [], {}
         for key, photo in self._photos():
             photos += 1

@@ -29,7 +29,7 @@ from diffrep_jax.report.card import card
 from diffrep_jax.report.collect import collect
 from diffrep_jax.runs import checkpoint, hub
 from diffrep_jax.runs import config as run_config
-from diffrep_jax.runs.layout import CONFIG, Run, as_path, write_arrays, write_text
+from diffrep_jax.runs.layout import CONFIG, Run, as_path, local, write_arrays, write_text
 from diffrep_jax.types import PyTree
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Export:
             raise UserError("config.tasks.export.autoencoder goes with a prior into DiffAE's file: add layout=diffae.")
 
     def run(self, model: Model, run: Run) -> dict[str, float]:
-        folder, config = pathlib.Path(run.task_folder("export")), run.config
+        folder, config = local(run.task_folder("export"), "--task=export"), run.config
         with checkpoint.opened(run.folder) as checkpoints:
             step = checkpoints.existing_step()
         if not isinstance(config.optim.ema_decay, int | float):  # it becomes part of a path

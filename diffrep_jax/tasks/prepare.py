@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from diffrep_jax.data import open_dataset
 from diffrep_jax.data import prepare as engine
 from diffrep_jax.errors import UserError
-from diffrep_jax.runs.layout import Run
+from diffrep_jax.runs.layout import Run, local
 from diffrep_jax.tasks import base
 from diffrep_jax.types import Config
 
@@ -33,7 +33,7 @@ class Prepare(engine.Settings):
             raise UserError(f"tasks.prepare.workers is {self.workers}: use 1 or more.")
 
     def run(self, model: None, run: Run) -> dict[str, float]:
-        config, workdir = run.config, pathlib.Path(run.folder)
+        config, workdir = run.config, local(run.folder, "--task=prepare")
         dataset = self._open(config.data)
         if dataset.key_digits is None:
             raise UserError(f"The data set '{dataset.name}' is not read from an LMDB: it needs no --task=prepare.")

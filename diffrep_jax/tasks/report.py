@@ -17,7 +17,7 @@ from diffrep_jax.report.document import document
 from diffrep_jax.report.html import page
 from diffrep_jax.report.markdown import markdown
 from diffrep_jax.runs import provenance
-from diffrep_jax.runs.layout import Run, write_text
+from diffrep_jax.runs.layout import Run, local, write_text
 from diffrep_jax.tasks import base
 
 log = logging.getLogger(__name__)
@@ -37,17 +37,19 @@ class Report:
         check_numbers(self, "tasks.report", {"every_steps": 0})
 
     def check(self, model: None, run: Run) -> None:
-        """As `base.Task.check`: it shows what is there, and needs nothing."""
+        """As `base.Task.check`: it shows what is there, in a local folder."""
+        local(run.folder, "--task=report")
 
     def run(self, model: None, run: Run) -> dict[str, float]:
         method = type(build(run.config.method)).__name__
-        content = document(collect(pathlib.Path(run.folder)), method, list(base.names()), provenance.software())
-        html = page(content, pathlib.Path(run.folder))
+        path = local(run.folder, "--task=report")
+        content = document(collect(path), method, list(base.names()), provenance.software())
+        html = page(content, path)
         blocks = [block["kind"] for section in content["sections"] for block in section["blocks"]]
         numbers: dict[str, float] = {name: blocks.count(kind) for name, kind in COUNTED.items()}
         numbers["bytes"] = len(html.encode())
         folder = run.task_folder("report")
-        write_text(folder / "report.md", markdown(content, pathlib.Path(run.folder), pathlib.Path(folder)))
+        write_text(folder / "report.md", markdown(content, path, pathlib.Path(folder)))
         write_text(folder / "report.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
         write_text(folder / "report.html", html)
         run.write_numbers("report", numbers)
