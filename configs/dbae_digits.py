@@ -2,7 +2,7 @@
 
 Paper:    none; 1,500 images train, 297 of mostly other writers are held out.
 Command:  python launch/main.py --config=configs/dbae_digits.py --workdir=runs/digits
-Cost:     800 steps x 64 images x 0.34 GFLOP, about three minutes on two CPU cores.
+Cost:     800 steps x 64 images x 0.25 GFLOP, about three minutes on two CPU cores.
 Measured: see benchmarks/RESULTS.md.
 Variants: bridge=vp|ve|vp_simple|ve_simple, encoder=deterministic|stochastic.
 """

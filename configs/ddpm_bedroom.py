@@ -2,7 +2,7 @@
 
 Paper:    the base of PDAE and DiTi, whose own training they do not tell. Here: as long as theirs, 70 million images.
 Command:  python launch/main.py --config=configs/ddpm_bedroom.py --workdir=runs/ddpm --data_dir=DIR
-Cost:     546,875 steps x 128 images x 415 GFLOP = 2.9e19 FLOP for training.
+Cost:     546,875 steps x 128 images x 443 GFLOP = 3.1e19 FLOP for training.
 Measured here: nothing yet.
 Variants: none.
 """

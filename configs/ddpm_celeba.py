@@ -2,7 +2,7 @@
 
 Paper:    the base of PDAE and DiTi, whose own training they do not tell. Here: as long as theirs, 38 million images.
 Command:  python launch/main.py --config=configs/ddpm_celeba.py --workdir=runs/ddpm --data_dir=DIR
-Cost:     296,875 steps x 128 images x 72 GFLOP = 2.7e18 FLOP for training.
+Cost:     296,875 steps x 128 images x 80 GFLOP = 3.0e18 FLOP for training.
 Measured here: nothing yet.
 Variants: none.
 """

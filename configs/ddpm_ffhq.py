@@ -2,7 +2,7 @@
 
 Paper:    the base of PDAE and DiTi, whose own training they do not tell. Here: as long as theirs, 64 million images.
 Command:  python launch/main.py --config=configs/ddpm_ffhq.py --workdir=runs/ddpm --data_dir=DIR
-Cost:     500,000 steps x 128 images x 415 GFLOP = 2.7e19 FLOP for training.
+Cost:     500,000 steps x 128 images x 443 GFLOP = 2.8e19 FLOP for training.
 Measured here: nothing yet.
 Variants: none.
 """

@@ -4,7 +4,7 @@ Paper:    38 million images seen in batches of 128, Adam at 2e-4, average 0.9999
 .602, r .596, MSE .410.
 Command:  python launch/main.py --config=configs/pdae_celeba.py --workdir=runs/pdae --data_dir=DIR
           --config.train.init_from=runs/ddpm
-Cost:     296,875 steps x 128 images x 80 GFLOP = 3.0e18 FLOP for training.
+Cost:     296,875 steps x 128 images x 91 GFLOP = 3.5e18 FLOP for training.
 Measured here: nothing yet.
 Variants: ssl=none|simclr|simclr_without_aug|simsiam.
 """
