@@ -224,7 +224,7 @@ class Evaluate(base.ImageTask):
     ) -> Iterator[Line]:
         """The lines at all counts, those of an earlier call as they are; common: what is the same in all of them."""
         for row in base.progress(rows, len(rows), "recipes and counts"):
-            yield earlier.line(row.described() | common, measures) or decode([row])[0] | common
+            yield earlier.line(row.described() | common, measures) or common | decode([row])[0]
 
     def _place(self, config: Config, originals: "_Originals") -> Line:
         """Of what a line is: images, the settings of the method."""
