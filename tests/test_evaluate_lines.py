@@ -55,6 +55,27 @@ def test_a_line_of_another_dtype_is_measured_again(tiny_model, tmp_path):
     assert line["mse"] != first["mse"]
 
 
+def test_a_line_says_how_many_images_could_be_read(tiny_model, tmp_path, monkeypatch):
+    """With counts as without."""
+    (tmp_path / "pictures").mkdir()
+    for i in range(6):
+        Image.new("L", (8, 8), 30 * i).save(tmp_path / "pictures" / f"{i}.png")
+    (tmp_path / "pictures" / "2.png").write_bytes(b"no picture")
+    monkeypatch.setenv("DIFFREP_DATA", str(tmp_path / "pictures"))
+    config = tiny_config()
+    asked = {"dataset": "folder", "split": "all", "num_images": 5, "without": NETWORKS, "batch_size": 4}
+    for out, counts in (("plain", ()), ("counted", (3,))):
+        with config.unlocked():
+            config.data.max_bad_fraction = 0.5
+            config.tasks.evaluate.update(asked | {"counts": counts})
+        base.build("evaluate", config.tasks.evaluate, {}).run(tiny_model, Run.at(tmp_path / out, config))
+    plain, counted = (
+        json.loads((tmp_path / n / "evaluate" / "metrics.json").read_text()) for n in ("plain", "counted")
+    )
+    assert [row["images"] for row in (*plain["rows"], *counted["rows"])] == [4, 4]
+    assert plain["rows"][0]["mse"] == counted["rows"][0]["mse"]
+
+
 def test_a_preview_asks_for_nothing_that_one_host_has_not(tiny_model, tmp_path, monkeypatch):
     """Neither for the weights as a whole, which may lie on several, nor for a file of an earlier start."""
     monkeypatch.setattr(weights, "digest", lambda variables: pytest.fail("the weights were read"))
