@@ -109,6 +109,18 @@ def test_the_images_are_counted_and_their_mean_is_what_mse_is_held_against(tmp_p
     np.testing.assert_allclose(written["mse_mean_image"], pairs.mean() / 2, rtol=1e-6)
 
 
+def test_one_image_that_can_be_read_has_no_other_to_swap_codes_with(tmp_path, monkeypatch):
+    for i in range(6):
+        Image.new("L", (8, 8), 30 * i).save(tmp_path / f"{i}.png")
+    (tmp_path / "0.png").write_bytes(b"no picture")
+    monkeypatch.setenv("DIFFREP_DATA", str(tmp_path))
+    config = small_config("pdae")
+    with config.unlocked():
+        config.data.update(name="folder", max_bad_fraction=0.5)
+    with pytest.raises(UserError, match="1 of the first 2 images of split 'all' can be read.*num_images"):
+        run(opened(config), config, tmp_path / "out", num_images=2, split="all")
+
+
 class OfNormalPixels(DDPM):
     """The exact eps_hat for pixels of N(0, 0.2^2)."""
 

@@ -98,7 +98,13 @@ class Timesteps(base.DecodingTask):
         count = min(self.num_images, len(dataset))
         bad = run.config.data.max_bad_fraction
         batches = ordered_batches(dataset, batch_size=self.batch_size, num_images=count, max_bad_fraction=bad)
-        return np.concatenate([batch["image"] for batch in batches]).astype(np.float32) / 127.5 - 1
+        images = [image for batch in batches for image in batch["image"]]
+        if len(images) < 2:
+            raise UserError(
+                f"{len(images)} of the first {count} images of split '{self.split}' can be read; tasks.timesteps needs 2 "
+                "to swap codes: mend the others, or ask for more by tasks.timesteps.num_images."
+            )
+        return np.stack(images).astype(np.float32) / 127.5 - 1
 
     def _codes(self, model: Model, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(z, x_T) of the images."""
