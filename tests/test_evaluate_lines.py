@@ -69,11 +69,9 @@ def test_a_line_says_how_many_images_could_be_read(tiny_model, tmp_path, monkeyp
             config.data.max_bad_fraction = 0.5
             config.tasks.evaluate.update(asked | {"counts": counts})
         base.build("evaluate", config.tasks.evaluate, {}).run(tiny_model, Run.at(tmp_path / out, config))
-    plain, counted = (
-        json.loads((tmp_path / n / "evaluate" / "metrics.json").read_text()) for n in ("plain", "counted")
-    )
-    assert [row["images"] for row in (*plain["rows"], *counted["rows"])] == [4, 4]
-    assert plain["rows"][0]["mse"] == counted["rows"][0]["mse"]
+    reports = [json.loads((tmp_path / out / "evaluate" / "metrics.json").read_text()) for out in ("plain", "counted")]
+    (plain,), (at_counts,) = (report["rows"] for report in reports)
+    assert plain["images"] == at_counts["images"] == 4 and plain["mse"] == at_counts["mse"]
 
 
 def test_a_preview_asks_for_nothing_that_one_host_has_not(tiny_model, tmp_path, monkeypatch):

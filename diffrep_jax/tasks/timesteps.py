@@ -101,8 +101,8 @@ class Timesteps(base.DecodingTask):
         images = [image for batch in batches for image in batch["image"]]
         if len(images) < 2:
             raise UserError(
-                f"{len(images)} of the first {count} images of split '{self.split}' can be read; tasks.timesteps needs 2 "
-                "to swap codes: mend the others, or ask for more by tasks.timesteps.num_images."
+                f"{len(images)} of the first {count} images of split '{self.split}' can be read; tasks.timesteps needs "
+                "2 to swap codes: mend the others, or ask for more by tasks.timesteps.num_images."
             )
         return np.stack(images).astype(np.float32) / 127.5 - 1
 
