@@ -4,7 +4,7 @@ Paper:    38 million images seen in batches of 128 (60 million with mode=stop_gr
 average 0.9999. Table 1 of DBAE's paper: AP .623, r .617, MSE .392.
 Command:  python launch/main.py --config=configs/diti_celeba.py --workdir=runs/diti --data_dir=DIR
           --config.train.init_from=runs/ddpm
-Cost:     296,875 steps x 128 images x 80 GFLOP = 3.0e18 FLOP for training.
+Cost:     296,875 steps x 128 images x 91 GFLOP = 3.5e18 FLOP for training.
 Measured here: nothing yet.
 Variants: mode=base|stop_grad|dual, stages=unbalanced|balanced, ssl=none|simclr|simclr_without_aug|simsiam.
 """

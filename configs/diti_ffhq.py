@@ -4,7 +4,7 @@ Paper:    64 million images seen in batches of 128, Adam at 1e-4, average 0.9999
 .614, r .622, MSE .384.
 Command:  python launch/main.py --config=configs/diti_ffhq.py --workdir=runs/diti --data_dir=DIR
           --config.train.init_from=runs/ddpm
-Cost:     500,000 steps x 128 images x 445 GFLOP = 2.8e19 FLOP for training.
+Cost:     500,000 steps x 128 images x 482 GFLOP = 3.1e19 FLOP for training.
 Measured here: nothing yet.
 Variants: mode=base|stop_grad|dual, stages=unbalanced|balanced, ssl=none|simclr|simclr_without_aug|simsiam.
 """

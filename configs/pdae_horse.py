@@ -3,7 +3,7 @@
 Paper:    batches of 128, Adam at 1e-4, average 0.9999, without an end. Here: 64 million images, as for FFHQ.
 Command:  python launch/main.py --config=configs/pdae_horse.py --workdir=runs/pdae --data_dir=DIR
           --config.train.init_from=runs/ddpm
-Cost:     500,000 steps x 128 images x 445 GFLOP = 2.8e19 FLOP for training.
+Cost:     500,000 steps x 128 images x 482 GFLOP = 3.1e19 FLOP for training.
 Measured here: nothing yet.
 Variants: ssl=none|simclr|simclr_without_aug|simsiam.
 """
