@@ -13,5 +13,5 @@ from configs._diffae import diffae_config
 
 def get_config(variant: str = "") -> ConfigDict:
     config = diffae_config("celeba", variant, images=72_000_000)
-    config.data.split = config.tasks.inspect_data.split = "all"
+    config.data.split = config.tasks.inspect_data.split = config.tasks.encode.split = "all"
     return config

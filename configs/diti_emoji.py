@@ -1,7 +1,7 @@
-"""DiTi on Noto Emoji, 64 x 64 for a GPU, or 32 x 32 for two CPU cores.
+r"""DiTi on Noto Emoji, 64 x 64 for a GPU, or 32 x 32 for two CPU cores.
 
 Paper:    none; 3,415 pictures train, 371 of other emoji are held out.
-Command:  python launch/main.py --config=configs/diti_emoji.py:size=32 --workdir=runs/diti_emoji --data_dir=. \\
+Command:  python launch/main.py --config=configs/diti_emoji.py:size=32 --workdir=runs/diti_emoji --data_dir=. \
           --config.train.init_from=runs/ddpm_emoji
           That is the run of configs/ddpm_emoji.py at the same size; the data are those of its command.
 Measured: 3,000 steps at 32 x 32 on a base of 3,000 are too few: docs/samplers.md, "DiTi from z and noise".

@@ -1,7 +1,7 @@
-"""DiTi on Fashion-MNIST, grey pictures of clothes at 32 x 32.
+r"""DiTi on Fashion-MNIST, grey pictures of clothes at 32 x 32.
 
 Paper:    none; the published split of 60,000 and 10,000.
-Command:  python launch/main.py --config=configs/diti_fashion.py --workdir=runs/diti --data_dir=DIR \\
+Command:  python launch/main.py --config=configs/diti_fashion.py --workdir=runs/diti --data_dir=DIR \
           --config.train.init_from=runs/ddpm_fashion
           DIR is that of configs/dbae_fashion.py, the base a run of configs/ddpm_fashion.py.
 Measured: 3,000 steps on a base of 2,500, two CPU cores: docs/samplers.md, "DiTi from z and noise".

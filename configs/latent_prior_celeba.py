@@ -1,8 +1,9 @@
-"""The latent prior of an auto-encoder of CelebA 64 x 64, DBAE, PDAE or DiTi: 10 layers of 2048.
+"""The latent prior of an auto-encoder of CelebA 64 x 64, DBAE, PDAE, DiTi or DiffAE: 10 layers of 2048.
 
 Paper:    DiffAE's CelebA recipe: 301 million codes, batch 512.
 Command:  python launch/main.py --config=configs/latent_prior_celeba.py --data_dir=RUN/encode --workdir=runs/prior
-          RUN is that of the auto-encoder, on which --task=encode ran.
+          RUN is that of the auto-encoder, on which --task=encode ran; of a DiffAE, which trains on all images,
+          with --config.data.split=all; also for the 512 numbers of your own images.
 Measured here: nothing yet.
 Variants: none.
 """

@@ -1,7 +1,7 @@
-"""PDAE on LSUN Bedroom 128 x 128 (3,033,042 images).
+r"""PDAE on LSUN Bedroom 128 x 128 (3,033,042 images).
 
 Paper:    70 million images seen in batches of 128, Adam at 5e-5, average 0.9999.
-Command:  python launch/main.py --config=configs/pdae_bedroom.py --workdir=runs/pdae --data_dir=DIR
+Command:  python launch/main.py --config=configs/pdae_bedroom.py --workdir=runs/pdae --data_dir=DIR \
           --config.train.init_from=runs/ddpm
 Cost:     546,875 steps x 128 images x 482 GFLOP = 3.4e19 FLOP for training.
 Measured here: nothing yet.

@@ -5,8 +5,9 @@
 #   DRY_RUN=1 launch/gpu_nodes.sh ...       prints the commands and runs nothing
 #
 # --workdir has to be a folder that all hosts share, or a bucket (gs://...). Ctrl-C stops all, saved.
-# DIR: the code's folder on the hosts (default: diffrep_jax); EXTRA: what is installed with it (default: cuda13);
-# PORT: of the first host (default: 12355); TRIES: how often it is started at most (default: 10); SSH: the ssh command.
+# DIR: the code's folder on the hosts (default: diffrep_jax); EXTRA: what is installed with it (default: cuda13; with a
+# bucket cuda13,gcs); PORT: of the first host (default: 12355); TRIES: how often it is started at most (default: 10);
+# SSH: the ssh command.
 set -euo pipefail
 
 if (($# < 2)); then

@@ -3,7 +3,7 @@
 # is preempted asks again and goes on.
 #
 #   export NAME=ffhq ZONE=us-central2-b TYPE=v4-32 SPOT=1
-#   launch/tpu_vm.sh all --config=configs/dbae_ffhq.py --workdir=gs://bucket/runs/ffhq --data_dir=/data
+#   launch/tpu_vm.sh all --config=configs/dbae_ffhq.py --workdir=gs://bucket/runs/ffhq --data_dir=gs://bucket/ffhq.zip
 #   launch/tpu_vm.sh create | install | train ARGUMENTS | delete          the steps, one at a time
 #   DRY_RUN=1 launch/tpu_vm.sh all ...      prints the commands and runs nothing
 #
@@ -68,7 +68,7 @@ install() {
   run git -C "$root" archive --format=tar.gz --output="$code" HEAD
   run gcloud compute tpus tpu-vm scp "$code" "$NAME:diffrep_jax.tar.gz" "${place[@]}" --worker=all
   workers "mkdir -p diffrep_jax && tar -xzf diffrep_jax.tar.gz -C diffrep_jax && cd diffrep_jax && \
-(test -x .venv/bin/python || python3 -m venv .venv) && .venv/bin/pip install --quiet --editable '.[tpu]'"
+(test -x .venv/bin/python || python3 -m venv .venv) && .venv/bin/pip install --quiet --editable '.[tpu,gcs]'"
 }
 
 train() {

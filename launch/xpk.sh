@@ -4,7 +4,7 @@
 #
 #   export CLUSTER=tpus ZONE=us-east5-b PROJECT=mine TYPE=v5p-32 NAME=ffhq
 #   launch/xpk.sh cluster                  once: makes the cluster with SLICES slices of TYPE; SPOT=1 or RESERVATION=...
-#   launch/xpk.sh all --config=configs/dbae_ffhq.py --workdir=gs://bucket/runs/ffhq --data_dir=/data
+#   launch/xpk.sh all --config=configs/dbae_ffhq.py --workdir=gs://bucket/runs/ffhq --data_dir=gs://bucket/ffhq.zip
 #   launch/xpk.sh image | train ARGUMENTS | wait | delete          the steps, one at a time
 #   DRY_RUN=1 launch/xpk.sh all ...        prints the commands and runs nothing
 #
@@ -41,7 +41,7 @@ image() { # of the committed code
   context=$(mktemp -d)
   run git -C "$root" archive --format=tar --output="$context/code.tar" HEAD
   run tar -xf "$context/code.tar" -C "$context"
-  run docker build --file="$context/launch/Dockerfile" --build-arg=EXTRA=tpu --tag="$image" "$context"
+  run docker build --file="$context/launch/Dockerfile" --build-arg=EXTRA=tpu,gcs --tag="$image" "$context"
   run docker push "$image"
   rm -r "$context"
 }

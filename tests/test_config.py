@@ -52,7 +52,7 @@ SIZED = ("dbae_emoji", "ddpm_emoji", "diti_emoji")  # with size=64|32
 SMALL = {*SIZED, "dbae_fashion", "diti_fashion"}
 AT_128 = {f"{method}_{data}" for method in ("pdae", "diti") for data in ("ffhq", "bedroom", "horse")} | {"dbae_ffhq256"}
 CASES = [(p, v) for p, v in CASES if not v or p.stem not in AT_128 | SMALL]
-CASES += [(FOLDER / f"{name}.py", "size=32") for name in SIZED]
+CASES += [(FOLDER / f"{name}.py", "size=32") for name in (*SIZED, "dbae_folder")]
 CASES += [(FOLDER / "diti_emoji.py", "size=32,stages=balanced"), (FOLDER / "dbae_emoji.py", "size=32,bridge=ve")]
 OWN = {"digits", "emoji", "fashion", "ffhq256"}  # after no published recipe
 PUBLISHED_STEPS = {  # training steps where the papers say them
@@ -119,7 +119,7 @@ def test_every_config_and_variant_builds(path, variant):
     assert config.is_locked
     method = build(config.method)
     if variant:  # its networks are those of the file's default, which is traced as it is
-        size = f":size={config.data.image_size}" if path.stem in SIZED else ""
+        size = f":size={config.data.image_size}" if "size=" in variant else ""
         default = configs.load_file(f"{path}{size}").method
         assert all(config.method[name] == default[name] for name in {"unet", "encoder", "generator"} & set(default))
         method = shallow(method)
@@ -157,6 +157,14 @@ def test_the_emoji_configs_are_sized_by_a_variant(name):
         load(f"{name}:size=48")
     with raises("Unknown variant 'siez'", "size"):
         load(f"{name}:siez=32")
+
+
+def test_ones_own_images_have_the_networks_of_their_size():
+    for size, published in ((256, "dbae_ffhq256"), (128, "dbae_ffhq"), (64, "dbae_celeba")):
+        config = load(f"dbae_folder:size={size}")
+        assert config.data.image_size == size
+        assert config.method.to_dict() == load(published).method.to_dict()
+    assert load("dbae_folder:size=32").method.to_dict() == load("dbae_emoji:size=32").method.to_dict()
 
 
 def test_the_self_supervised_loss_of_diti_emoji_is_in_all_steps():

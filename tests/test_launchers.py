@@ -164,7 +164,7 @@ def test_tpu_vm_creates_installs_trains_and_deletes(script):
     assert code == 0 and calls[0][:1] == ["git"] and "archive" in calls[0]
     machines = ["gcloud", "compute", "tpus", "tpu-vm"]
     assert calls[1][:5] == [*machines, "scp"] and "--worker=all" in calls[1]
-    assert calls[2][:5] == [*machines, "ssh"] and "[tpu]" in calls[2][-1]
+    assert calls[2][:5] == [*machines, "ssh"] and "[tpu,gcs]" in calls[2][-1]
 
     code, _, calls = script("tpu_vm.sh", "train", *RUN, **TPU)
     assert code == 0 and calls[-1][:-1] == [*machines, "ssh", "ffhq", "--zone=us-west4-a", "--worker=all"]
@@ -212,7 +212,7 @@ def test_xpk_builds_submits_and_waits(script):
     code, _, calls = script("xpk.sh", "all", *RUN, **GKE, MORE="--storage=data --priority=low")
     assert code == 0 and [call[0] for call in calls] == ["git", "tar", "docker", "docker", "xpk", "xpk"]
     build, push, submit, wait = calls[2:]
-    assert "--build-arg=EXTRA=tpu" in build and "--tag=gcr.io/mine/diffrep-jax" in build
+    assert "--build-arg=EXTRA=tpu,gcs" in build and "--tag=gcr.io/mine/diffrep-jax" in build
     assert push == ["docker", "push", "gcr.io/mine/diffrep-jax"]
     assert submit[:3] == ["xpk", "workload", "create"] and submit[3:6] == OF_CLUSTER
     assert {"--workload=ffhq", "--docker-image=gcr.io/mine/diffrep-jax", "--tpu-type=v5p-32"} <= set(submit)

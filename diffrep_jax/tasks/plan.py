@@ -163,18 +163,18 @@ class Plan:
 
     def _tell(self, numbers: dict[str, Any], ways: list[Way], settings: Settings, dtype: str) -> None:
         """The plan in words."""
-        gib = 2.0**30
+        gib, speed = 2.0**30, numbers["images_per_second"]
         log.info(
             "%.1f million parameters, %.1f GFLOP an image and step.",
             numbers["parameters"] / 1e6,
             numbers["flops_per_image"] / 1e9,
         )
         log.info(
-            "%d x %s: %.3g images/s, %d steps of %d images in %.3g days, at %g of %.3g TFLOP/s (%s)%s.",
+            "%d x %s: %s images/s, %s steps of %d images in %.3g days, at %g of %.3g TFLOP/s (%s)%s.",
             self.devices,
             self.device,
-            numbers["images_per_second"],
-            settings.total_steps,
+            f"{speed:,.0f}" if speed > 100 else f"{speed:.3g}",
+            f"{settings.total_steps:,d}",
             settings.batch_size,
             numbers["days"],
             self.mfu,
