@@ -20,11 +20,13 @@ def test_average_precision_is_the_mean_precision_at_the_positives():
     np.testing.assert_allclose(probe.average_precision(scores, labels), [(1 + 2 / 3) / 2, 1 / 4], rtol=1e-12)
 
 
-def test_an_attribute_without_positives_is_marked():
-    labels = np.array([[0, 1], [0, 0], [0, 1]])
-    values = probe.average_precision(RANDOM.normal(size=(3, 2)), labels)
-    assert values[0] == 0 and 0 < values[1] <= 1
-    assert probe.has_positives(labels).tolist() == [False, True]
+@pytest.mark.filterwarnings("error")
+def test_what_the_images_cannot_tell_is_not_a_number_and_left_out_of_the_mean():
+    """An attribute that no image has, the correlation of a single image, and a mean of nothing: in silence."""
+    values = probe.average_precision(RANDOM.normal(size=(3, 2)), np.array([[0, 1], [0, 0], [0, 1]]))
+    assert np.isnan(values[0]) and 0 < values[1] <= 1 and probe.mean(values) == values[1]
+    r = probe.pearson(RANDOM.normal(size=(1, 2)), RANDOM.normal(size=(1, 2)))
+    assert r.shape == (2,) and np.isnan(r).all() and np.isnan(probe.mean(r))
 
 
 def test_average_precision_pearson_and_mse_are_those_of_the_libraries():
@@ -34,8 +36,7 @@ def test_average_precision_pearson_and_mse_are_those_of_the_libraries():
     found = probe.average_precision(scores, labels)
     for i in (0, 1, 3):
         np.testing.assert_allclose(found[i], sklearn.metrics.average_precision_score(labels[:, i], scores[:, i]))
-    assert found[2] == 0 and found[3] == pytest.approx(1)
-    assert probe.has_positives(labels).tolist() == [True, True, False, True]
+    assert np.isnan(found[2]) and found[3] == pytest.approx(1)
     target = RANDOM.normal(size=(60, 4)) + scores
     scores[:, 2] = 0.7
     r, error = probe.pearson(scores, target), probe.squared_error(scores, target)

@@ -144,7 +144,7 @@ class Manipulate(base.PhotoTask):
             measure, value = _judge(head.kind, head.logits(test.codes)[:, 0], _attributes.values(test, name))
             log.info("%s: %s %.4f on %d test images.", name, measure, value, len(test.codes))
             numbers.setdefault(measure, []).append(value)
-        return signed(heads, signs), {measure: float(np.mean(values)) for measure, values in numbers.items()}
+        return signed(heads, signs), {measure: metrics.mean(np.array(values)) for measure, values in numbers.items()}
 
     def _check_boundary(self, binary: Mapping[str, bool]) -> None:
         """Raise UserError where the way goes across the boundary of a head that has none."""
@@ -239,6 +239,7 @@ class Manipulate(base.PhotoTask):
 
 
 def _judge(kind: str, logits: np.ndarray, targets: np.ndarray) -> tuple[str, float]:
+    """(The measure's name, its value), NaN where the images cannot tell."""
     if kind == "bce":
         return "ap", float(metrics.average_precision(logits[:, None], targets[:, None])[0])
     return "r", float(metrics.pearson(logits[:, None], targets[:, None])[0])

@@ -150,7 +150,11 @@ class Probe:
             "each": {m: dict(zip(names, v.tolist(), strict=True)) for m, v in tested.items()},
         }
         measures = ", ".join(f"{measure} {value:.4f}" for measure, value in result["mean"].items())
-        log.info("%s: %s over %d, head of epoch %d of %d.", part, measures, len(names), chosen + 1, self.epochs)
+        judged = int(np.isfinite(next(iter(tested.values()))).sum())
+        log.info(
+            "%s: %s over %d of %d, head of epoch %d of %d.",
+            *(part, measures, judged, len(names), chosen + 1, self.epochs),
+        )
         return result, kernels[chosen], biases[chosen]
 
     def _fit(self, kind: str, count: int, shuffled: bool = True) -> Fit:
@@ -269,18 +273,18 @@ def _parts(dataset: data.ImageDataset) -> dict[str, tuple[str, tuple[str, ...]]]
 def _judge(kind: str, outputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
     """{measure: one value an attribute}, NaN where the images cannot tell."""
     if kind == "bce":
-        values = metrics.average_precision(outputs, targets)
-        return {"ap": np.where(metrics.has_positives(targets), values, np.nan)}
+        return {"ap": metrics.average_precision(outputs, targets)}
     return {"r": metrics.pearson(outputs, targets), "mse": metrics.squared_error(outputs, targets)}
 
 
 def _means(measures: Mapping[str, np.ndarray]) -> dict[str, float]:
-    return {name: float(np.nanmean(values)) for name, values in measures.items()}
+    return {name: metrics.mean(values) for name, values in measures.items()}
 
 
 def _best(judged: list[dict[str, np.ndarray]]) -> int:
-    """The epoch with the highest mean of the first measure."""
-    return int(np.argmax([next(iter(_means(measures).values())) for measures in judged]))
+    """The epoch with the highest mean of the first measure; the last one where the images tell none."""
+    means = np.array([next(iter(_means(measures).values())) for measures in judged])
+    return len(means) - 1 if np.isnan(means).all() else int(np.nanargmax(means))
 
 
 Task = Probe

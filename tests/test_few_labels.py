@@ -1,0 +1,63 @@
+"""probe and manipulate on small labelled folders: what the images cannot tell is null, and nothing is said beside it."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffrep_jax.tasks import probe
+from tests.task_runs import run_task
+
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+
+
+def labelled(folder, monkeypatch, count, heading, row):
+    """`count` images and a labels.csv with such rows; the tenth, the twentieth ... are for the test."""
+    folder.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(0)
+    rows = [f"{i}.png,{row(i)}" for i in range(count)]
+    for i in range(count):
+        Image.fromarray(noise.integers(0, 255, (8, 8), np.uint8)).save(folder / f"{i}.png")
+    (folder / "labels.csv").write_text("\n".join([f"file,{heading}", *rows]), encoding="utf-8")
+    monkeypatch.setenv("DIFFREP_DATA", str(folder))
+
+
+def run(task, model, out, **settings):
+    """(The numbers returned, metrics.json.)"""
+    defaults = {"dataset": "folder", "epochs": 2}
+    if task == "manipulate":
+        defaults |= {"attribute": "0", "num_images": 2, "scales": (0.3,)}
+    numbers, folder = run_task(task, model, out, **defaults | settings)
+    return numbers, json.loads((folder / "metrics.json").read_text())
+
+
+def unlabelled_test(i):
+    return f"{int(i % 2 and (i + 1) % 10 != 0)},{i}.5,{'ab'[(i + 1) % 10 == 0]}"
+
+
+def test_what_the_test_images_cannot_tell_is_null_and_counted_out(tiny_model, tmp_path, monkeypatch, caplog):
+    """Three test images lack the attribute and are all of one class; the measure is known."""
+    labelled(tmp_path / "data", monkeypatch, 30, "hat,age,class", unlabelled_test)
+    caplog.set_level("INFO")
+    numbers, report = run("probe", tiny_model, tmp_path)
+    assert np.isnan(numbers["attributes_ap"]) and numbers["classes_ap"] == 1 and np.isfinite(numbers["measures_r"])
+    assert report["attributes_ap"] is None and report["attributes"]["official"]["mean"] == {"ap": None}
+    assert report["classes"]["each"]["ap"] == {"a": None, "b": 1}
+    assert "attributes: ap nan over 0 of 1" in caplog.text and "classes: ap 1.0000 over 1 of 2" in caplog.text
+    for attribute, ap in (("hat", None), ("hat,b", 1), ("hat,a", None)):
+        numbers, report = run("manipulate", tiny_model, tmp_path, attribute=attribute)
+        assert report["ap"] == ap and (np.isnan(numbers["ap"]) if ap is None else numbers["ap"] == ap)
+
+
+def test_a_single_test_image_gives_no_correlation_and_the_last_epoch_is_taken(tiny_model, tmp_path, monkeypatch):
+    labelled(tmp_path / "data", monkeypatch, 6, "age", lambda i: f"{i}.5")
+    numbers, report = run("probe", tiny_model, tmp_path, epochs=3)
+    assert np.isnan(numbers["attributes_r"]) and np.isfinite(numbers["attributes_mse"])
+    assert report["attributes"]["epoch"] == report["attributes"]["official"]["epoch"] == 3
+    assert run("manipulate", tiny_model, tmp_path)[1]["r"] is None
+
+
+def test_the_best_epoch_is_among_those_that_can_be_judged():
+    judged = [{"r": np.array(values), "mse": np.ones(2)} for values in ([np.nan, 0.2], [np.nan] * 2, [0.1, 0.5])]
+    assert [probe._best(judged), probe._best(judged[:2]), probe._best(judged[1:2] * 3)] == [2, 0, 2]
