@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffrep_jax.tasks import probe
-from tests.task_runs import run_task
+from diffrep_jax.errors import UserError
+from diffrep_jax.runs.layout import Run
+from diffrep_jax.tasks import base, probe
+from tests.task_runs import kept, run_task
+from tests.tiny import tiny_config
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
@@ -56,6 +59,33 @@ def test_a_single_test_image_gives_no_correlation_and_the_last_epoch_is_taken(ti
     assert np.isnan(numbers["attributes_r"]) and np.isfinite(numbers["attributes_mse"])
     assert report["attributes"]["epoch"] == report["attributes"]["official"]["epoch"] == 3
     assert run("manipulate", tiny_model, tmp_path)[1]["r"] is None
+
+
+def test_too_few_images_to_learn_from_are_refused_before_any_is_encoded(tiny_model, tmp_path, monkeypatch):
+    labelled(tmp_path / "data", monkeypatch, 2, "hat", lambda i: i)
+    message = "1 training images of 'folder' and holds validation images out of them: .* Give it 2 or more"
+    with pytest.raises(UserError, match=message):
+        run("probe", tiny_model, kept(tmp_path / "run"))
+    task = base.build("probe", tiny_config().tasks.probe.to_dict() | {"dataset": "folder"}, {})
+    with pytest.raises(UserError, match=message):
+        task.check(tiny_model, Run.at(tmp_path, tiny_config()))
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json"]
+
+
+def test_a_probe_that_is_refused_half_way_leaves_the_heads_of_the_one_before(tiny_model, tmp_path, monkeypatch):
+    labelled(tmp_path / "data", monkeypatch, 20, "hat,age", lambda i: f"{i % 2},{i}.5")
+    run("probe", tiny_model, tmp_path)
+    files = {path: path.read_bytes() for path in (tmp_path / "probe").iterdir()}
+    plain = probe.fit
+
+    def no_measures(codes, targets, key, how, *others):
+        heads = plain(codes, targets, key, how, *others)
+        return heads._replace(kernel=heads.kernel * np.nan) if how.kind == "mse" else heads
+
+    monkeypatch.setattr(probe, "fit", no_measures)
+    with pytest.raises(UserError, match="not finite"):
+        run("probe", tiny_model, tmp_path, epochs=1)
+    assert {path: path.read_bytes() for path in (tmp_path / "probe").iterdir()} == files and len(files) == 4
 
 
 def test_the_best_epoch_is_among_those_that_can_be_judged():

@@ -13,7 +13,7 @@ metrics_<dataset>.json.
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -81,33 +81,33 @@ class Probe:
     def check(self, model: Model, run: Run) -> None:
         """As `base.Task.check`."""
         model.check_encoded()
-        for dataset in self._datasets(run).values():
-            _codes.check_count(dataset, self.num_images)
+        self._datasets(run)
 
     def run(self, model: Model, run: Run) -> dict[str, float]:
         """Encode, train the heads, judge them; the numbers are means over attributes."""
         datasets = self._datasets(run)
         train = datasets["train"]
-        if _overlap(train, datasets["test"]):
-            del datasets["test"]  # a head would be judged on what it was taught: CelebA-HQ's only split is all of it
         codes = {
             split: _codes.codes_of(model, dataset, run, self.num_images, self.encode_batch_size)
             for split, dataset in datasets.items()
         }
         splits = {split: _targets(values) for split, values in codes.items()}
-        whole, rows = splits["train"], _held_out(splits, self.seed)
+        whole, rows = splits["train"], _held_out(splits, train.name, self.seed)
         splits |= {split: whole.rows(taken) for split, taken in rows.items()}
         taught = np.setdiff1d(np.arange(len(whole.codes)), rows.get("test", []))
         official = _Official(whole, taught, self._mirrored(model, train, run))
         held_out = {split: share for split, share in HELD_OUT.items() if split not in datasets}
         numbers: dict[str, float] = {}
+        heads: dict[str, Head] = {}
         report: dict[str, Any] = {"dataset": train.name, "images": {name: len(s.codes) for name, s in splits.items()}}
         for part, (kind, names) in _parts(train).items():
             result, kernel, bias = self._part(part, kind, splits, names)
             result["official"] = self._as_published(part, kind, official, splits["test"])
-            _heads.save(run, part, _head(names, kernel, bias, kind, train.name, codes["train"], whole.targets[part]))
+            heads[part] = _head(names, kernel, bias, kind, train.name, codes["train"], whole.targets[part])
             report[part] = result
             numbers |= {f"{part}_{measure}": value for measure, value in result["mean"].items()}
+        for part, head in heads.items():  # all or none: one may be refused
+            _heads.save(run, part, head)
         how = _codes.encoding(model) | {"held_out": held_out, "epochs": self.epochs, "lr": self.lr, "seed": self.seed}
         how["official_images"] = {"train": len(taught), "mirrored": official.mirrored is not None}
         for name in (NUMBERS, f"metrics_{train.name}.json"):  # the second one stays when others are probed
@@ -115,8 +115,17 @@ class Probe:
         return numbers
 
     def _datasets(self, run: Run) -> dict[str, data.ImageDataset]:
+        """{split: those of its images}, without a test split that shares images with the training split.
+
+        Raises UserError where there are fewer images than asked for, or none to learn from beside those held out.
+        """
         train = self._open(run, "train")
-        return {"train": train} | {split: self._open(run, split) for split in train.splits if split in JUDGES}
+        datasets = {"train": train} | {split: self._open(run, split) for split in train.splits if split in JUDGES}
+        if _overlap(train, datasets["test"]):
+            del datasets["test"]  # a head would be judged on what it was taught: CelebA-HQ's only split is all of it
+        counts = {split: _codes.check_count(dataset, self.num_images) for split, dataset in datasets.items()}
+        _sizes_held_out(counts["train"], datasets, train.name)
+        return datasets
 
     def _open(self, run: Run, split: str) -> data.ImageDataset:
         """The data set with all labels that it has; UserError where there are none."""
@@ -232,14 +241,23 @@ def _overlap(one: data.ImageDataset, other: data.ImageDataset) -> bool:
     return same_source and np.intersect1d(one.entries, other.entries).size > 0
 
 
-def _held_out(splits: Mapping[str, Split], seed: int) -> dict[str, np.ndarray]:
+def _sizes_held_out(count: int, splits: Iterable[str], dataset: str) -> dict[str, int]:
+    """{split: how many of `count` training images it takes}, of those lacking; UserError where that is all of them."""
+    sizes = {split: max(1, round(share * count)) for split, share in HELD_OUT.items() if split not in set(splits)}
+    if sum(sizes.values()) >= count:
+        raise UserError(
+            f"tasks.probe has {count} training images of '{dataset}' and holds {' and '.join(sizes)} images out of "
+            f"them: none is left to learn from. Give it {len(sizes) + 1} or more."
+        )
+    return sizes
+
+
+def _held_out(splits: Mapping[str, Split], dataset: str, seed: int) -> dict[str, np.ndarray]:
     """{split: the rows of the training images that it takes, at random}, of those lacking, and "train": the others."""
     count, taken = len(splits["train"].codes), {}
     rest = np.random.default_rng(seed).permutation(count)
-    for split, share in HELD_OUT.items():
-        if split not in splits:
-            cut = max(1, round(share * count))
-            taken[split], rest = rest[:cut], rest[cut:]
+    for split, size in _sizes_held_out(count, splits, dataset).items():
+        taken[split], rest = rest[:size], rest[size:]
     return taken | {"train": rest} if taken else {}
 
 
