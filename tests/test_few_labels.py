@@ -88,6 +88,29 @@ def test_a_probe_that_is_refused_half_way_leaves_the_heads_of_the_one_before(tin
     assert {path: path.read_bytes() for path in (tmp_path / "probe").iterdir()} == files and len(files) == 4
 
 
+def test_a_class_with_an_attributes_name_is_another_one_by_number_and_by_name(tiny_model, tmp_path, monkeypatch, caplog):
+    """All test images are of the class `cat`, none has what the column `cat` says."""
+    labelled(tmp_path / "data", monkeypatch, 40, "class,cat", lambda i: f"{'cat' if i % 4 else 'dog'},{int(i % 4 == 0)}")
+    expected = {"0": ("cat", None), "cat": ("cat", None), "1": ("cat (class)", 1), "cat (class)": ("cat (class)", 1)}
+    for trained_by in ("manipulate", "probe"):
+        for attribute, (name, ap) in expected.items():
+            _, report = run("manipulate", tiny_model, tmp_path, attribute=attribute)
+            assert (report["attribute"], report["ap"], report["head"]) == (name, ap, trained_by)
+        run("probe", tiny_model, tmp_path)
+    assert "not used" not in caplog.text
+    assert run("manipulate", tiny_model, tmp_path, attribute="0,-1")[1]["attribute"] == "cat, -cat (class)"
+
+
+@pytest.mark.parametrize(("heading", "row"), [("hat", "1,0"), ("age", "7.3,0"), ("class", "only,other")])
+def test_what_is_the_same_for_all_images_has_no_direction(heading, row, tiny_model, tmp_path, monkeypatch):
+    """Known before anything is encoded; one test image of another kind changes nothing."""
+    labelled(tmp_path / "data", monkeypatch, 10, heading, lambda i: row.split(",")[i == 9])
+    message = f"'{'only' if heading == 'class' else heading}' is the same for all 9 training images of 'folder'"
+    with pytest.raises(UserError, match=message):
+        run("manipulate", tiny_model, kept(tmp_path / "run"))
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json"]
+
+
 def test_the_best_epoch_is_among_those_that_can_be_judged():
     judged = [{"r": np.array(values), "mse": np.ones(2)} for values in ([np.nan, 0.2], [np.nan] * 2, [0.1, 0.5])]
     assert [probe._best(judged), probe._best(judged[:2]), probe._best(judged[1:2] * 3)] == [2, 0, 2]

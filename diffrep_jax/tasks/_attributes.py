@@ -1,4 +1,7 @@
-"""Attributes by name or number, of codes or of a data set: its attributes, then its classes, one against the rest."""
+"""Attributes by name or number, of codes or of a data set: its attributes, then its classes, one against the rest.
+
+A class that is named like an attribute is called "NAME (class)".
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +15,8 @@ from diffrep_jax.tasks._codes import Codes
 
 def names(labelled: Codes | ImageDataset) -> list[str]:
     """Attributes, then classes; UserError where there are neither."""
-    every = [*labelled.attribute_names, *labelled.class_names]
+    attributes = labelled.attribute_names
+    every = [*attributes, *(f"{name} (class)" if name in attributes else name for name in labelled.class_names)]
     if not every:
         raise UserError("The data set has no labels to learn from; set tasks.manipulate.dataset to one that has.")
     return every
@@ -42,13 +46,32 @@ def _signed(every: Sequence[str], text: str) -> tuple[str, int]:
     return name, sign
 
 
+def place(labelled: Codes | ImageDataset, name: str) -> tuple[bool, int]:
+    """(Whether it is a class, its number among the classes, or among the attributes.)"""
+    number, count = names(labelled).index(name), len(labelled.attribute_names)
+    return (True, number - count) if number >= count else (False, number)
+
+
 def values(codes: Codes, name: str) -> np.ndarray:
     """[n]; of a class 1 or 0."""
-    number = names(codes).index(name)
+    is_class, number = place(codes, name)
     attributes: Any = codes.attributes
-    if number < len(codes.attribute_names):
-        return attributes[:, number].astype(np.float32)
-    return np.asarray(codes.label == number - len(codes.attribute_names), np.float32)
+    return (codes.label == number if is_class else attributes[:, number]).astype(np.float32)
+
+
+def check_varies(dataset: ImageDataset, name: str) -> None:
+    """Raise UserError where all images are the same in it: there is no direction to learn."""
+    is_class, number = place(dataset, name)
+    seen = set()
+    for row in range(len(dataset)):
+        labels = dataset.labels_of(row)
+        seen.add(labels["label"] == number if is_class else float(labels["attributes"][number]))
+        if len(seen) > 1:
+            return
+    raise UserError(
+        f"tasks.manipulate.attribute: '{name}' is the same for all {len(dataset)} training images of "
+        f"'{dataset.name}', so there is no direction to learn; name another one, or give more images."
+    )
 
 
 def is_binary(labelled: Codes | ImageDataset, name: str) -> bool:

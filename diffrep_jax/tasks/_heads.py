@@ -13,6 +13,7 @@ from diffrep_jax.port import files, heads
 from diffrep_jax.readout.head import Head
 from diffrep_jax.runs.layout import Run, write_arrays
 from diffrep_jax.runs.weights import same_network
+from diffrep_jax.tasks import _attributes
 from diffrep_jax.tasks._codes import Codes
 
 log = logging.getLogger(__name__)
@@ -76,10 +77,12 @@ def given(path: epath.Path, model: Model, statistics: Callable[[], Codes]) -> He
 def probed(run: Run, dataset: str, name: str, codes: Codes, targets: np.ndarray) -> Head | None:
     """The head of one attribute that `probe` has trained on these very codes and labels of a data set, else None, and
     the log says why."""
+    is_class, number = _attributes.place(codes, name)
+    own = codes.class_names[number] if is_class else name
     for part in PARTS:
         path = path_of(run, part, dataset)
-        if path.is_file() and name in (head := read(path)).names:
-            head = head.only(name)
+        if (part == "classes") == is_class and path.is_file() and own in (head := read(path)).names:
+            head = head.only(own)
             if not same_network(head.fingerprint, codes.fingerprint):
                 log.warning("The probe's head in %s is of another state of the network: not used.", path)
             elif head.trained_on != (codes.target_fingerprint(targets),):

@@ -51,6 +51,7 @@ class Manipulate(base.PhotoTask):
 
     Attributes:
       attribute: its name, or its number among the data set's attributes and classes; several with commas between.
+        A class that is named like an attribute: "NAME (class)".
       scales: how far to go; num_images: the first ones.
       move: "along" the weights, or "across" the boundary.
       space: that of the step, "raw" or "normalised"; "": the method's own. endpoint: x_T of the "unchanged" z, or of
@@ -97,6 +98,8 @@ class Manipulate(base.PhotoTask):
                 dataset = self._labelled(run, split)
                 signs = _attributes.wanted(_attributes.names(dataset), self.attribute)
                 self._check_boundary({name: _attributes.is_binary(dataset, name) for name in signs})
+                for name in signs if split == "train" else ():
+                    _attributes.check_varies(dataset, name)
 
     def run(self, model: Model, run: Run) -> dict[str, float]:
         method = model.auto_encoder
