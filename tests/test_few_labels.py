@@ -1,4 +1,4 @@
-"""probe and manipulate on small labelled folders: what the images cannot tell is null, and nothing is said beside it."""
+"""probe and manipulate on small labelled folders: what images cannot tell is null, in silence."""
 
 import json
 
@@ -88,9 +88,11 @@ def test_a_probe_that_is_refused_half_way_leaves_the_heads_of_the_one_before(tin
     assert {path: path.read_bytes() for path in (tmp_path / "probe").iterdir()} == files and len(files) == 4
 
 
-def test_a_class_with_an_attributes_name_is_another_one_by_number_and_by_name(tiny_model, tmp_path, monkeypatch, caplog):
+def test_a_class_with_an_attributes_name_has_a_number_and_a_name_of_its_own(tiny_model, tmp_path, monkeypatch, caplog):
     """All test images are of the class `cat`, none has what the column `cat` says."""
-    labelled(tmp_path / "data", monkeypatch, 40, "class,cat", lambda i: f"{'cat' if i % 4 else 'dog'},{int(i % 4 == 0)}")
+    labelled(
+        tmp_path / "data", monkeypatch, 40, "class,cat", lambda i: f"{'cat' if i % 4 else 'dog'},{int(i % 4 == 0)}"
+    )
     expected = {"0": ("cat", None), "cat": ("cat", None), "1": ("cat (class)", 1), "cat (class)": ("cat (class)", 1)}
     for trained_by in ("manipulate", "probe"):
         for attribute, (name, ap) in expected.items():

@@ -136,12 +136,24 @@ def test_the_likely_cause_is_named(tmp_path, rows, cause):
         ("file,age\n1.png,1\n2.png,\n", "has numbers in column 'age', but '' for '2.png'"),
         ("file,age\n1.png,1\n2.png,nan\n", "has numbers in column 'age', but 'nan' for '2.png'"),
         ("file,age\n1.png,1e99\n2.png,3\n", "has numbers in column 'age', but '1e99' for '1.png'"),
+        ("file,age\n1.png,1e39\n2.png,3\n", "has numbers in column 'age', but '1e39' for '1.png'"),
+        (
+            "file,age\n1.png,nan\n2.png,NaN\n",
+            "has no value in column 'age', but 'nan' for '1.png': give each image one",
+        ),
+        ("file,hat,age\n1.png,1,-inf\n2.png,0,NA\n", "has no value in column 'age', but '-inf' for '1.png'"),
+        ("file,age,kind\n1.png,,a\n2.png,n/a,b\n", "has no value in column 'age', but '' for '1.png'"),
+        ("file,age\n1.png,1e39\n2.png,-1e39\n", "has no value in column 'age', but '1e39' for '1.png'"),
         ("file,kind\n1.png,a\n2.png,\n", "has no kind for '2.png'"),
         ("file,class\n1.png,a\n./1.png,a\n2.png,b\n", "has 3 rows for 2 names"),
         ("file,class\n1.png,a\n2.png,b\0\n", "NUL|null|has"),
-        ("", "does not read as a table"),
+        *(
+            (blank, "is empty: line 1 is the heading, such as file,class,age")
+            for blank in ("", "\n", " ,\n\n", "\ufeff")
+        ),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_tables_that_are_not_clear_are_refused_with_the_cause(tmp_path, table, message):
     pictures(tmp_path, ["1.png", "2.png"])
     (tmp_path / "labels.csv").write_text(table)

@@ -318,7 +318,7 @@ def test_a_class_may_be_a_number_and_names_may_lack_the_suffix(tmp_path):
         ([["file", "a"], *([f"img{i % 24}.png", i] for i in range(25))], "has 25 rows for 24 names"),
         ([["file", "a"], *([f"img{i}.png", i, 0] for i in range(25))], "has 3 values for 'img0.png', but 2 columns"),
         ([["file", "a", "b"], *([f"img{i}.png", "x", "y"] for i in range(25))], "words in the columns a, b"),
-        ([], "does not read as a table"),
+        ([], "is empty: line 1 is the heading"),
     ],
 )
 def test_labels_csv_that_does_not_fit_is_refused(tmp_path, rows, message):

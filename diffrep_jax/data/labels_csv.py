@@ -17,6 +17,8 @@ from diffrep_jax.errors import UserError
 CLASS = "class"  # the column that holds the class, also where that looks like a number
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
 TRUTH = {"true": 1.0, "false": 0.0}
+MISSING = {"", "na", "n/a", "none", "null"}  # and what Python takes for a number, but is not finite
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def read(file: Path, source: Source) -> Labels:
@@ -66,9 +68,15 @@ def _table(file: Path) -> tuple[list[str], list[list[str]]]:
     """(heading, rows), as many cells in each, none with blanks around it."""
     try:
         lines = csv.reader(io.StringIO(read_text(file)))
-        heading, *rows = [[cell.strip() for cell in row] for row in lines if any(map(str.strip, row))]
+        table = [[cell.strip() for cell in row] for row in lines if any(map(str.strip, row))]
     except (ValueError, csv.Error) as error:
         raise UserError(f"'{file}' does not read as a table ({error}): line 1 is the heading.") from error
+    if not table:
+        raise UserError(
+            f"'{file}' is empty: line 1 is the heading, such as file,class,age, then comes a line for each image; or "
+            "remove the file."
+        )
+    heading, *rows = table
     for mark, what in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars"), (" ", "blanks")):
         if mark in heading[0] and (mark != " " or all(len(row) == 1 and mark in row[0] for row in [heading, *rows])):
             raise UserError(f"'{file}' has {what} between its columns: save it with commas.")
@@ -103,6 +111,11 @@ def _numbers(file: Path, column: str, cells: Sequence[str], images: Sequence[str
     if not any(value is not None for value in values):
         if cells and all(map(DECIMAL_COMMA.fullmatch, cells)):
             raise UserError(f"'{file}' has decimal commas in column '{column}', such as '{cells[0]}': write points.")
+        if cells and all(map(_is_missing, cells)):
+            raise UserError(
+                f"'{file}' has no value in column '{column}', but '{cells[0]}' for '{images[0]}': give each image "
+                f"one, drop the column, or call it '{CLASS}' if it is one."
+            )
         return None
     for cell, value, image in zip(cells, values, images, strict=True):
         if value is None:
@@ -121,4 +134,12 @@ def _number(cell: str) -> float | None:
         value = float(cell)
     except ValueError:
         return None
-    return value if abs(value) <= np.finfo(np.float32).max and "_" not in cell else None
+    return value if abs(value) <= LARGEST and "_" not in cell else None
+
+
+def _is_missing(cell: str) -> bool:
+    """Whether a cell says that there is no value, or has none that float32 holds."""
+    try:
+        return not abs(float(cell)) <= LARGEST
+    except ValueError:
+        return cell.lower() in MISSING
