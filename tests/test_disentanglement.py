@@ -127,6 +127,19 @@ def test_importances_are_those_of_boosted_trees():
     assert used.argmax(0).tolist() == [3, 1] and told.min() > 0.9
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_measure_is_not_judged_by_one_image_or_one_value_but_used_all_the_same():
+    """R^2 is a share of the test images' variance, and there is none; the accuracy of one image is 0 or 1."""
+    codes = RANDOM.normal(size=(40, 3))
+    factors = np.stack([codes[:, 0], codes[:, 1] > 0], axis=1)
+    for test in (codes[:1], codes[[5, 5, 5]]):
+        values = np.stack([test[:, 0], test[:, 1] > 0], axis=1)
+        used, told = metrics.importances(codes, factors, test, values, discrete=[False, True])
+        assert np.isnan(told[0]) and told[1] == 1 and used.argmax(0).tolist() == [0, 1]
+    report = _disentangle.measure(codes[:5], factors[:5], ("size", "has"), np.array([False, True]), 5)
+    assert report["dci"]["each"]["size"] is None and report["dci"]["each"]["has"] in (0, 1)
+
+
 def test_measures_and_what_images_have_are_judged_each_in_its_own_way():
     """The columns in a mixture as alone: TAD of the binary ones, trees of the right kind for each."""
     rng = np.random.default_rng(1)

@@ -97,7 +97,8 @@ def importances(
     """How much boosted trees use each number to predict each factor, [d, k], and how well they predict the test [k].
 
     codes [n, d], factors [n, k]. discrete: all factors, or each [k], are classes, scored by accuracy; else measures,
-    by R^2. A factor that is constant among the training images is used by none and NaN.
+    by R^2, NaN where the test images have one value. A factor that is constant among the training images is used by
+    none and NaN.
     """
     from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
 
@@ -110,7 +111,9 @@ def importances(
             continue
         trees = (GradientBoostingClassifier if classes[i] else GradientBoostingRegressor)(random_state=0)
         trees.fit(codes, factors[:, i])
-        used[:, i], scores[i] = trees.feature_importances_, trees.score(test_codes, test_factors[:, i])
+        used[:, i] = trees.feature_importances_
+        if classes[i] or np.ptp(test_factors[:, i]) > 0:
+            scores[i] = trees.score(test_codes, test_factors[:, i])
     return used, scores
 
 
