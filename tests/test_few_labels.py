@@ -113,6 +113,21 @@ def test_what_is_the_same_for_all_images_has_no_direction(heading, row, tiny_mod
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json"]
 
 
+def test_a_measure_is_learned_alike_in_any_unit_and_reported_in_its_own(tiny_model, tmp_path, monkeypatch):
+    """Seconds since 1970, and numbers whose square float32 does not hold: numbers of a * i + b are those of i."""
+    found = {}
+    for name, (a, b) in {"plain": (1, 0), "seconds": (512, 1.7e9 // 128 * 128), "huge": (2.0**120, 0)}.items():
+        labelled(tmp_path / "data" / name, monkeypatch, 40, "m", lambda i, a=a, b=b: a * (i + 3) + b)
+        _, report = run("manipulate", tiny_model, tmp_path / name, attribute="m", lr=1e-2)
+        found[name] = report["r"], (report["mean_logit"]["0.3"] - b) / a
+        if name != "huge":
+            numbers, _ = run("probe", tiny_model, tmp_path / name, lr=1e-2)
+            found[name] += numbers["attributes_r"], numbers["attributes_mse"] / a**2
+    np.testing.assert_allclose(found["seconds"], found["plain"], rtol=1e-4)
+    np.testing.assert_allclose(found["huge"], found["plain"][:2], rtol=1e-4)
+    assert found["plain"][1] == pytest.approx(22, abs=10)  # of 3 to 42
+
+
 def test_the_best_epoch_is_among_those_that_can_be_judged():
     judged = [{"r": np.array(values), "mse": np.ones(2)} for values in ([np.nan, 0.2], [np.nan] * 2, [0.1, 0.5])]
     assert [probe._best(judged), probe._best(judged[:2]), probe._best(judged[1:2] * 3)] == [2, 0, 2]

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from diffrep_jax.readout import promask
@@ -40,6 +41,17 @@ class Heads(NamedTuple):
     average_kernel: Array
     average_bias: Array
     mask: Array
+
+
+def at_unit_scale(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Measures [n] or [n, k] as (values of mean 0 and deviation 1 in float32, their means, their deviations).
+
+    In float64: 1.7e9 seconds differ by less than float32 tells from their mean. The deviation of a constant is 1.
+    """
+    exact = np.asarray(targets, np.float64)
+    centre, scale = exact.mean(0), exact.std(0)
+    scale = np.where(scale > 0, scale, 1)
+    return ((exact - centre) / scale).astype(np.float32), centre, scale
 
 
 @functools.partial(jax.jit, static_argnames="how")

@@ -33,7 +33,7 @@ from diffrep_jax.inference.encoded import Encoded
 from diffrep_jax.inference.model import Model
 from diffrep_jax.metrics import probe as metrics
 from diffrep_jax.readout.head import Head, signed
-from diffrep_jax.readout.linear import Fit, fit
+from diffrep_jax.readout.linear import Fit, at_unit_scale, fit
 from diffrep_jax.runs.layout import Run, as_path, write_arrays
 from diffrep_jax.tasks import _attributes, _codes, _heads, _pictures, base
 from diffrep_jax.tasks._codes import Codes
@@ -189,7 +189,7 @@ class Manipulate(base.PhotoTask):
         std = np.where(train.std > 0, train.std, 1)
         mean, scale = (train.mean, std) if normalised else (np.zeros_like(std), np.ones_like(std))
         binary = _attributes.is_binary(train, name)
-        values = targets if binary else (targets - targets.mean()) / (targets.std() + 1e-12)
+        values, centre, unit = (targets, 0.0, 1.0) if binary else at_unit_scale(targets)
         dimensions = self.promask or train.codes.shape[1]
         log.info("Training a head of '%s' that reads %d dimensions ...", name, dimensions)
         how = Fit(
@@ -201,12 +201,12 @@ class Manipulate(base.PhotoTask):
         )
         codes = jnp.asarray((train.codes - mean) / scale)
         heads = jax.tree.map(np.asarray, fit(codes, jnp.asarray(values[:, None]), jax.random.key(self.seed), how))
-        kernel = heads.average_kernel[-1] * heads.mask[:, None] / scale[:, None]
+        kernel = unit * heads.average_kernel[-1] * heads.mask[:, None] / scale[:, None]
         if not kernel.any():
             raise UserError(
                 f"The head of '{name}' kept no dimension in {self.epochs} epochs; raise tasks.manipulate.epochs."
             )
-        bias = heads.average_bias[-1] - mean @ kernel
+        bias = unit * heads.average_bias[-1] + centre - mean @ kernel
         return Head(
             names=(name,),
             kernel=kernel,

@@ -26,7 +26,7 @@ from diffrep_jax.fields import Positive, check_numbers
 from diffrep_jax.inference.model import Model
 from diffrep_jax.metrics import probe as metrics
 from diffrep_jax.readout.head import Head
-from diffrep_jax.readout.linear import Fit, fit
+from diffrep_jax.readout.linear import Fit, at_unit_scale, fit
 from diffrep_jax.runs.layout import NUMBERS, Run
 from diffrep_jax.tasks import _codes, _heads, base
 from diffrep_jax.tasks._codes import Codes
@@ -143,9 +143,9 @@ class Probe:
         """Train the head of one part and judge each of its epochs: (for metrics.json, best kernel, its bias)."""
         targets = splits["train"].targets[part]
         # Measures are learned at unit scale and reported in their own.
-        centre, scale = (targets.mean(0), targets.std(0) + 1e-12) if kind == "mse" else (0.0, 1.0)
-        codes, values = jnp.asarray(splits["train"].codes), jnp.asarray((targets - centre) / scale)
-        heads = fit(codes, values, jax.random.key(self.seed), self._fit(kind, len(targets)))
+        values, centre, scale = at_unit_scale(targets) if kind == "mse" else (targets, 0.0, 1.0)
+        codes = jnp.asarray(splits["train"].codes)
+        heads = fit(codes, jnp.asarray(values), jax.random.key(self.seed), self._fit(kind, len(targets)))
         kernels, biases = np.asarray(heads.kernel) * scale, np.asarray(heads.bias) * scale + centre
 
         def judge(split: str, epoch: int) -> dict[str, np.ndarray]:
