@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from diffrep_jax.errors import UserError
+from diffrep_jax.inference.heads import read
 from diffrep_jax.runs.layout import Run
 from diffrep_jax.tasks import base, probe
 from tests.task_runs import kept, run_task
@@ -36,7 +37,7 @@ def run(task, model, out, **settings):
 
 
 def unlabelled_test(i):
-    return f"{int(i % 2 and (i + 1) % 10 != 0)},{i}.5,{'ab'[(i + 1) % 10 == 0]}"
+    return f"{int(i % 2 and (i + 1) % 10 != 0)},{i}.5,{'ab'[(i + 1) % 10 == 0 or i < 4]}"
 
 
 def test_what_the_test_images_cannot_tell_is_null_and_counted_out(tiny_model, tmp_path, monkeypatch, caplog):
@@ -100,7 +101,8 @@ def test_a_class_with_an_attributes_name_has_a_number_and_a_name_of_its_own(tiny
             assert (report["attribute"], report["ap"], report["head"]) == (name, ap, trained_by)
         run("probe", tiny_model, tmp_path)
     assert "not used" not in caplog.text
-    assert run("manipulate", tiny_model, tmp_path, attribute="0,-1")[1]["attribute"] == "cat, -cat (class)"
+    _, report = run("manipulate", tiny_model, tmp_path, attribute="0,-1")
+    assert (report["attribute"], report["dimensions"]) == ("cat, -cat (class)", 8)
 
 
 @pytest.mark.parametrize(("heading", "row"), [("hat", "1,0"), ("age", "7.3,0"), ("class", "only,other")])
@@ -126,6 +128,21 @@ def test_a_measure_is_learned_alike_in_any_unit_and_reported_in_its_own(tiny_mod
     np.testing.assert_allclose(found["seconds"], found["plain"], rtol=1e-4)
     np.testing.assert_allclose(found["huge"], found["plain"][:2], rtol=1e-4)
     assert found["plain"][1] == pytest.approx(22, abs=10)  # of 3 to 42
+
+
+def test_a_constant_is_what_the_probe_says_and_no_way_to_go(tiny_model, tmp_path, monkeypatch, caplog):
+    """Of three images the probe learns from one; manipulate learns from two, and not from what says nothing."""
+    labelled(tmp_path / "data", monkeypatch, 3, "m", lambda i: f"{7 + i}.3")
+    run("probe", tiny_model, tmp_path)
+    head = read(tmp_path / "probe" / "attributes_folder.npz")
+    assert (
+        not head.kernel.any()
+        and head.bias[0] == np.float32(head.bias[0])
+        and round(float(head.bias[0]), 1) in (7.3, 8.3)
+    )
+    assert not head.direction(True).any() and not head.to_boundary(np.ones((2, 8)), False).any()
+    _, report = run("manipulate", tiny_model, tmp_path)
+    assert report["head"] == "manipulate" and "has learned from a constant: not used" in caplog.text
 
 
 def test_the_best_epoch_is_among_those_that_can_be_judged():

@@ -48,10 +48,12 @@ class Head:
         """The way in which the attributes grow in the space of z, [d], for `inference.edit.move`.
 
         w / |w| of the head on z as it is (DBAE), or `normalised` that of the head on (z - mean) / std, times std, which
-        is a unit step in normalised space (DiffAE, DiTi); of several attributes the sum of theirs.
+        is a unit step in normalised space (DiffAE, DiTi); of several attributes the sum of theirs, 0 of one that reads
+        nothing.
         """
         weights, scale = self._weights(normalised)
-        return (weights / np.linalg.norm(weights, axis=0)).sum(1) * scale
+        norms = np.linalg.norm(weights, axis=0)
+        return (weights / np.where(norms > 0, norms, 1)).sum(1) * scale
 
     def to_boundary(self, z: np.ndarray, normalised: bool) -> np.ndarray:
         """The smallest step of each code [n, d] behind which all logits are 0, [n, d], for `inference.edit.step`.

@@ -46,12 +46,12 @@ class Heads(NamedTuple):
 def at_unit_scale(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Measures [n] or [n, k] as (values of mean 0 and deviation 1 in float32, their means, their deviations).
 
-    In float64: 1.7e9 seconds differ by less than float32 tells from their mean. The deviation of a constant is 1.
+    In float64: 1.7e9 seconds differ by less than float32 tells from their mean. Of a constant the values are 0, and so
+    is the deviation: a head brought back by it says the constant.
     """
     exact = np.asarray(targets, np.float64)
     centre, scale = exact.mean(0), exact.std(0)
-    scale = np.where(scale > 0, scale, 1)
-    return ((exact - centre) / scale).astype(np.float32), centre, scale
+    return ((exact - centre) / np.where(scale > 0, scale, 1)).astype(np.float32), centre, scale
 
 
 @functools.partial(jax.jit, static_argnames="how")

@@ -87,6 +87,8 @@ def probed(run: Run, dataset: str, name: str, codes: Codes, targets: np.ndarray)
                 log.warning("The probe's head in %s is of another state of the network: not used.", path)
             elif head.trained_on != (codes.target_fingerprint(targets),):
                 log.warning("The probe's head of '%s' in %s is of other images or labels: not used.", name, path)
+            elif not head.kernel.any():
+                log.warning("The probe's head of '%s' in %s has learned from a constant: not used.", name, path)
             else:
                 return head
     return None

@@ -114,7 +114,7 @@ class Manipulate(base.PhotoTask):
         # What the head says of the new images, not of the codes that they were made from.
         logits = {str(scale): head.logits(model.encode(row)) for scale, row in rows.items()}
         scores = {scale: float(values.mean()) for scale, values in logits.items()}
-        numbers |= {"dimensions": int((head.kernel != 0).sum())}
+        numbers |= {"dimensions": int(head.kernel.any(1).sum())}
         how = {"space": "normalised" if normalised else "raw", "endpoint": self.endpoint, "head": head.trained_by}
         self._write(run, images, rows, head)
         described: dict[str, Any] = {"attribute": ", ".join(head.names), "mean_logit": scores, "move": self.move}
