@@ -54,9 +54,11 @@ def test_what_the_test_images_cannot_tell_is_null_and_counted_out(tiny_model, tm
         assert report["ap"] == ap and (np.isnan(numbers["ap"]) if ap is None else numbers["ap"] == ap)
 
 
-def test_a_single_test_image_gives_no_correlation_and_the_last_epoch_is_taken(tiny_model, tmp_path, monkeypatch):
+def test_of_a_single_test_image_there_is_no_r_and_the_last_epoch_is_taken(tiny_model, tmp_path, monkeypatch, caplog):
     labelled(tmp_path / "data", monkeypatch, 6, "age", lambda i: f"{i}.5")
+    caplog.set_level("INFO")
     numbers, report = run("probe", tiny_model, tmp_path, epochs=3)
+    assert "attributes: r nan over 0, mse" in caplog.text and "over 1 of 1, head of epoch 3 of 3" in caplog.text
     assert np.isnan(numbers["attributes_r"]) and np.isfinite(numbers["attributes_mse"])
     assert report["attributes"]["epoch"] == report["attributes"]["official"]["epoch"] == 3
     assert run("manipulate", tiny_model, tmp_path)[1]["r"] is None

@@ -158,12 +158,9 @@ class Probe:
             "epoch": chosen + 1,
             "each": {m: dict(zip(names, v.tolist(), strict=True)) for m, v in tested.items()},
         }
-        measures = ", ".join(f"{measure} {value:.4f}" for measure, value in result["mean"].items())
-        judged = int(np.isfinite(next(iter(tested.values()))).sum())
-        log.info(
-            "%s: %s over %d of %d, head of epoch %d of %d.",
-            *(part, measures, judged, len(names), chosen + 1, self.epochs),
-        )
+        judged = {measure: int(np.isfinite(values).sum()) for measure, values in tested.items()}
+        measures = ", ".join(f"{m} {value:.4f} over {judged[m]}" for m, value in result["mean"].items())
+        log.info("%s: %s of %d, head of epoch %d of %d.", part, measures, len(names), chosen + 1, self.epochs)
         return result, kernels[chosen], biases[chosen]
 
     def _fit(self, kind: str, count: int, shuffled: bool = True) -> Fit:
