@@ -10,6 +10,16 @@ class BadEntry(UserError):
     """One entry is missing, does not decode, or has a size that does not fit; the others may be good."""
 
 
+class NoneReadable(UserError):
+    """Not one of the entries that are wanted can be read."""
+
+    def __init__(self, count: int, first: BadEntry):
+        super().__init__(
+            f"{first} That leaves none of the {count:,} images asked for: list the bad ones with --task=inspect_data "
+            "and mend them, or ask for more images."
+        )
+
+
 class BadEntries:
     """The bad entries that a reader has met, of `count`.
 

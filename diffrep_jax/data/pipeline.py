@@ -14,7 +14,7 @@ import numpy as np
 
 from diffrep_jax import discovery
 from diffrep_jax.data import limits
-from diffrep_jax.data.bad_entries import BadEntries, BadEntry, Replacing
+from diffrep_jax.data.bad_entries import BadEntries, BadEntry, NoneReadable, Replacing
 from diffrep_jax.data.datasets import ImageDataset
 from diffrep_jax.data.transforms import flip as flip_image
 from diffrep_jax.data.views import twice, two_views
@@ -150,7 +150,8 @@ def ordered_batches(
     """The data set once and in order, without flips, batched as in `train_batches`; the last batch is short.
 
     indices: these images in this order instead. num_images: stop after so many, or at the end of these.
-    max_bad_fraction: of the data set that may be unreadable; these images are left out.
+    max_bad_fraction: of the data set that may be unreadable; these images are left out. Raises NoneReadable where none
+    is left.
     """
     for value, what in ((batch_size, "batch_size"), (1 if num_images is None else num_images, "num_images")):
         if value < 1:
@@ -227,11 +228,17 @@ def _tell_absl_that_flags_are_parsed() -> None:
 
 
 def _readable(dataset: ImageDataset, order: Sequence[int], bad: BadEntries) -> Iterator[Example]:
+    left, first = len(order), None
     for index in map(int, order):
         try:
-            yield dict(dataset[index])
+            example = dict(dataset[index])
         except BadEntry as error:
             bad.note(index, error)
+            left, first = left - 1, first or error
+        else:
+            yield example
+    if first and not left:
+        raise NoneReadable(len(order), first)
 
 
 def _random_flip(example: Example, rng: np.random.Generator) -> Example:

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 Arrays = dict[str, np.ndarray]
 
 EARLIER = "an earlier version wrote them and did not keep which images they are of"
+UNREADABLE = "none of the images could be read then"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +80,7 @@ def fresh(path: epath.Path, identity: Identity) -> tuple[Arrays | None, str]:
         if not (kept := read(path)):
             return None, ""
         why = identity.stale(kept) or ("" if {"codes", "rows"} <= kept.keys() else EARLIER)
+        why = why or ("" if len(kept["rows"]) else UNREADABLE)
     except (ValueError, TypeError, AttributeError, KeyError):
         return None, "the file is damaged"
     return (None, why) if why else (kept, "")

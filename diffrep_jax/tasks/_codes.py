@@ -4,6 +4,7 @@ A code belongs to its image by the number of that in the data set. Labels are re
 file, which has them for its readers elsewhere.
 """
 
+import contextlib
 import dataclasses
 import logging
 import pathlib
@@ -16,6 +17,7 @@ from etils import epath
 
 from diffrep_jax import data, hosts
 from diffrep_jax.data import fingerprint
+from diffrep_jax.data.bad_entries import NoneReadable
 from diffrep_jax.data.datasets import codes as codes_data
 from diffrep_jax.errors import UserError
 from diffrep_jax.inference.model import Model
@@ -105,7 +107,8 @@ def codes_of(model: Model, dataset: data.ImageDataset, run: Run, num_images: int
     """The codes of a data set: from the folder `encode` if they are of this very network and of these very images, else
     encoded and kept there, and the log says why.
 
-    Beside training, in a folder that is no run, nothing is kept. Raises UserError where there are fewer images.
+    Beside training, in a folder that is no run, nothing is kept. Raises UserError where there are fewer images, and
+    where too many of them cannot be read; what was kept then stays as it is.
     """
     count = check_count(dataset, num_images)
     batch_size = min(batch_size, count)
@@ -123,19 +126,21 @@ def codes_of(model: Model, dataset: data.ImageDataset, run: Run, num_images: int
     if kept is not None:
         log.info("The codes in %s are of this network and of these images: used.", path)
         codes = _codes(kept, dataset, identity)
+        wanted = _readable(codes, dataset, count, bad)
         _write_if_other(path, codes, dataset, kept)
         hosts.wait_for_all("read")
-        return _readable(codes, dataset, count, bad)
+        return wanted
     if why:
         log.warning("The codes in %s are not used but made anew: %s.", path, why)
     folder = path.with_suffix(".parts")
     codes = _codes(_encode_in_parts(folder, identity, count, encode), dataset, identity)
+    codes = _readable(codes, dataset, count, bad)
     hosts.wait_for_all("joined")  # all have read the parts
     _write_if_other(path, codes, dataset, {})
     if hosts.is_first():
         shutil.rmtree(folder)
     hosts.wait_for_all("encoded")
-    return _readable(codes, dataset, count, bad)
+    return codes
 
 
 def _identity(model: Model, dataset: data.ImageDataset, count: int, batch_size: int) -> Identity:
@@ -169,20 +174,25 @@ def _encoded(model: Model, dataset: data.ImageDataset, numbers: range, batch_siz
     yield {"codes": np.zeros((0, model.latent_dim), np.float32), "rows": np.zeros(0, np.int64)}
     numbered: Any = _Numbered(dataset)
     batches = data.ordered_batches(numbered, batch_size=batch_size, indices=numbers, max_bad_fraction=bad)
-    for batch in base.progress(batches, -(-len(numbers) // batch_size), f"encode {numbers.start:,} on"):
-        yield {"codes": model.encode(batch["image"], numbers=batch["row"]), "rows": batch["row"]}
+    with contextlib.suppress(NoneReadable):  # the other parts may do
+        for batch in base.progress(batches, -(-len(numbers) // batch_size), f"encode {numbers.start:,} on"):
+            yield {"codes": model.encode(batch["image"], numbers=batch["row"]), "rows": batch["row"]}
 
 
 def _readable(codes: Codes, dataset: data.ImageDataset, count: int, bad: float) -> Codes:
     """The codes of the first `count` images; UserError where more of these are without one than may be unreadable."""
     codes = codes.first(count)
     without = count - len(codes.rows)
-    if without > bad * len(dataset) or without == count:
-        raise UserError(
-            f"{without:,} of {count:,} images of '{dataset.source.path}' cannot be read, more than "
-            f"data.max_bad_fraction={bad} allows: list them with --task=inspect_data, mend them or raise the limit."
-        )
-    return codes
+    if without > bad * len(dataset):
+        too_many, remedy = f"more than data.max_bad_fraction={bad} allows", "raise the limit"
+    elif without == count:
+        too_many, remedy = "which leaves none", "ask for more"
+    else:
+        return codes
+    raise UserError(
+        f"{without:,} of {count:,} images of '{dataset.source.path}' cannot be read, {too_many}: list them with "
+        f"--task=inspect_data, mend them or {remedy}."
+    )
 
 
 def _encode_in_parts(folder: epath.Path, identity: Identity, count: int, encode: Callable[[range], Arrays]) -> Arrays:
