@@ -11,8 +11,10 @@ import pytest
 from diffrep_jax import data
 from diffrep_jax.errors import UserError
 from diffrep_jax.inference.model import Model
+from diffrep_jax.runs.layout import Run
 from diffrep_jax.tasks import _codes
 from tests.task_runs import kept, killed_at_the_third_part, run_task
+from tests.tiny import tiny_config
 
 FIELDS = {"split": "test", "num_images": 20, "batch_size": 4}
 
@@ -88,18 +90,50 @@ def test_codes_of_another_network_or_other_images_are_made_anew(tiny_model, work
     run(trained, workdir)
     assert sum(encodings) == 4 + 20
     assert not np.allclose(read(workdir)["codes"], first, rtol=1e-3)
-    encodings.clear()
-    run(trained, workdir, num_images=12)
-    assert sum(encodings) == 4 + 12
-    assert len(read(workdir)["codes"]) == 12
 
 
-def test_all_codes_serve_where_fewer_are_asked_for(tiny_model, workdir, encodings):
-    run(tiny_model, workdir, num_images=-1, batch_size=99)
+@pytest.mark.parametrize("kept", [20, -1])
+def test_codes_serve_where_fewer_are_asked_for(tiny_model, workdir, encodings, kept):
+    run(tiny_model, workdir, num_images=kept, batch_size=99)
+    file = read(workdir)
     encodings.clear()
     numbers = run(tiny_model, workdir, num_images=12)
     assert numbers["images"] == 12 and encodings == [4]  # the fingerprint alone
-    assert len(read(workdir)["codes"]) == 297  # and nothing is lost
+    for name, values in read(workdir).items():  # and nothing is lost
+        np.testing.assert_array_equal(values, file[name])
+    assert len(file["codes"]) == (20 if kept == 20 else 297)
+
+
+def test_readers_get_as_many_codes_as_they_ask_for(tiny_model, workdir):
+    test = data.open_dataset("digits", split="test", image_size=8, channels=1, attributes=True)
+    more, fewer, alone = (
+        _codes.codes_of(tiny_model, test, Run.at(folder, tiny_config()), count, 4)
+        for folder, count in ((workdir, 20), (workdir, 12), (workdir / "alone", 12))
+    )
+    assert len(more.codes) == 20 and fewer.rows.tolist() == list(range(12))
+    np.testing.assert_allclose(fewer.codes, alone.codes, atol=1e-5)
+    np.testing.assert_allclose(fewer.mean, alone.mean, atol=1e-5)
+    np.testing.assert_allclose(fewer.std, alone.std, atol=1e-5)
+    assert fewer.attributes is not None and alone.attributes is not None and alone.label is not None
+    np.testing.assert_array_equal(fewer.attributes, alone.attributes)
+    np.testing.assert_array_equal(fewer.label, alone.label)
+    assert fewer.identity.text() == alone.identity.text()  # a head learned from either is known by the other
+
+
+def test_an_encoding_of_fewer_images_loses_no_parts_of_a_stopped_one(tiny_model, workdir, encodings, monkeypatch):
+    monkeypatch.setattr(_codes, "PART", 8)
+    with killed_at_the_third_part(monkeypatch):
+        run(tiny_model, workdir)
+    parts = workdir / "encode" / "digits_test.parts"
+    encodings.clear()
+    run(tiny_model, workdir, num_images=6)
+    assert encodings == [4] and read(workdir)["rows"].tolist() == list(range(6))
+    run(tiny_model, workdir, num_images=8)
+    assert sorted(path.name for path in parts.iterdir()) == ["000000008.npz"]
+    encodings.clear()
+    run(tiny_model, workdir)
+    assert encodings == [4, 4, 4, 4]  # the fingerprint, the first part, and the third
+    assert read(workdir)["rows"].tolist() == list(range(20)) and not parts.exists()
 
 
 def test_a_damaged_file_is_made_anew(tiny_model, workdir):

@@ -41,11 +41,11 @@ class Identity:
         return json.dumps(self.facts, sort_keys=True)
 
     def of_part(self, numbers: range) -> "Identity":
-        """That of a part of the file."""
-        return dataclasses.replace(self, facts={**self.facts, "part": [numbers.start, numbers.stop]})
+        """That of a part of the file, however many images there are after these."""
+        return dataclasses.replace(self, facts={**self.facts, "part": numbers.start, "count": numbers.stop})
 
     def stale(self, kept: Mapping[str, np.ndarray]) -> str:
-        """Why the codes of a file are other ones, "" where they are these, or all where fewer are wanted."""
+        """Why the codes of a file are other ones, "" where they are these, or more of the same images."""
         if "facts" not in kept or "fingerprint" not in kept:
             return EARLIER
         ours, theirs = dict(self.facts), dict(json.loads(str(kept["facts"])))
@@ -55,7 +55,7 @@ class Identity:
             then, now = pairs["of"]
             counts = f", {then:,} then and {now:,} now" if then != now else ""
             reasons.append(f"the images changed{counts}")
-        elif pairs["count"][0] not in (self.facts["count"], self.facts["of"]):
+        elif pairs["count"][0] < pairs["count"][1]:
             reasons.append("they are those of the first {:,} images, {:,} are wanted".format(*pairs["count"]))
         for name in sorted(ours.keys() | theirs.keys()):
             if ours.get(name) != theirs.get(name):

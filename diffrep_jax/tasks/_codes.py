@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import logging
 import pathlib
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -138,7 +137,7 @@ def codes_of(model: Model, dataset: data.ImageDataset, run: Run, num_images: int
     hosts.wait_for_all("joined")  # all have read the parts
     _write_if_other(path, codes, dataset, {})
     if hosts.is_first():
-        shutil.rmtree(folder)
+        _remove_parts(folder, identity)
     hosts.wait_for_all("encoded")
     return codes
 
@@ -196,9 +195,12 @@ def _readable(codes: Codes, dataset: data.ImageDataset, count: int, bad: float) 
 
 
 def _encode_in_parts(folder: epath.Path, identity: Identity, count: int, encode: Callable[[range], Arrays]) -> Arrays:
-    """What `encode` makes of the images 0 .. count - 1, by parts in files; those that are there are not redone."""
+    """What `encode` makes of the images 0 .. count - 1, by parts in files; those that are there are not redone.
+
+    The last one may be there with more.
+    """
     made(folder)
-    parts = {folder / f"{start:09d}.npz": range(start, min(start + PART, count)) for start in range(0, count, PART)}
+    parts = {_part(folder, start): range(start, min(start + PART, count)) for start in range(0, count, PART)}
     reasons: set[str] = set()
     for path in list(parts)[hosts.index() :: hosts.count()]:
         own = identity.of_part(parts[path])
@@ -210,6 +212,21 @@ def _encode_in_parts(folder: epath.Path, identity: Identity, count: int, encode:
         log.warning("Parts of codes in %s were not used but made anew: %s.", folder, "; ".join(sorted(reasons)))
     hosts.wait_for_all("parts")
     return _joined([_code_files.read(path) for path in parts])
+
+
+def _part(folder: epath.Path, start: int) -> epath.Path:
+    return folder / f"{start:09d}.npz"
+
+
+def _remove_parts(folder: epath.Path, identity: Identity) -> None:
+    """Those that nobody needs any more: an encoding of more images, that was stopped, goes on with what is its own."""
+    count, of = identity.facts["count"], identity.facts["of"]
+    for start in range(0, of, PART):
+        beyond = identity.of_part(range(start, max(start, count) + 1))
+        if count == of or _code_files.fresh(_part(folder, start), beyond)[0] is None:
+            _part(folder, start).unlink(missing_ok=True)
+    if not any(folder.glob("*.npz")):
+        folder.rmtree()
 
 
 def _joined(parts: list[Arrays]) -> Arrays:
