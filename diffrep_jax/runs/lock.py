@@ -13,21 +13,34 @@ from diffrep_jax.errors import UserError
 from diffrep_jax.runs import layout
 
 NAME = ".lock"
+ATTEMPTS = 10
 
 
 @contextlib.contextmanager
 def held(folder: str | os.PathLike[str], force: bool = False) -> Iterator[None]:
-    """Hold the folder's lock; UserError, with host, process and since when, where another process does.
-
-    The system's lock on the file ends with its process, killed ones too. Where the file system has none (object
-    storage, some network mounts), what the file says counts. `force` takes the lock from whoever holds it.
-    """
+    """Hold the lock of a run's folder while it is trained, as `holding`; `force` takes it from whoever holds it."""
     path = layout.made(folder) / NAME
     if force:
         path.unlink(missing_ok=True)
-    file = None if layout.in_object_storage(path) else _locked(path)
+    remedy = "use another --workdir, or if it is gone add --force-unlock"
+    with holding(path, f"{path.parent} is being trained", remedy):
+        yield
+
+
+@contextlib.contextmanager
+def holding(path: epath.Path, doing: str, remedy: str) -> Iterator[None]:
+    """Hold a lock; UserError, with what is done, by which process, host and since when, where another one does.
+
+    The system's lock on the file ends with its process, killed ones too. Where the file system has none (object
+    storage, some network mounts), what the file says counts.
+    """
+    try:
+        file = None if layout.in_object_storage(path) else _locked(path)
+        if file is None:
+            _refuse_if_held(path)
+    except _Held:
+        raise UserError(f"{doing} by {_who(path)}; wait for it, {remedy}.") from None
     if file is None:
-        _refuse_if_held(path)
         layout.write_json(path, _holder())
     else:
         os.ftruncate(file, 0)
@@ -41,25 +54,34 @@ def held(folder: str | os.PathLike[str], force: bool = False) -> Iterator[None]:
             os.close(file)
 
 
+class _Held(Exception):
+    """Another process has the lock."""
+
+
 def _locked(path: epath.Path) -> int | None:
     """The open file with the system's lock on it; None where the file system knows no locks."""
     try:
         import fcntl
     except ImportError:  # not on this system
         return None
-    try:
-        file = os.open(os.fspath(path), os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise UserError(f"Nothing can be written in {path.parent} ({error.strerror}); use another --workdir.") from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        raise _held_by(path) from None
-    except OSError:
-        os.close(file)
-        return None
-    return file
+    for _ in range(ATTEMPTS):
+        try:
+            file = os.open(os.fspath(path), os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            place = f"{path.parent} ({error.strerror})"
+            raise UserError(f"Nothing can be written in {place}; use another --workdir.") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            raise _Held from None
+        except OSError:
+            os.close(file)
+            return None
+        if _is_ours(path, file):
+            return file
+        os.close(file)  # who held it has removed it in between
+    return None
 
 
 def _is_ours(path: epath.Path, file: int | None) -> bool:
@@ -79,18 +101,12 @@ def _refuse_if_held(path: epath.Path) -> None:
     holder = _read(path)
     same_host = holder.get("host") == platform.node()
     if not same_host or _is_alive(holder.get("process")):
-        raise _held_by(path)
+        raise _Held
 
 
-def _held_by(path: epath.Path) -> UserError:
-    holder = _read(path)
-    who = "process {process} on {host} since {since}".format(
-        **{"process": "?", "host": "an unknown host", "since": "?"} | holder
-    )
-    return UserError(
-        f"{path.parent} is being trained by {who}; wait for it, use another --workdir, or if it is gone add "
-        "--force-unlock."
-    )
+def _who(path: epath.Path) -> str:
+    unknown = {"process": "?", "host": "an unknown host", "since": "?"}
+    return "process {process} on {host} since {since}".format(**unknown | _read(path))
 
 
 def _read(path: epath.Path) -> dict[str, object]:

@@ -21,6 +21,7 @@ from diffrep_jax.data.datasets import codes as codes_data
 from diffrep_jax.errors import UserError
 from diffrep_jax.inference.model import Model
 from diffrep_jax.runs import config as run_config
+from diffrep_jax.runs import lock
 from diffrep_jax.runs.layout import Run, made, write_arrays
 from diffrep_jax.runs.weights import same_network
 from diffrep_jax.tasks import _code_files, base
@@ -106,8 +107,8 @@ def codes_of(model: Model, dataset: data.ImageDataset, run: Run, num_images: int
     """The codes of a data set: from the folder `encode` if they are of this very network and of these very images, else
     encoded and kept there, and the log says why.
 
-    Beside training, in a folder that is no run, nothing is kept. Raises UserError where there are fewer images, and
-    where too many of them cannot be read; what was kept then stays as it is.
+    Beside training, in a folder that is no run, nothing is kept. Raises UserError where there are fewer images, where
+    too many of them cannot be read, and where another process is encoding them; what was kept then stays as it is.
     """
     count = check_count(dataset, num_images)
     batch_size = min(batch_size, count)
@@ -129,17 +130,26 @@ def codes_of(model: Model, dataset: data.ImageDataset, run: Run, num_images: int
         _write_if_other(path, codes, dataset, kept)
         hosts.wait_for_all("read")
         return wanted
-    if why:
-        log.warning("The codes in %s are not used but made anew: %s.", path, why)
-    folder = path.with_suffix(".parts")
-    codes = _codes(_encode_in_parts(folder, identity, count, encode), dataset, identity)
-    codes = _readable(codes, dataset, count, bad)
-    hosts.wait_for_all("joined")  # all have read the parts
-    _write_if_other(path, codes, dataset, {})
-    if hosts.is_first():
-        _remove_parts(folder, identity)
+    with _sole(path):
+        if why:
+            log.warning("The codes in %s are not used but made anew: %s.", path, why)
+        folder = path.with_suffix(".parts")
+        codes = _codes(_encode_in_parts(folder, identity, count, encode), dataset, identity)
+        codes = _readable(codes, dataset, count, bad)
+        hosts.wait_for_all("joined")  # all have read the parts
+        _write_if_other(path, codes, dataset, {})
+        if hosts.is_first():
+            _remove_parts(folder, identity)
     hosts.wait_for_all("encoded")
     return codes
+
+
+def _sole(path: epath.Path) -> contextlib.AbstractContextManager[None]:
+    """No other process encodes these images meanwhile; UserError where one does."""
+    if not hosts.is_first():
+        return contextlib.nullcontext()
+    held = path.with_name(f".{path.stem}.lock")
+    return lock.holding(held, f"{path} is being made", f"or if it is gone delete {held}")
 
 
 def _identity(model: Model, dataset: data.ImageDataset, count: int, batch_size: int) -> Identity:
