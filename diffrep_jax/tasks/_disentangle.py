@@ -15,8 +15,10 @@ from diffrep_jax.tasks._codes import Codes
 log = logging.getLogger(__name__)
 
 
-def check_names(dataset: ImageDataset, wanted: Sequence[str]) -> None:
-    """Raise UserError where a data set has neither attributes nor classes, or not those that are wanted."""
+def check(dataset: ImageDataset, images: int, wanted: Sequence[str]) -> None:
+    """Raise UserError where a data set has neither attributes nor classes, or not those that are wanted, and for too
+    few images of it.
+    """
     names = dataset.attribute_names or dataset.class_names
     if not names:
         raise UserError(
@@ -26,6 +28,11 @@ def check_names(dataset: ImageDataset, wanted: Sequence[str]) -> None:
     for name in wanted:
         if name not in names:
             raise unknown("attribute", name, names, "tasks.evaluate.attributes")
+    if images < metrics.FOLDS:
+        raise UserError(
+            f"The data set '{dataset.name}' has {images} training images, too few for TAD and DCI: give it "
+            f"{metrics.FOLDS} or more, or set tasks.evaluate.disentanglement_images=0."
+        )
 
 
 def factors(
@@ -34,14 +41,9 @@ def factors(
     """What the codes are held against: (values [n, k], names, which of them are 0 or 1, bool [k]).
 
     Attributes, those of `wanted` or all; else the classes, one against the rest. UserError where there are neither, or
-    names that are not there.
+    names that are not there, or too few codes.
     """
-    check_names(dataset, wanted)
-    if (images := len(codes.codes)) < metrics.FOLDS:
-        raise UserError(
-            f"The data set '{dataset.name}' has {images} training images, too few for TAD and DCI: give it "
-            f"{metrics.FOLDS} or more, or set tasks.evaluate.disentanglement_images=0."
-        )
+    check(dataset, len(codes.codes), wanted)
     if codes.attributes is not None:
         values, names, binary = codes.attributes, codes.attribute_names, np.array(codes.binary)
     else:

@@ -93,6 +93,12 @@ class Evaluate(base.ImageTask):
             raise UserError(f"tasks.evaluate.interpolate_at {self.interpolate_at} is outside [0, 1); 0 is for none.")
         if self.reference and not self.reconstructions:
             raise UserError(f"tasks.evaluate.reference '{self.reference}' needs tasks.evaluate.reconstructions too.")
+        if self.num_images == 0 and (self.reconstructions or self.interpolate_at):
+            named = "reconstructions" if self.reconstructions else "interpolate_at"
+            raise UserError(
+                f"tasks.evaluate.num_images 0 leaves nothing to measure for tasks.evaluate.{named}: give a number of "
+                "images, or -1 for all; or leave that out."
+            )
         if self.counts and self.reconstructions:
             raise UserError("tasks.evaluate.counts is of no use to images in files; leave it or reconstructions out.")
         self._check_codes()
@@ -129,26 +135,30 @@ class Evaluate(base.ImageTask):
 
     def check(self, model: Model, run: Run) -> None:
         """As `base.Task.check`. It loads the weights of the measures too: what is missing is said at once."""
-        config = run.config
-        for row in self._wanted(model):
+        originals, generated = self._opened(model, run, self._wanted(model))
+        if generated or self.interpolate_at:
+            self._training_images(run.config)
+        open_instruments(self.without, self.weights_dir, originals.size)
+
+    def _opened(self, model: Model, run: Run, rows: list[Row]) -> tuple["_Originals", list[image_sets.ImageSet]]:
+        """What is reconstructed and what was generated; UserError for all that is known not to fit before the work."""
+        for row in rows:
             model.check_encoded(row.invert_steps, row.how)
             base.describe(row.how, model.method)
-        originals, generated = self._originals(config), self._generated(model, run)
-        if self.num_images != 0 and self.reconstructions:
+        originals, generated = self._originals(run.config), self._generated(model, run)
+        if self.reconstructions:
             self._made(originals)
-        if generated or self.interpolate_at:
-            self._training_images(config)
         if self.disentanglement_images:
             model.check_encoded()
             dataset = self._labelled(run)
-            _codes.check_count(dataset, self.disentanglement_images)
-            _disentangle.check_names(dataset, self.attributes)
-        open_instruments(self.without, self.weights_dir, originals.size)
+            images = _codes.check_count(dataset, self.disentanglement_images)
+            _disentangle.check(dataset, images, self.attributes)
+        return originals, generated
 
     def run(self, model: Model, run: Run) -> dict[str, float]:
         """Measure all that is asked for; the numbers are those of the first row."""
         config, rows = run.config, self._wanted(model)
-        originals, generated = self._originals(config), self._generated(model, run)
+        originals, generated = self._opened(model, run, rows)
         instruments = open_instruments(self.without, self.weights_dir, originals.size)
         training: dict[str, OfSet] = {}
         if instruments.sets and (generated or self.interpolate_at):
@@ -160,7 +170,7 @@ class Evaluate(base.ImageTask):
         earlier, lines = Earlier(run, report.get("weights"), place), []
         codes = self._codes(model, run)
         decode = functools.partial(self._decoded, model, config, instruments, originals, training)
-        if self.num_images != 0 and self.reconstructions:
+        if self.reconstructions:
             lines = [self._compared(config, instruments, originals) | place]
         elif self.counts:
             common = place | {"images": originals.count}
