@@ -53,6 +53,12 @@ def test_in_order_bad_images_are_left_out():
         list(ordered_batches(Numbered(25, (0,)), batch_size=10))
 
 
+def test_where_no_image_is_left_it_says_so():
+    with pytest.raises(UserError, match=r"^Entry 3 is bad\. That leaves none of the 2 images asked for: .* for more"):
+        list(ordered_batches(Numbered(50, (3, 4)), batch_size=8, indices=[3, 4], max_bad_fraction=0.1))
+    assert list(ordered_batches(Numbered(50, ()), batch_size=8, indices=[])) == []
+
+
 def test_each_is_logged_once_and_one_too_many_is_an_error(caplog):
     labels(30, Numbered(50, (7, 20)), max_bad_fraction=0.04)  # six epochs
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffrep_jax import data
+from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
 from diffrep_jax.runs import weights
 from diffrep_jax.runs.layout import Run
@@ -55,23 +57,58 @@ def test_a_line_of_another_dtype_is_measured_again(tiny_model, tmp_path):
     assert line["mse"] != first["mse"]
 
 
-def test_a_line_says_how_many_images_could_be_read(tiny_model, tmp_path, monkeypatch):
-    """With counts as without."""
+@pytest.fixture
+def one_bad(tmp_path, monkeypatch):
+    """Six pictures, of which the third is none."""
     (tmp_path / "pictures").mkdir()
     for i in range(6):
         Image.new("L", (8, 8), 30 * i).save(tmp_path / "pictures" / f"{i}.png")
     (tmp_path / "pictures" / "2.png").write_bytes(b"no picture")
     monkeypatch.setenv("DIFFREP_DATA", str(tmp_path / "pictures"))
+
+
+def lines_of_some(model, out, max_bad_fraction=0.5, **settings):
+    """As `lines`, where so many may be unreadable."""
     config = tiny_config()
     asked = {"dataset": "folder", "split": "all", "num_images": 5, "without": NETWORKS, "batch_size": 4}
-    for out, counts in (("plain", ()), ("counted", (3,))):
-        with config.unlocked():
-            config.data.max_bad_fraction = 0.5
-            config.tasks.evaluate.update(asked | {"counts": counts})
-        base.build("evaluate", config.tasks.evaluate, {}).run(tiny_model, Run.at(tmp_path / out, config))
-    reports = [json.loads((tmp_path / out / "evaluate" / "metrics.json").read_text()) for out in ("plain", "counted")]
-    (plain,), (at_counts,) = (report["rows"] for report in reports)
-    assert plain["images"] == at_counts["images"] == 4 and plain["mse"] == at_counts["mse"]
+    with config.unlocked():
+        config.data.max_bad_fraction = max_bad_fraction
+        config.tasks.evaluate.update(asked | settings)
+    base.build("evaluate", config.tasks.evaluate, {}).run(model, Run.at(out, config))
+    return json.loads((out / "evaluate" / "metrics.json").read_text())["rows"]
+
+
+def test_a_line_says_how_many_images_could_be_read(tiny_model, tmp_path, one_bad):
+    """With counts as without."""
+    (plain,) = lines_of_some(tiny_model, tmp_path / "plain", counts=())
+    (at_counts,) = lines_of_some(tiny_model, tmp_path / "counted", counts=(3,))
+    assert plain["images"] == at_counts["images"] == 4 and plain["unreadable"] == at_counts["unreadable"] == 1
+    assert plain["mse"] == at_counts["mse"]
+
+
+def test_a_line_with_an_unreadable_image_is_kept_as_long_as_so_many_may_be(tiny_model, tmp_path, one_bad):
+    first = lines_of_some(tiny_model, tmp_path, counts=(3,))
+    assert lines_of_some(tiny_model, tmp_path, counts=(3,)) == first  # of the first call, its time too
+    four, five = lines_of_some(tiny_model, tmp_path, counts=(3,), num_images=4)
+    assert (four["images"], five) == (3, first[0])  # four of which one is bad are not five of which one is
+    with pytest.raises(UserError, match="1 bad of 6 entries, more than data.max_bad_fraction=0.1"):
+        lines_of_some(tiny_model, tmp_path, 0.1, counts=(3,))
+    assert lines_of_some(tiny_model, tmp_path, counts=(3,)) == [five, four]
+
+
+def test_a_line_of_images_that_come_back_exactly_is_kept(tiny_model, tmp_path, monkeypatch):
+    """Their PSNR is infinite, which JSON has not."""
+    test = data.open_dataset("digits", split="test", image_size=8, channels=1)
+
+    def decode(model, encoded, how, numbers):
+        return np.stack([test[numbers + i]["image"] for i in range(len(encoded))]) / np.float32(127.5) - 1
+
+    calls = []
+    monkeypatch.setattr(type(tiny_model), "decode", counted(decode, calls))
+    (first,) = lines(tiny_model, tmp_path, counts=(3,))
+    assert first["mse"] == 0 and first["psnr"] is None and first["not_finite"] == ["psnr"]
+    calls.clear()
+    assert lines(tiny_model, tmp_path, counts=(3,)) == [first] and calls == []
 
 
 def test_a_preview_asks_for_nothing_that_one_host_has_not(tiny_model, tmp_path, monkeypatch):

@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffrep_jax.data import ordered_batches
 from diffrep_jax.errors import UserError
 from diffrep_jax.runs.layout import Run
 from diffrep_jax.tasks import _codes, base
 from tests.task_runs import BATCH, kept
-from tests.test_bad_entries import Numbered
 from tests.tiny import tiny_config
 
 COUNT = 20
@@ -41,12 +39,6 @@ def run(name, model, workdir, bad=0.9, **settings):
         config.data.name, config.data.max_bad_fraction = "folder", bad
         config.tasks[name].update(settings)
     return base.build(name, config.tasks[name], {}).run(model, Run.at(workdir, config))
-
-
-def test_where_no_image_is_left_it_says_so():
-    with pytest.raises(UserError, match=r"^Entry 3 is bad\. That leaves none of the 2 images asked for: .* for more"):
-        list(ordered_batches(Numbered(50, (3, 4)), batch_size=8, indices=[3, 4], max_bad_fraction=0.1))
-    assert list(ordered_batches(Numbered(50, ()), batch_size=8, indices=[])) == []
 
 
 @pytest.mark.parametrize(

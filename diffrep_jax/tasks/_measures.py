@@ -172,11 +172,15 @@ class Pairs:
         update(self.sets, y)
         self.count += len(x)
 
-    def numbers(self, reference: Mapping[str, OfSet]) -> dict[str, float | None]:
-        """The means over all pairs and the distances of sets; None for what is missing, or infinite (PSNR)."""
+    def numbers(self, reference: Mapping[str, OfSet]) -> dict[str, Any]:
+        """The means over all pairs and the distances of sets; None for what is missing, or infinite (PSNR).
+
+        "not_finite" has the names of the latter, where there are any.
+        """
         means = {name: total / self.count for name, total in self._sums.items()}
         values = dict.fromkeys(MEASURES) | means | distances(self.sets, reference)
-        return {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
+        infinite = [name for name, value in values.items() if value is not None and not math.isfinite(value)]
+        return values | dict.fromkeys(infinite) | ({"not_finite": infinite} if infinite else {})
 
 
 def keep(sets: Mapping[str, OfSet]) -> None:

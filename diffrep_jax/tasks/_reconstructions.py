@@ -69,13 +69,14 @@ def measure(
     return measured, real
 
 
-def entry(measured: Measured, model: Model, real: Mapping[str, OfSet]) -> dict[str, Any]:
-    """The row for metrics.json."""
+def entry(measured: Measured, model: Model, real: Mapping[str, OfSet], count: int) -> dict[str, Any]:
+    """The row for metrics.json, of `count` images or, where some of these are unreadable, of the others."""
     row = measured.row
     described = base.describe(row.how, model.method, row.invert_steps)
     how = described | base.inverting(row.how, model.method, row.invert_steps)
-    times = {"images": measured.pairs.count, "seconds": measured.seconds()}
-    return how | times | measured.pairs.numbers(real)
+    images = measured.pairs.count
+    left_out = {"unreadable": count - images} if images < count else {}
+    return how | {"images": images} | left_out | {"seconds": measured.seconds()} | measured.pairs.numbers(real)
 
 
 def halfway(measured: Measured, training: Mapping[str, OfSet], at: float) -> dict[str, Any]:

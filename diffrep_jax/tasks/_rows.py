@@ -91,10 +91,13 @@ class Earlier:
             left = len(lines) - len(current)
             log.info("%d lines of %s are of other images or other settings of the method: left out.", left, path)
 
-    def line(self, wanted: Mapping[str, Any], measures: Iterable[str]) -> Line | None:
-        """The line of this protocol, if these measures are in it."""
+    def line(self, wanted: Mapping[str, Any], measures: Iterable[str], most_bad: float) -> Line | None:
+        """The line of this protocol, if these measures are in it and no more than `most_bad` unreadable images."""
         line = self._lines.get(_identity(wanted))
-        return line if line and all(line.get(name) is not None for name in measures) else None
+        if line is None or line.get("unreadable", 0) > most_bad:
+            return None
+        known = [name for name, value in line.items() if value is not None] + line.get("not_finite", [])
+        return line if set(measures) <= set(known) else None
 
     def with_others(self, lines: Iterable[Line]) -> list[Line]:
         """The lines, and after them those of other protocols that were there before."""
@@ -109,4 +112,5 @@ def _is_current(line: Mapping[str, Any], place: Mapping[str, Any]) -> bool:
 
 
 def _identity(line: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(line.get(name) for name in PROTOCOL)
+    asked_for = (line.get("images") or 0) + line.get("unreadable", 0)
+    return tuple(asked_for if name == "images" else line.get(name) for name in PROTOCOL)

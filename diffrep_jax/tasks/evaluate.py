@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import logging
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -176,7 +176,10 @@ class Evaluate(base.ImageTask):
             common = place | {"images": originals.count}
             common |= {"interpolate_at": self.interpolate_at} if self.interpolate_at and training else {}
             measures = (*instruments.pairs, *instruments.sets)
-            for line in self._one_by_one(decode, rows, common, measures, earlier):
+            known = functools.partial(
+                earlier.line, measures=measures, most_bad=config.data.max_bad_fraction * len(originals.images)
+            )
+            for line in self._one_by_one(decode, rows, common, known):
                 lines.append(line)
                 run.write_numbers("evaluate", earlier.report | report | {"rows": earlier.with_others(lines)})
         elif rows:
@@ -218,7 +221,7 @@ class Evaluate(base.ImageTask):
         measured, real = _reconstructions.measure(model, batches, size, rows, instruments, at)
         lines = []
         for item in measured:
-            line = _reconstructions.entry(item, model, real)
+            line = _reconstructions.entry(item, model, real, count)
             line |= _reconstructions.halfway(item, training, at) if at else {}
             log.info("%s", _shown(line))
             lines.append(line)
@@ -229,12 +232,11 @@ class Evaluate(base.ImageTask):
         decode: Callable[[list[Row]], list[Line]],
         rows: list[Row],
         common: Line,
-        measures: Sequence[str],
-        earlier: Earlier,
+        known: Callable[[Line], Line | None],
     ) -> Iterator[Line]:
         """The lines at all counts, those of an earlier call as they are; common: what is the same in all of them."""
         for row in base.progress(rows, len(rows), "recipes and counts"):
-            yield earlier.line(row.described() | common, measures) or common | decode([row])[0]
+            yield known(row.described() | common) or common | decode([row])[0]
 
     def _place(self, config: Config, originals: "_Originals") -> Line:
         """Of what a line is: images, the settings of the method."""
