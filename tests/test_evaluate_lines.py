@@ -13,7 +13,8 @@ from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
 from diffrep_jax.runs import weights
 from diffrep_jax.runs.layout import Run
-from diffrep_jax.tasks import base
+from diffrep_jax.tasks import _disentangle, base
+from diffrep_jax.tasks.evaluate import Evaluate
 from tests.task_runs import run_task
 from tests.tiny import tiny_config
 
@@ -109,6 +110,33 @@ def test_a_line_of_images_that_come_back_exactly_is_kept(tiny_model, tmp_path, m
     assert first["mse"] == 0 and first["psnr"] is None and first["not_finite"] == ["psnr"]
     calls.clear()
     assert lines(tiny_model, tmp_path, counts=(3,)) == [first] and calls == []
+
+
+def test_lines_that_another_process_writes_meanwhile_stay_and_are_not_measured_again(tiny_model, tmp_path, monkeypatch):
+    """Two calls by different counts at once, of which the second one ends while the first is at its first line."""
+    plain, inside = Evaluate._decoded, []
+
+    def decoded(self, *arguments):
+        made = plain(self, *arguments)
+        if not inside:
+            inside.append(True)
+            inside.extend(lines(tiny_model, tmp_path, counts=(3, 5)))
+        return made
+
+    monkeypatch.setattr(Evaluate, "_decoded", decoded)
+    at = {line["evaluations"]: line for line in lines(tiny_model, tmp_path, counts=(1, 3))}
+    assert sorted(at) == [1, 3, 5] and [at[3], at[5]] == inside[1:]
+
+
+def test_lines_are_kept_while_codes_are_measured(tiny_model, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_disentangle, "measure", stop)
+    with pytest.raises(KeyboardInterrupt):
+        lines(tiny_model, tmp_path, disentanglement_images=20)
+    (line,) = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())["rows"]
+    assert line["mse"] > 0
 
 
 def test_a_preview_asks_for_nothing_that_one_host_has_not(tiny_model, tmp_path, monkeypatch):

@@ -78,18 +78,22 @@ class Earlier:
     """
 
     def __init__(self, run: Run, weights: str | None, place: Mapping[str, Any]):
-        path = run.folder / "evaluate" / NUMBERS
-        report = read_json(path, "delete it.") if path.exists() and not run.is_preview else {}
-        kept = isinstance(report, dict) and report.get("weights") == weights
+        self._path = None if run.is_preview else run.folder / "evaluate" / NUMBERS
+        self._weights, self._place = weights, place
+        report = self.read()
+        if report and not self.report:
+            log.info("%s is of another state of the network, and is written anew.", self._path)
+        elif left := len(self.report.get("rows", [])) - len(self._lines):
+            log.info("%d lines of %s are of other images or other settings of the method: left out.", left, self._path)
+
+    def read(self) -> Any:
+        """What the file holds now: another process may have added lines to it."""
+        report = read_json(self._path, "delete it.") if self._path is not None and self._path.exists() else {}
+        kept = isinstance(report, dict) and report.get("weights") == self._weights
         self.report: dict[str, Any] = report if kept else {}
-        lines = self.report.get("rows", [])
-        current = [line for line in lines if _is_current(line, place)]
+        current = [line for line in self.report.get("rows", []) if is_current(line, self._place)]
         self._lines = {_identity(line): line for line in current}
-        if report and not kept:
-            log.info("%s is of another state of the network, and is written anew.", path)
-        elif len(current) < len(lines):
-            left = len(lines) - len(current)
-            log.info("%d lines of %s are of other images or other settings of the method: left out.", left, path)
+        return report
 
     def line(self, wanted: Mapping[str, Any], measures: Iterable[str], most_bad: float) -> Line | None:
         """The line of this protocol, if these measures are in it and no more than `most_bad` unreadable images."""
@@ -105,8 +109,8 @@ class Earlier:
         return [*own.values(), *(line for identity, line in self._lines.items() if identity not in own)]
 
 
-def _is_current(line: Mapping[str, Any], place: Mapping[str, Any]) -> bool:
-    """Whether a line is about other data than those of `place`, or about the very same."""
+def is_current(line: Mapping[str, Any], place: Mapping[str, Any]) -> bool:
+    """Whether a line is about other data than those of `place`, or about the very same by the same method."""
     about = [[values.get(name) for name in ("dataset", "split")] for values in (line, place)]
     return about[0] != about[1] or line.get("fingerprint") == place.get("fingerprint")
 

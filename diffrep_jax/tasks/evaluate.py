@@ -181,16 +181,19 @@ class Evaluate(base.ImageTask):
             )
             for line in self._one_by_one(decode, rows, common, known):
                 lines.append(line)
-                run.write_numbers("evaluate", earlier.report | report | {"rows": earlier.with_others(lines)})
+                _keep(run, earlier, report, lines)
         elif rows:
             lines = [line | place for line in decode(rows)]
-        report["rows"] = earlier.with_others(lines)
+        if generated or codes is not None:
+            _keep(run, earlier, report, lines)  # what follows takes long
         if generated and training:
             report["generated"] = [self._distances(images, instruments, training, config) for images in generated]
         if codes is not None:
             report["disentanglement"] = _disentangle.measure(*codes, trees=self.dci_images)
-        elif "disentanglement" in earlier.report:
+        earlier.read()
+        if codes is None and "disentanglement" in earlier.report:
             report["disentanglement"] = earlier.report["disentanglement"]
+        report["rows"] = earlier.with_others(lines)
         run.write_numbers("evaluate", report)
         log.info("%s", run.task_folder("evaluate") / "metrics.json")
         return _plotted(lines, report)
@@ -351,6 +354,12 @@ class _Originals:
     split: str | None
     count: int
     size: int
+
+
+def _keep(run: Run, earlier: Earlier, report: Line, lines: list[Line]) -> None:
+    """Write what is measured so far, with what others have written since."""
+    earlier.read()
+    run.write_numbers("evaluate", earlier.report | report | {"rows": earlier.with_others(lines)})
 
 
 def _shown(row: Mapping[str, Any]) -> str:
