@@ -270,7 +270,7 @@ def test_codes_are_held_against_measures(tiny_model, tmp_path):
     assert 0 < codes["dci"]["disentanglement"] < 1 and 0 < codes["dci"]["completeness"] < 1
     assert "tad" not in codes  # of what an image has or lacks alone
     _, chosen = evaluate(tiny_model, tmp_path, num_images=2, disentanglement_images=60, attributes=("height", "ink"))
-    assert chosen["disentanglement"] == {"images": 60, "factors": ["height", "ink"]}
+    assert {"images": 60, "factors": ["height", "ink"]}.items() <= chosen["disentanglement"].items()
 
 
 def test_codes_are_held_against_what_images_have(tiny_model, tmp_path, monkeypatch):

@@ -139,6 +139,22 @@ def test_lines_are_kept_while_codes_are_measured(tiny_model, tmp_path, monkeypat
     assert line["mse"] > 0
 
 
+def test_numbers_of_codes_stay_as_long_as_images_and_method_do(tiny_model, tmp_path):
+    def codes(model, config, **settings):
+        with config.unlocked():
+            config.tasks.evaluate.update({"num_images": 1, "without": NETWORKS, "batch_size": 4} | settings)
+        base.build("evaluate", config.tasks.evaluate, {}).run(model, Run.at(tmp_path, config))
+        return json.loads((tmp_path / "evaluate" / "metrics.json").read_text()).get("disentanglement")
+
+    measured = codes(tiny_model, tiny_config(), disentanglement_images=20)
+    assert (measured["dataset"], measured["split"], measured["images"]) == ("digits", "train", 20)
+    assert codes(tiny_model, tiny_config()) == measured
+    other = tiny_config()
+    with other.unlocked():
+        other.method.dtype = "bfloat16"
+    assert codes(tiny_model, other) is None
+
+
 def test_a_preview_asks_for_nothing_that_one_host_has_not(tiny_model, tmp_path, monkeypatch):
     """Neither for the weights as a whole, which may lie on several, nor for a file of an earlier start."""
     monkeypatch.setattr(weights, "digest", lambda variables: pytest.fail("the weights were read"))

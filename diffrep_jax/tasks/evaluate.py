@@ -38,7 +38,7 @@ from diffrep_jax.tasks._measures import (
     quality,
     update,
 )
-from diffrep_jax.tasks._rows import VARIED, Earlier, Line, Row
+from diffrep_jax.tasks._rows import VARIED, Earlier, Line, Row, is_current
 from diffrep_jax.types import Config, Process
 
 log = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ class Evaluate(base.ImageTask):
         report: dict[str, Any] = {"missing": dict(instruments.missing)}
         if not run.is_preview:  # in training they may lie on the devices of several hosts
             report["weights"] = weights.digest(model.variables)
-        place = self._place(config, originals)
+        place = _place(config, originals.images, originals.name, originals.split)
         earlier, lines = Earlier(run, report.get("weights"), place), []
         codes = self._codes(model, run)
         decode = functools.partial(self._decoded, model, config, instruments, originals, training)
@@ -189,10 +189,11 @@ class Evaluate(base.ImageTask):
         if generated and training:
             report["generated"] = [self._distances(images, instruments, training, config) for images in generated]
         if codes is not None:
-            report["disentanglement"] = _disentangle.measure(*codes, trees=self.dci_images)
+            its_place, factors = codes
+            report["disentanglement"] = its_place | _disentangle.measure(*factors, trees=self.dci_images)
         earlier.read()
-        if codes is None and "disentanglement" in earlier.report:
-            report["disentanglement"] = earlier.report["disentanglement"]
+        if codes is None and (kept := self._kept_of_codes(config, originals, earlier)):
+            report["disentanglement"] = kept
         report["rows"] = earlier.with_others(lines)
         run.write_numbers("evaluate", report)
         log.info("%s", run.task_folder("evaluate") / "metrics.json")
@@ -240,14 +241,6 @@ class Evaluate(base.ImageTask):
         """The lines at all counts, those of an earlier call as they are; common: what is the same in all of them."""
         for row in base.progress(rows, len(rows), "recipes and counts"):
             yield known(row.described() | common) or common | decode([row])[0]
-
-    def _place(self, config: Config, originals: "_Originals") -> Line:
-        """Of what a line is: images, the settings of the method."""
-        if originals.split is None:
-            return {"dataset": originals.name, "split": None}  # files
-        of_method = config.method.to_json(sort_keys=True)
-        fingerprint = digest(originals.images.fingerprint(), of_method)
-        return {"dataset": originals.name, "split": self.split, "fingerprint": fingerprint[:16]}
 
     # Files against files, or against the split
 
@@ -333,13 +326,25 @@ class Evaluate(base.ImageTask):
 
     # Codes
 
-    def _codes(self, model: Model, run: Run) -> tuple | None:
-        """The codes of the data set's training images, and what they are held against."""
+    def _codes(self, model: Model, run: Run) -> tuple[Line, tuple] | None:
+        """Of what they are; the codes of the data set's training images, and what these are held against."""
         if not self.disentanglement_images:
             return None
         dataset = self._labelled(run)
         codes = _codes.codes_of(model, dataset, run, self.disentanglement_images, self.batch_size)
-        return codes.codes, *_disentangle.factors(codes, dataset, self.attributes)
+        place = _place(run.config, dataset, dataset.name, dataset.split)
+        return place, (codes.codes, *_disentangle.factors(codes, dataset, self.attributes))
+
+    def _kept_of_codes(self, config: Config, originals: "_Originals", earlier: Earlier) -> Line | None:
+        """What an earlier call has measured of codes, unless these were of other images or of another method."""
+        kept = earlier.report.get("disentanglement")
+        if not kept or originals.split is None or kept.get("dataset") != originals.name:
+            return kept
+        images = base.open_dataset(config, "train", self.data_dir, self.dataset)
+        if is_current(kept, _place(config, images, images.name, images.split)):
+            return kept
+        log.info("The numbers of codes are of other images or other settings of the method: left out.")
+        return None
 
     def _labelled(self, run: Run) -> data.ImageDataset:
         return _codes.open_labelled(run.config, self.dataset, "train", self.data_dir)
@@ -354,6 +359,14 @@ class _Originals:
     split: str | None
     count: int
     size: int
+
+
+def _place(config: Config, images: Any, name: str, split: str | None) -> Line:
+    """Of what a line is: images, the settings of the method."""
+    if split is None:
+        return {"dataset": name, "split": None}  # files
+    fingerprint = digest(images.fingerprint(), config.method.to_json(sort_keys=True))
+    return {"dataset": name, "split": split, "fingerprint": fingerprint[:16]}
 
 
 def _keep(run: Run, earlier: Earlier, report: Line, lines: list[Line]) -> None:
