@@ -16,8 +16,9 @@ from diffrep_jax import data
 from diffrep_jax.data import bucket
 from diffrep_jax.errors import UserError
 from diffrep_jax.inference import heads
+from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs import layout, lock
-from diffrep_jax.tasks import _code_files, base
+from diffrep_jax.tasks import _code_files, _codes, base
 from diffrep_jax.train import writer
 from diffrep_jax.train.writer import Writer
 from tests.several import Host, free_port
@@ -92,6 +93,26 @@ def test_heads_and_codes_are_read_there_and_what_needs_a_folder_refuses(memory):
         base.build("report", {"every_steps": 5}, {}).check(None, run.preview(5))
     with pytest.raises(UserError, match="--task=export works on a local folder.*copy the run"):
         base.build("export", {}, {}).run(None, run)
+
+
+def test_codes_are_kept_there_and_made_by_one_process_at_a_time(memory, tiny_model, monkeypatch):
+    monkeypatch.setattr(_codes, "PART", 8)
+    config = tiny_config()
+    run_config.save(config, layout.made(memory))
+
+    def encode(count):
+        settings = config.tasks.encode.to_dict() | {"split": "test", "num_images": count, "batch_size": 4}
+        base.build("encode", settings, {}).run(tiny_model, layout.Run.at(memory, config))
+        assert sorted(path.name for path in (memory / "encode").iterdir()) == ["digits_test.npz", "metrics.json"]
+        return _code_files.read(memory / "encode" / "digits_test.npz")["rows"].tolist()
+
+    assert encode(20) == encode(12) == list(range(20))
+    held = memory / "encode" / ".digits_test.lock"
+    layout.write_json(held, {"host": "another", "process": 7, "since": "yesterday"})
+    with pytest.raises(UserError, match="is being made by process 7 on another since yesterday.* if it is gone delete"):
+        encode(30)
+    held.unlink()
+    assert encode(30) == list(range(30))
 
 
 def test_a_bucket_without_the_library_is_one_line(monkeypatch):
