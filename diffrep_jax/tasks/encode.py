@@ -24,7 +24,7 @@ class Encode:
 
     Attributes:
       dataset: "" for the run's own; split: of it.
-      num_images: its first ones, -1 for all; batch_size: images at a time.
+      num_images: its first ones, -1 for all; what is kept of more of them stays. batch_size: images at a time.
     """
 
     needs_run: ClassVar[bool] = True
