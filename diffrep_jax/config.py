@@ -23,11 +23,13 @@ def load_file(spec: str) -> ConfigDict:
     """The locked config of `path.py` or `path.py:variant`, as in `configs/dbae_celeba.py:bridge=ve`."""
     path_text, _, variant = spec.partition(":")
     path = pathlib.Path(path_text)
+    if path.is_dir():
+        raise UserError(f"No config file {path}: it is a folder; name a file, such as configs/dbae_digits.py.")
     if not path.is_file():
         siblings = sorted(str(p) for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
         near = difflib.get_close_matches(str(path), siblings, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise UserError(f"No config file {path}.{hint}")
+        hint = f"Did you mean {near[0]}?" if near else "Name one, such as configs/dbae_digits.py."
+        raise UserError(f"No config file {path}. {hint}")
     try:
         module = _imported(path)
         if not callable(getattr(module, "get_config", None)):
@@ -58,11 +60,20 @@ def _imported(path: pathlib.Path) -> ModuleType:
 def parse_variant(variant: str, choices: Mapping[str, Any]) -> dict[str, Any]:
     """`"bridge=ve,encoder=stochastic"` -> one value for every name of `choices`: {name: allowed values}.
 
-    The first allowed value is the default. Raises UserError for a name or a value that is not there.
+    The first allowed value is the default. Raises UserError for a name or a value that is not there, for an empty part,
+    and for a name that comes twice.
     """
+    if variant and not choices:
+        raise UserError(f"Unknown variant '{variant}': this config has none; leave ':{variant}' out.")
+    given: set[str] = set()
     chosen = {name: values[0] for name, values in choices.items()}
-    for part in filter(None, variant.split(",")):
+    for part in variant.split(",") if variant else ():
         name, _, value = part.partition("=")
+        if not part:
+            raise UserError(f"The variant '{variant}' has a comma too many; write NAME=VALUE,NAME=VALUE.")
+        if name in given:
+            raise UserError(f"The variant '{variant}' says {name} twice; leave one out.")
+        given.add(name)
         if name not in choices:
             raise unknown("variant", name, choices, f"'{variant}'")
         if value not in choices[name]:
@@ -108,7 +119,9 @@ def _read(text: str, old: Any, name: str) -> Any:
         value = tuple(value)
     same_kind = isinstance(value, tuple) if isinstance(old, tuple | list) else type(value) is type(old)
     if old is not None and not same_kind:
-        raise UserError(f"config.{name}={_cut(text)}: expected {type(old).__name__}, as in {shown(old)}.")
+        single = isinstance(old, tuple | list) and isinstance(value, int | float | dict)
+        hint = f"; write {text}, for one" if single else ""
+        raise UserError(f"config.{name}={_cut(text)}: expected {type(old).__name__}, as in {shown(old)}{hint}.")
     refuse_non_finite(value, f"config.{name}={_cut(text)}")
     return value
 

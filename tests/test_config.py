@@ -149,7 +149,7 @@ def test_every_config_and_variant_builds(path, variant):
 @pytest.mark.parametrize("name", SIZED)
 def test_the_emoji_configs_are_sized_by_a_variant(name):
     assert (load(name).data.image_size, load(f"{name}:size=64").method.image_size) == (64, 64)
-    config = load(f"{name}:size=32,")
+    config = load(f"{name}:size=32")
     assert (config.data.image_size, config.method.image_size, config.method.dtype) == (32, 32, "float32")
     configs.override(config, {"train.total_steps": "70"})
     assert config.optim.decay_steps == 70
@@ -306,11 +306,20 @@ def test_variants_take_the_first_value_unless_told():
         ("bridge=vee", ["'vee'", "bridge", "Did you mean 've'", "vp_simple"]),
         ("bridge", ["bridge", "vp_simple"]),
         ("ve", ["'ve'", "bridge, encoder"]),
+        ("bridge=vp,bridge=ve", ["'bridge=vp,bridge=ve'", "bridge twice", "leave one out"]),
+        ("bridge=ve,", ["'bridge=ve,'", "a comma too many"]),
+        (",", ["','", "a comma too many"]),
     ],
 )
-def test_unknown_variants_are_named_with_those_that_there_are(variant, parts):
+def test_wrong_variants_are_named_with_the_remedy(variant, parts):
     with raises(*parts):
         load(f"dbae_digits:{variant}")
+
+
+@pytest.mark.parametrize("name", ["diffae_digits", "latent_prior_digits"])
+def test_a_config_without_variants_says_so(name):
+    with raises("Unknown variant 'bridge=ve'", "this config has none", "leave ':bridge=ve' out"):
+        load(f"{name}:bridge=ve")
 
 
 # --- overrides
@@ -365,6 +374,8 @@ def test_the_image_size_and_channels_are_set_in_one_place(digits):
         ("data.flip", "yes", ["config.data.flip=yes", "bool"]),
         ("method.unet.mult", "3", ["config.method.unet.mult=3", "tuple"]),
         ("method.unet.mult", "(1, 2", ["config.method.unet.mult=(1, 2", "tuple"]),
+        ("tasks.evaluate.counts", "3", ["config.tasks.evaluate.counts=3", "tuple", "write 3, for one"]),
+        ("tasks.evaluate.rows", "{'steps': 3}", ["config.tasks.evaluate.rows", "write {'steps': 3}, for one"]),
     ],
 )
 def test_wrong_overrides_are_named_with_the_remedy(digits, field, text, parts):
@@ -382,8 +393,10 @@ def test_missing_and_useless_config_files_are_named(tmp_path):
         configs.load_file(str(FOLDER / "dbae_digitz.py"))
     with raises("No config file", "nowhere"):
         configs.load_file(str(tmp_path / "nowhere" / "x.py"))
-    with raises("No config file"):
+    with raises("No config file", "is a folder", "name a file"):
         configs.load_file(str(tmp_path))
+    with raises("No config file", "configs/dbae_digits.py"):
+        configs.load_file(str(tmp_path / "x.py"))
     (tmp_path / "empty.py").write_text("x = 1\n")
     with raises("empty.py", "get_config"):
         configs.load_file(str(tmp_path / "empty.py"))

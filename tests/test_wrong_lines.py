@@ -127,7 +127,7 @@ LINES = [
     ([DBAE, "--images=/nowhere"], ["--images", "--task=train"]),
     (["--config="], ["--config", "empty"]),
     (["--config=configs/dbae_digits.py:bridge=vee"], ["'vee'", "Did you mean 've'"]),
-    (["--config=configs/ddpm_digits.py:mode=base"], ["Unknown variant 'mode'"]),
+    (["--config=configs/ddpm_digits.py:mode=base"], ["Unknown variant 'mode=base'"]),
     (["--config=configs"], ["No config file configs"]),
 ]
 
