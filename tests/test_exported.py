@@ -171,3 +171,14 @@ def test_components_are_those_of_the_covariance():
         errors.append(np.mean((components.decode(codes, (4, 4, 1)) - images) ** 2))
     assert errors[1] < 1e-10
     np.testing.assert_allclose(errors[0], 0.03**2 / 16, rtol=0.2)
+
+
+def test_an_export_is_not_exported_again(exports, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(exports["float32"], folder)
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(SystemExit):
+        main.run([f"--workdir={folder}", "--task=export"])
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {folder} is what --task=export has written") and "--task=import" in said
+    assert said.count("\n") == 1 and sorted(folder.rglob("*")) == before

@@ -27,7 +27,7 @@ from diffrep_jax.methods import parameters
 from diffrep_jax.port import diffae, files, own, parts
 from diffrep_jax.report.card import card
 from diffrep_jax.report.collect import collect
-from diffrep_jax.runs import checkpoint, hub
+from diffrep_jax.runs import checkpoint, hub, weights
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.layout import CONFIG, Run, as_path, local, write_arrays, write_text
 from diffrep_jax.types import PyTree
@@ -68,11 +68,17 @@ class Export:
             raise UserError("config.tasks.export.autoencoder goes with a prior into DiffAE's file: add layout=diffae.")
 
     def run(self, model: Model, run: Run) -> dict[str, float]:
-        folder, config = local(run.task_folder("export"), "--task=export"), run.config
+        if weights.is_export(run.folder):
+            raise UserError(
+                f"{run.folder} is what --task=export has written: open it with diffrep_jax.load, or make a run of it "
+                f"with --task=import --checkpoint={weights.exported_file(run.folder)} and another --workdir."
+            )
+        config = run.config
         with checkpoint.opened(run.folder) as checkpoints:
             step = checkpoints.existing_step()
         if not isinstance(config.optim.ema_decay, int | float):  # it becomes part of a path
             raise UserError(f"config.optim.ema_decay {config.optim.ema_decay!r} is no number; mend config.json.")
+        folder = local(run.task_folder("export"), "--task=export")
         stem = f"ema_{config.optim.ema_decay}_{step:07d}"
         tensors = own.narrowed(own.flatten(model.variables), DTYPES[self.dtype])
         files.write_safetensors(folder / f"{stem}.safetensors", tensors)
