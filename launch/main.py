@@ -203,10 +203,13 @@ def _train(method, run, flags: argparse.Namespace) -> None:
 def _run_task(flags: argparse.Namespace, run) -> None:
     from diffrep_jax import hosts
     from diffrep_jax.inference.open import open_run
+    from diffrep_jax.methods.base import method_class, refuse_maker_of_codes
     from diffrep_jax.tasks import base
 
     paths = {name: getattr(flags, name) for name in base.PATHS}
     task = base.build(flags.task, run.config.tasks[flags.task], paths)
+    if task.needs_run and hasattr(task, "data_dir"):
+        refuse_maker_of_codes(method_class(run.config.method.name))
     if flags.task not in base.SHARED and not hosts.is_first():
         return
     with contextlib.nullcontext() if flags.task in base.SHARED else hosts.alone():

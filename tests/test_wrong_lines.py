@@ -225,3 +225,15 @@ def test_the_command_itself_prints_one_line(arguments, part, tmp_path):
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and part in done.stderr, done.stderr
     assert not done.stdout and not list(tmp_path.iterdir())
+
+
+TASKS = [name for name in tasks.names() if tasks.task_class(name).needs_run and name not in ("export", "report")]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_prior_in_the_place_of_its_auto_encoder_is_refused_as_one(task, tmp_path, capsys):
+    run_config.save(config_of("latent_prior"), tmp_path)
+    code, error = run(f"--workdir={tmp_path}", f"--task={task}", capsys=capsys)
+    assert code == 2 and error.count("\n") == 1, error
+    assert "A LatentPrior run makes the codes" in error and "--config.tasks.sample.prior" in error, error
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]

@@ -310,6 +310,15 @@ def method_class(name: Any) -> type:
     return discovery.load(PACKAGE, name, "Method")
 
 
+def refuse_maker_of_codes(cls: type) -> None:
+    """Raise UserError for a method that makes another's codes: it has no images."""
+    if not getattr(cls, "makes_images", True):
+        raise UserError(
+            f"A {cls.__name__} run makes the codes of an auto-encoder and takes no images; give that auto-encoder's "
+            "--workdir, and this one as its prior (--task=sample --config.tasks.sample.prior)."
+        )
+
+
 def build(config: Mapping[str, Any]) -> Any:
     """The method of a config's `method` section: its `name`, the other entries are the constructor's arguments.
 
