@@ -7,6 +7,7 @@ A field's type says what it takes: `int`, `float`, `bool`, `str`, tuples of thes
 import dataclasses
 import functools
 import math
+import operator
 import typing
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any
@@ -192,6 +193,17 @@ _SIMPLE: dict[Any, tuple[Any, str]] = {
     bool: (lambda value: isinstance(value, bool), "True or False"),
     str: (_is_text, f"a text of one line, of at most {LONGEST_TEXT} letters"),
 }
+
+
+def whole(value: Any, place: str, least: int = 0, most: int = LARGEST) -> int:
+    """A whole number, NumPy's too, as Python's; UserError for what is none, or not in [least, most]."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or not least <= number <= most:
+        raise UserError(f"{place} {shown(value)} is no whole number in [{least}, {most}].")
+    return number
 
 
 def check_numbers(owner: Any, place: str, least: Mapping[str, float]) -> None:

@@ -15,7 +15,7 @@ def expanded(path: str | os.PathLike[str], place: str = "") -> str:
 
     place: where it was given, for messages. What does not exist otherwise may not name a variable that is not set.
     """
-    typed = os.fspath(path)
+    typed = text(path)
     check(typed, place)
     full = os.path.expanduser(os.path.expandvars(typed))
     if full != typed:
@@ -33,7 +33,14 @@ def expanded(path: str | os.PathLike[str], place: str = "") -> str:
 
 def is_address(path: str | os.PathLike[str]) -> bool:
     """Whether it is of a bucket, gs://bucket/folder, or of another store, and not of this machine's files."""
-    return "://" in os.fspath(path)
+    return "://" in text(path)
+
+
+def text(path: str | os.PathLike[str]) -> str:
+    """The path as it was typed; UserError for what is none."""
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise UserError(f"{repr(path)[:80]} names no file or folder; give a text or a Path.")
+    return os.fspath(path)
 
 
 def cache() -> pathlib.Path:

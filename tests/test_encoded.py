@@ -78,7 +78,7 @@ def test_interpolation_goes_from_one_to_the_other_in_equal_steps():
     np.testing.assert_allclose(some.z[-1, :2], zs[1][0, :2], rtol=1e-6)
     assert interpolate(first, Encoded(zs[1]), 2).stochastic_code is None
     for points in (1, 0, -3):
-        with pytest.raises(UserError, match=f"points {points} must be at least 2"):
+        with pytest.raises(UserError, match=f"points {points} is no whole number in .2,"):
             interpolate(first, second, points)
 
 

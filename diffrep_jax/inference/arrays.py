@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from diffrep_jax.errors import UserError, check_finite
+from diffrep_jax.fields import LARGEST, shown, whole
 
 Numbers = int | np.ndarray  # of images, for their noise: that of the first one, or one each
 # What a model answers, by the question; `candidate_errors` is for its caller to judge.
@@ -29,18 +30,60 @@ def check_answer(question: str, answer: Any) -> None:
 
 
 def numbered(numbers: Numbers, n: int) -> np.ndarray:
-    if isinstance(numbers, int):
-        return np.arange(numbers, numbers + n)
-    return np.asarray(check_shape("numbers", np.asarray(numbers), (n,)))
+    given = _array("numbers", numbers)
+    if given.ndim == 0:
+        first = whole(numbers, "numbers", 0, LARGEST - n)
+        return np.arange(first, first + n)
+    check_shape("numbers", given, (n,))
+    if given.dtype.kind not in "iu" or given.min() < 0 or given.max() > LARGEST:
+        raise UserError(f"numbers {shown(given.tolist())} are no whole numbers in [0, {LARGEST}].")
+    return given
 
 
 def shaped(name: str, array: Any, shape: Sequence[int | None]) -> np.ndarray:
-    return check_shape(name, np.asarray(array, np.float32), shape)
+    """Finite float32 of this shape."""
+    given = _array(name, array)
+    try:
+        if given.dtype.kind == "c":
+            raise TypeError
+        with np.errstate(over="ignore"):  # what is too large is infinite, and refused
+            numbers = given.astype(np.float32)
+    except (TypeError, ValueError):
+        raise UserError(f"{name} is {_kind(array)}; give an array of real numbers.") from None
+    check_finite(check_shape(name, numbers, shape), f"{name} of image", "give finite numbers.")
+    return numbers
+
+
+def pixels(name: str, array: Any, shape: Sequence[int | None], bounded: bool = True) -> np.ndarray:
+    """Finite float32 of this shape, `bounded` in [-1, 1]; what is uint8 becomes that."""
+    given = check_shape(name, _array(name, array), shape)
+    if given.dtype == np.uint8:
+        return given.astype(np.float32) / np.float32(127.5) - np.float32(1)
+    taken = "give uint8, or floats" + " in [-1, 1]" * bounded
+    if not np.issubdtype(given.dtype, np.floating):
+        raise UserError(f"{name} has dtype {given.dtype}; {taken}.")
+    if bounded and not (given.min() >= -1.001 and given.max() <= 1.001):
+        raise UserError(f"{name} lies in [{given.min():g}, {given.max():g}]; {taken}.")
+    return shaped(name, given, shape)
 
 
 def check_shape(name: str, array: np.ndarray, shape: Sequence[int | None]) -> np.ndarray:
     fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
     if not fits or array.shape[0] == 0:
         wanted = ", ".join("n" if n is None else str(n) for n in shape)
-        raise UserError(f"{name} has the shape {array.shape}; this model takes [{wanted}] with n >= 1.")
+        many = " with n >= 1" if None in shape else ""
+        raise UserError(f"{name} has the shape {array.shape}; this model takes [{wanted}]{many}.")
     return array
+
+
+def _array(name: str, array: Any) -> np.ndarray:
+    if array is None or isinstance(array, str):
+        raise UserError(f"{name} is {shown(array)}; give an array of numbers.")
+    try:
+        return np.asarray(array)
+    except ValueError:
+        raise UserError(f"{name} is {_kind(array)} of rows that differ in shape; give them one shape.") from None
+
+
+def _kind(array: Any) -> str:
+    return f"a {type(array).__name__}" + (f" of {array.dtype}" if hasattr(array, "dtype") else "")

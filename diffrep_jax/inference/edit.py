@@ -5,10 +5,13 @@ of z alone go from one image's to the other's (DiTi, section 5.2); an attribute 
 """
 
 import dataclasses
+import numbers
 
 import numpy as np
 
 from diffrep_jax.errors import UserError
+from diffrep_jax.fields import shown, whole
+from diffrep_jax.inference.arrays import check_shape
 from diffrep_jax.inference.encoded import Encoded, joined
 from diffrep_jax.methods.base import Mixture
 
@@ -24,8 +27,7 @@ def between(first: Encoded, second: Encoded, alpha: float, dimensions: slice = s
 
 def interpolate(first: Encoded, second: Encoded, points: int, dimensions: slice = slice(None)) -> Encoded:
     """The way from one image to another, both ends included: `points` rows for the one row of each."""
-    if points < 2:
-        raise UserError(f"points {points} must be at least 2, the two ends.")
+    points = whole(points, "points", 2)  # the two ends
     return joined([between(first, second, float(alpha), dimensions) for alpha in np.linspace(0, 1, points)])
 
 
@@ -69,6 +71,7 @@ def block_dimensions(block_ends: np.ndarray, start: int, width: int) -> slice:
 
 def move(encoded: Encoded, direction: np.ndarray, scale: float) -> Encoded:
     """z + scale sqrt(d) direction, for a direction [d] in the space of z as it is; the stochastic code stays."""
+    check_shape("direction", np.asarray(direction), _codes(encoded).shape[1:])
     return step(encoded, np.sqrt(len(direction)) * direction, scale)
 
 
@@ -77,7 +80,17 @@ def step(encoded: Encoded, steps: np.ndarray, scale: float) -> Encoded:
 
     With `Head.to_boundary` it is a counterfactual: at scale 1 the head doubts, at 2 it is as sure of the contrary.
     """
-    return encoded.with_z((encoded.z + scale * steps).astype(encoded.z.dtype))
+    z = _codes(encoded)
+    check_shape("steps", np.asarray(steps), z.shape[-np.ndim(steps) :])
+    if isinstance(scale, bool) or not isinstance(scale, numbers.Real):
+        raise UserError(f"scale is {shown(scale)}; give a number, such as 0.3.")
+    return encoded.with_z((z + scale * np.asarray(steps)).astype(z.dtype))
+
+
+def _codes(encoded: Encoded) -> np.ndarray:
+    if not isinstance(encoded, Encoded):
+        raise UserError(f"A {type(encoded).__name__} is no encoded image; give what Model.encoded answers.")
+    return encoded.z
 
 
 def slerp(first: np.ndarray, second: np.ndarray, alpha: float) -> np.ndarray:

@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 
 from diffrep_jax.errors import UserError, unknown
+from diffrep_jax.fields import shown
 from diffrep_jax.inference.model import Model
 from diffrep_jax.readout.head import Head, from_arrays
 from diffrep_jax.runs import config as run_config
@@ -51,7 +52,11 @@ def load_heads(folder: str | os.PathLike[str], model: Model, dataset: str = "") 
     dataset: what they were trained on; "" for the run's own, or for the only one that was probed. Raises UserError
     where there are none that were trained on these weights.
     """
+    if not isinstance(model, Model):
+        raise UserError(f"model is {shown(model)}, no model; open the run with diffrep_jax.load.")
     folder, named = hub.fetch(os.fspath(folder)) if hub.is_address(folder) else folder, os.fspath(folder)
+    if not as_path(folder).is_dir():
+        raise UserError(f"There is no folder {named}; give that of a run, or of what --task=export wrote.")
     heads = stored(folder, model)
     names = sorted({name for name, _ in heads})
     if not names:

@@ -13,10 +13,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffrep_jax.errors import UserError, unknown
+from diffrep_jax.fields import shown, whole
 from diffrep_jax.inference import compiled, edit
-from diffrep_jax.inference.arrays import Numbers, check_answer, check_shape, numbered, shaped
+from diffrep_jax.inference.arrays import Numbers, check_answer, numbered, pixels, shaped
 from diffrep_jax.inference.encoded import Encoded
-from diffrep_jax.methods.base import AutoEncoder, Method, Mixture, Unconditional
+from diffrep_jax.methods.base import AutoEncoder, Method, Mixture, Unconditional, refuse_maker_of_codes
 from diffrep_jax.methods.noise_coded import NoiseCoded
 from diffrep_jax.runs.weights import same_network
 from diffrep_jax.samplers.recipe import Sampling
@@ -54,10 +55,10 @@ class Model:
     def auto_encoder(self) -> AutoEncoder:
         """The method; UserError where it has no codes."""
         if not isinstance(self.method, AutoEncoder):
-            name = type(self.method).__name__
+            refuse_maker_of_codes(type(self.method))
             raise UserError(
-                f"A {name} run has no codes; give the --workdir of an auto-encoder, such as PDAE. A DDPM's images come "
-                "back from their x_T alone, with invert_steps above 0."
+                f"A {type(self.method).__name__} run has no codes; give the --workdir of an auto-encoder, such as "
+                "PDAE. A DDPM's images come back from their x_T alone, with invert_steps above 0."
             )
         return self.method
 
@@ -103,7 +104,7 @@ class Model:
     def endpoint(self, z: np.ndarray, numbers: Numbers = 0, seed: int | None = None) -> np.ndarray:
         """x_T [n, h, w, c], where decoding starts; `seed` where the method draws it, by default the recipe's."""
         z = self._codes(z)
-        seed = self.sampling.seed if seed is None else seed
+        seed = self.sampling.seed if seed is None else whole(seed, "seed")
         return self._run(compiled.endpoint, len(z), z, numbered(numbers, len(z)), seed=seed)
 
     def invert(
@@ -175,7 +176,10 @@ class Model:
         method = self.auto_encoder
         code = mixture = None
         if isinstance(encoded, Encoded):
-            encoded, stochastic_code, mixture = encoded.z, encoded.stochastic_code, encoded.mixture
+            if stochastic_code is not None and encoded.stochastic_code is not None:
+                raise UserError("stochastic_code is given, and encoded has one; leave one out.")
+            stochastic_code = encoded.stochastic_code if stochastic_code is None else stochastic_code
+            encoded, mixture = encoded.z, encoded.mixture
         z, coded = self._codes(encoded), stochastic_code is not None
         if mixture is not None:
             self.check_mixes("an Encoded with a mixture")
@@ -212,15 +216,19 @@ class Model:
     ) -> np.ndarray:
         """n new images; of a prior, n new codes [n, d]. An auto-encoder needs the `prior` of its codes.
 
-        Image i depends on the seed and on its number alone. The prior is sampled by its own run's recipe.
+        Image i depends on the seed and on its number alone. The prior is sampled by its own run's recipe; that of
+        another auto-encoder is refused.
         """
-        how = self.recipe(how, changes)
+        how, n = self.recipe(how, changes), whole(n, "n", 1)
         if isinstance(self.method, AutoEncoder):
             if prior is None:
                 raise UserError(
                     "An auto-encoder needs codes to start from: give the prior of its codes, a trained run."
                 )
+            self.check_prior(prior, "prior")
             return self.decode_generated(prior.generate(n, numbers=numbers), how, numbers)
+        if prior is not None:
+            raise UserError(f"prior is of no use: a {type(self.method).__name__} starts from noise; leave it out.")
         recipe = {"how": (how.seed, how.plan(self.method.process)), "stepper": how.stepper()}
         return self._run(compiled.generate, n, numbered(numbers, n), **recipe)
 
@@ -229,13 +237,16 @@ class Model:
 
         z None: without a code, for PDAE and DiTi the frozen DDPM's.
         """
-        n = len(np.asarray(x_t)) if z is None else len(z)
-        z = None if z is None else self._codes(z)
-        times = np.broadcast_to(np.asarray(t, np.float32), (n,))
+        if self.noise_coded is not self:
+            return self.noise_coded.denoise(x_t, t, z, x_T)
+        _ = self.auto_encoder
+        xt = self._like_images("x_t", x_t, None)
+        n = len(xt)
+        z, xT = None if z is None else self._codes(z, n), self._like_images("x_T", x_T, n)
+        times = shaped("t", np.full(n, t) if np.ndim(t) == 0 else t, (n,))
         low, high = self.method.process.t_data, self.method.process.t_max
         if not (times.min() >= low and times.max() <= high):
             raise UserError(f"t {times.min():g} to {times.max():g} is outside the process's [{low:g}, {high:g}].")
-        xt, xT = (self._like_images(name, x, n) for name, x in (("x_t", x_t), ("x_T", x_T)))
         return self._run(compiled.denoise, n, xt, times, z, xT)
 
     # Edits of two images
@@ -270,8 +281,10 @@ class Model:
 
         out_of: how many equal blocks z has, for methods without blocks of their own; 0: the method's blocks.
         """
-        ends = edit.block_ends(self.auto_encoder.block_ends, out_of, "out_of")
-        dimensions = edit.block_dimensions(ends, *blocks)
+        ends = edit.block_ends(self.auto_encoder.block_ends, whole(out_of, "out_of"), "out_of")
+        if np.shape(blocks) != (2,):
+            raise UserError(f"blocks is {shown(blocks)}; use (first block, number of blocks), such as (0, 1).")
+        dimensions = edit.block_dimensions(ends, *(whole(number, "blocks") for number in blocks))
         way = edit.interpolate(self._one(first), self._one(second), points, dimensions)
         return self.decode(way, numbers=np.zeros(points, np.int32), **changes)
 
@@ -285,6 +298,8 @@ class Model:
 
     def check_prior(self, prior: "Model", place: str) -> None:
         """Raise UserError, naming `place`, where a model is no prior, or that of another auto-encoder."""
+        if not isinstance(prior, Model):
+            raise UserError(f"{place} is {shown(prior)}, no model; open the run with diffrep_jax.load.")
         method = self.prior_method(prior.method, place)
         theirs = np.asarray(method.statistics(prior.variables)["fingerprint"])
         if theirs.any() and not same_network(theirs, self.fingerprint()):
@@ -307,7 +322,8 @@ class Model:
     def candidate_errors(self, images: np.ndarray, seed: int = 0, first: int = 0) -> dict[str, np.ndarray]:
         """`Method.candidate_errors`: {field: errors [n, values]}."""
         images = self._images(images)
-        return self._run(compiled.candidate_errors, len(images), images, numbered(first, len(images)), seed=seed)
+        rows, seed = numbered(first, len(images)), whole(seed, "seed")
+        return self._run(compiled.candidate_errors, len(images), images, rows, seed=seed)
 
     def check_mixes(self, place: str) -> None:
         """Raise UserError, naming `place`, where a denoiser cannot mix what two codes do."""
@@ -321,6 +337,8 @@ class Model:
 
     def recipe(self, how: Sampling | None, changes: dict[str, Any]) -> Sampling:
         """The run's recipe, or `how`, with single fields changed; UserError for one that there is not."""
+        if not isinstance(how, Sampling | None):
+            raise UserError(f"how is {shown(how)}; give a Sampling, or single fields, such as sampler='euler'.")
         known = [field.name for field in dataclasses.fields(Sampling)]
         for name in changes:
             if name not in known:
@@ -335,26 +353,20 @@ class Model:
         if isinstance(image, Encoded):
             if len(image) != 1:
                 raise UserError(f"{len(image)} codes where one image is meant; take one row, encoded[i:i + 1].")
-            return image
-        return self.encoded(np.asarray(image)[None])
+            return dataclasses.replace(image, z=self.noise_coded._codes(image.z, 1))
+        shape = (self.image_size, self.image_size, self.channels)
+        return self.encoded(pixels("image", image, shape)[None])
 
     def _images(self, images: np.ndarray) -> np.ndarray:
         """Checked and in [-1, 1]."""
-        images = np.asarray(images)
-        check_shape("images", images, (None, self.image_size, self.image_size, self.channels))
-        if images.dtype == np.uint8:
-            return images.astype(np.float32) / np.float32(127.5) - np.float32(1)
-        if not np.issubdtype(images.dtype, np.floating):
-            raise UserError(f"images has dtype {images.dtype}; give uint8, or floats in [-1, 1].")
-        if not (images.min() >= -1.001 and images.max() <= 1.001):
-            raise UserError(f"images lies in [{images.min():g}, {images.max():g}]; give uint8, or floats in [-1, 1].")
-        return images.astype(np.float32)
+        return pixels("images", images, (None, self.image_size, self.image_size, self.channels))
 
     def _codes(self, z: Any, n: int | None = None) -> np.ndarray:
         return shaped("z", z, (n, self.latent_dim))
 
-    def _like_images(self, name: str, array: Any, n: int) -> np.ndarray:
-        return shaped(name, array, (n, self.image_size, self.image_size, self.channels))
+    def _like_images(self, name: str, array: Any, n: int | None) -> np.ndarray:
+        """Checked, of any range; what is uint8 in [-1, 1]."""
+        return pixels(name, array, (n, self.image_size, self.image_size, self.channels), bounded=False)
 
     def _run(self, function: Callable[..., Any], n: int, *arrays: Any, **static: Any) -> Any:
         """Call with every array padded along its first axis and split over the mesh; cut the result to n."""

@@ -3,8 +3,10 @@
 import os
 
 import jax
+from ml_collections import ConfigDict
 
-from diffrep_jax.fields import construct
+from diffrep_jax.errors import UserError
+from diffrep_jax.fields import construct, shown
 from diffrep_jax.inference.model import Model
 from diffrep_jax.methods.base import build
 from diffrep_jax.runs import config as run_config
@@ -24,6 +26,8 @@ def open_run(folder: str | os.PathLike[str], weights: str = "ema", config: Confi
     """
     folder = hub.fetch(os.fspath(folder)) if hub.is_address(folder) else folder
     config = run_config.load(folder) if config is None else config
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"config is {shown(config)}, no config; change what runs.config.load({str(folder)!r}) answers.")
     method = build(config.method)
     mesh = make_mesh(devices=jax.local_devices())
     return Model(method, load_variables(folder, method, mesh, weights), mesh, recipe(config))

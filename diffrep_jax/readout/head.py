@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from diffrep_jax.errors import UserError
+from diffrep_jax.errors import UserError, unknown
 
 KINDS = ("bce", "mse")  # of what an image has or lacks, and of measures
 
@@ -35,10 +35,14 @@ class Head:
 
     def logits(self, z: np.ndarray) -> np.ndarray:
         """[n, d] -> [n, k]"""
+        if np.shape(z)[1:] != self.kernel.shape[:1]:
+            raise UserError(f"z has the shape {np.shape(z)}; this head reads [n, {len(self.kernel)}].")
         return z @ self.kernel + self.bias
 
     def only(self, name: str) -> "Head":
         """The head of one attribute."""
+        if name not in self.names:
+            raise unknown("attribute", name, self.names, f"the head of {self.dataset}")
         i = self.names.index(name)
         column = slice(i, i + 1)
         kernel, bias = self.kernel[:, column], self.bias[column]

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from diffrep_jax import paths
 from diffrep_jax.errors import UserError
 from diffrep_jax.runs import layout
 
@@ -28,7 +29,7 @@ _ADDRESS = re.compile(rf"{SCHEME}({_NAME.pattern})(?:@([\w./-]+))?")
 
 
 def is_address(run: str | os.PathLike[str]) -> bool:
-    return os.fspath(run).startswith(SCHEME)
+    return paths.text(run).startswith(SCHEME)
 
 
 def check(repository: str, place: str) -> None:

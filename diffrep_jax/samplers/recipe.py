@@ -2,12 +2,15 @@
 
 import contextlib
 import dataclasses
+import numbers
+import operator
 from typing import Any
 
 import numpy as np
 
 from diffrep_jax import discovery
 from diffrep_jax.errors import UserError, unknown
+from diffrep_jax.fields import whole
 from diffrep_jax.samplers import driver
 from diffrep_jax.samplers.churn import Churn
 from diffrep_jax.samplers.driver import Stepper
@@ -62,14 +65,15 @@ class Sampling:
             raise unknown("way to encode", self.encode, ENCODE, "sampling.encode")
         for field in ("churn_step_ratio", "eta"):
             value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
                 raise UserError(f"sampling.{field} {value!r} is no number; give one, such as 0.5, or 0 for none.")
+            object.__setattr__(self, field, float(value))
         if not 0 <= self.churn_step_ratio < 1:
             raise UserError(f"churn_step_ratio {self.churn_step_ratio} is outside [0, 1); 0 turns churn off.")
         for field, least, most in (("steps", 1, 100_000), ("seed", 0, 2**31 - 1)):
-            value = getattr(self, field)
-            if type(value) is not int or not least <= value <= most:
-                raise UserError(f"sampling.{field} {value!r} is no whole number in [{least}, {most}].")
+            object.__setattr__(self, field, whole(getattr(self, field), f"sampling.{field}", least, most))
+        if isinstance(self.order, numbers.Integral) and not isinstance(self.order, bool):
+            object.__setattr__(self, "order", operator.index(self.order))
         self.stepper()
 
     def stepper(self) -> Stepper:
