@@ -294,6 +294,22 @@ def test_other_data_are_not_overwritten(tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_labels_of_others_and_the_images_own_folder_are_refused_before_anything_is_written(tmp_path):
+    raw, out = pictures(tmp_path / "raw" / "images").parent, tmp_path / "out"
+    (raw / "labels.csv").write_text("file,age\n" + "".join(f"img{i}.png,{i}\n" for i in range(12)))
+    out.mkdir()
+    (out / "labels.csv").write_bytes("file,größe\n".encode("latin-1"))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for data_dir, workdir, message in (
+        (raw, out, "labels.csv' exists and has other labels"),
+        (raw, raw, "is the folder of the images themselves"),
+        (raw / "images", raw / "images", "is the folder of the images themselves: give another --workdir"),
+    ):
+        with pytest.raises(UserError, match=message):
+            launch("prepare", data_dir, workdir, "dbae_folder", "--config.tasks.prepare.size=16")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_settings_out_of_range_and_data_without_a_layout_are_refused(tmp_path):
     raw = pictures(tmp_path / "raw")
     for config, settings, message in (

@@ -83,16 +83,21 @@ def prepare(
     """Write all images of the data set's source into `folder`, or what is left of them; returns the manifest.
 
     An image that does not decode is stored as it is, so that the numbers of the others stay what they were: the
-    loader leaves it out again. Raises UserError where `folder` holds other data, or too many images are bad.
+    loader leaves it out again. Raises UserError where `folder` holds other data or is that of the images, before
+    anything is written, or where too many images are bad.
     """
+    if dataset.source.path and os.path.realpath(dataset.source.path) == os.path.realpath(folder):
+        raise UserError(f"'{folder}' is the folder of the images themselves: give another --workdir.")
     prefix = str(settings.size or None)
     keys = [f"{prefix}-{i:0{dataset.key_digits}d}" for i in range(len(dataset.source))]
     path = folder / f"{dataset.name}{settings.size or ''}.lmdb"
     partial = path.with_name(f"{path.name}.partial")
     manifest = _manifest(dataset, path, settings)
     held = _held_manifest(folder, manifest, (path, partial))
+    labels = dataset.labels_file(keys)
+    _refuse_other_labels(folder, labels)
     if held and held["complete"] and path.exists():
-        _write_labels(folder, dataset.labels_file(keys))
+        _write_labels(folder, labels)
         log.info("'%s' is complete already: %d images.", path, held["count"])
         return held
     bad: set[str] = set(held["bad"] if held else ())
@@ -106,7 +111,7 @@ def prepare(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write_manifest(folder, manifest | {"bad": sorted(bad)})
-        _write_labels(folder, dataset.labels_file(keys))
+        _write_labels(folder, labels)
         if not path.exists():
             with _Writer(partial, keys) as writer:
                 left = range(writer.done(), len(keys))
@@ -184,19 +189,23 @@ def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(manifest, indent=2) + "\n")
 
 
-def _write_labels(folder: Path, labels: tuple[str, str] | None) -> None:
-    """(file name, text) into the folder, unless the file is there; UserError where that has another text."""
-    if labels is None:
+def _refuse_other_labels(folder: Path, labels: tuple[str, str] | None) -> None:
+    """Raise UserError where the folder has the file of (file name, text) with another text."""
+    if labels is None or not (file := folder / labels[0]).exists():
         return
-    file = folder / labels[0]
-    if not file.exists():
-        with whole.replacing(file) as temporary:
-            temporary.write_text(labels[1], encoding="utf-8")
-    elif file.read_text(encoding="utf-8") != labels[1]:
+    if not file.is_file() or file.read_bytes() != labels[1].encode("utf-8"):
         raise UserError(
             f"'{file}' exists and has other labels than the data, or another order: move it away to have it written "
             "anew, or give another --workdir."
         )
+
+
+def _write_labels(folder: Path, labels: tuple[str, str] | None) -> None:
+    """(file name, text) into the folder, unless the file is there."""
+    if labels is None or (file := folder / labels[0]).exists():
+        return
+    with whole.replacing(file) as temporary:
+        temporary.write_text(labels[1], encoding="utf-8")
 
 
 def _encode(dataset: Preparable, index: int, settings: Settings) -> tuple[bytes, BadEntry | None]:
