@@ -11,7 +11,6 @@ and a .png.
 
 import argparse
 import json
-import logging
 import pathlib
 import shlex
 import sys
@@ -34,6 +33,7 @@ from diffrep_jax.tasks import base
 from diffrep_jax.tasks._charts import line_chart
 from diffrep_jax.tasks._measures import MEASURES, Measure
 from diffrep_jax.types import Config
+from launch import runtime
 
 COUNTS = (1, 2, 3, 5, 8, 10, 20, 50, 100)
 FINE = 100
@@ -142,7 +142,7 @@ def main() -> None:
     )
     parser.add_argument("--data_dir", type=pathlib.Path)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    runtime.show_log("%(message)s", force=True)
     model = diffrep_jax.load(arguments.workdir)
     config = run_config.load(arguments.workdir)
     settings = dict(config.tasks.evaluate) | {"disentanglement_images": 0, "dci_images": 0, "generated": ()}

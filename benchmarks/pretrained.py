@@ -9,7 +9,6 @@ training images, each at unit deviation, in the same probe. The heads of the pro
 import argparse
 import dataclasses
 import json
-import logging
 import pathlib
 import shutil
 import sys
@@ -33,6 +32,7 @@ from diffrep_jax.runs.layout import CONFIG, NUMBERS, Run
 from diffrep_jax.tasks import _codes, base
 from diffrep_jax.tasks.export import CARD
 from diffrep_jax.types import Config
+from launch import runtime
 
 LIMIT = 5_000_000  # bytes of a folder's weights
 SCRATCH = "pretrained"  # in the run: what is measured on the rounded weights
@@ -104,7 +104,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--tasks", default="reconstruct,probe", help='measured on the rounded weights; "" for none')
     parser.add_argument("--dtype", default="bfloat16")
     flags = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    runtime.show_log("%(message)s")
     make(flags.workdir, flags.out, flags.data_dir, [t for t in flags.tasks.split(",") if t], flags.dtype)
 
 

@@ -93,20 +93,11 @@ def split_overrides(arguments: list[str]) -> dict[str, str]:
     return overrides
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Not what a library's thread logs with a trace and raises as well, nor what Grain lacks in older jaxlibs."""
-    return not record.exc_info and "multiprocess worker profiling" not in str(record.msg)
-
-
 def main(argv: list[str]) -> None:
     flags, overrides = parse(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(_is_news)
-    logging.raiseExceptions = False  # where nobody reads the log any more, or its disk is full, work goes on
-    for library in ("absl", "jax", "orbax", "gcsfs", "fsspec"):
-        logging.getLogger(library).setLevel(logging.WARNING)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # what it says of lost tasks is raised as well
+    from launch import runtime
+
+    runtime.show_log("%(asctime)s  %(message)s")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may have bytes that are no text
@@ -115,9 +106,6 @@ def main(argv: list[str]) -> None:
 
     if flags.multihost and flags.task == "import":
         raise UserError("--task=import works in one process; leave out --multihost.")
-
-    from launch import runtime
-
     runtime.set_up(flags.multihost)  # before anything that uses JAX
 
     from diffrep_jax import config as configs

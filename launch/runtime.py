@@ -1,5 +1,6 @@
-"""The process around a run: memory, XLA's flags, JAX's compile cache, several hosts."""
+"""The process around a run: log, memory, XLA's flags, JAX's compile cache, several hosts."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -13,6 +14,22 @@ from diffrep_jax.train import heap
 
 if TYPE_CHECKING:  # JAX is loaded once its memory is set up
     from diffrep_jax.train.settings import Runtime
+
+
+def show_log(form: str, force: bool = False) -> None:
+    """The log goes to standard output, without what libraries say below a warning; `force`: whatever they set up."""
+    logging.basicConfig(level=logging.INFO, format=form, datefmt="%H:%M:%S", stream=sys.stdout, force=force)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_is_news)
+    logging.raiseExceptions = False  # where nobody reads the log any more, or its disk is full, work goes on
+    for library in ("absl", "jax", "orbax", "gcsfs", "fsspec"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # what it says of lost tasks is raised as well
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not what a library's thread logs with a trace and raises as well, nor what Grain lacks in older jaxlibs."""
+    return not record.exc_info and "multiprocess worker profiling" not in str(record.msg)
 
 
 def set_up(multihost: bool = False) -> None:

@@ -88,3 +88,25 @@ def test_an_empty_cache_folder_is_none():
         "from launch import runtime; runtime.set_up(); import jax; print(jax.config.jax_compilation_cache_dir)"
     )
     assert run_python(code).strip() == str(pathlib.Path.home() / ".cache" / "diffrep_jax")
+
+
+@pytest.mark.parametrize("libraries_first", [False, True])
+def test_the_log_is_ours_and_the_libraries_warnings(libraries_first):
+    """Whatever handlers and levels a library has set up before."""
+    code = f"""
+import logging
+{"from absl import logging as theirs; theirs.use_absl_handler(); theirs.set_verbosity(0)" * libraries_first}
+from launch import runtime
+runtime.show_log("%(message)s", force={libraries_first})
+for name in ("absl", "orbax.checkpoint", "jax._src.x", "diffrep_jax.x"):
+    logging.getLogger(name).info("%s tells", name)
+    logging.getLogger(name).warning("%s warns", name)
+"""
+    expected = [
+        "absl warns",
+        "orbax.checkpoint warns",
+        "jax._src.x warns",
+        "diffrep_jax.x tells",
+        "diffrep_jax.x warns",
+    ]
+    assert run_python(code).splitlines() == expected
