@@ -8,6 +8,7 @@ import functools
 import os
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from diffrep_jax.inference.model import Model
 from diffrep_jax.inference.open import open_run
 from diffrep_jax.inference.starts import starts
 from diffrep_jax.methods.base import AutoEncoder
-from diffrep_jax.readout.head import Head
+from diffrep_jax.readout.head import Head, signed
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs import hub, layout
 from diffrep_jax.samplers.recipe import Sampling
@@ -70,6 +71,7 @@ class Studio:
         self.has_codes = isinstance(self.model.method, AutoEncoder)
         if not self.has_codes and not getattr(self.model.method, "makes_images", False):
             raise UserError(f"{workdir} makes codes, no images: give its auto-encoder's, and this one as --prior.")
+        self._manipulate: Any = base.build("manipulate", self.config.tasks.manipulate, {})
         self._data_dir = None if data_dir is None else located(data_dir)
         run = layout.Run.at(self.folder, self.config)
         if fit_heads and self.has_codes and not heads.stored(self.folder, self.model):
@@ -94,7 +96,7 @@ class Studio:
     @property
     def reach(self) -> float:
         """How far a slider of an attribute goes either way."""
-        return float(max((abs(scale) for scale in self.config.tasks.manipulate.scales), default=0.6)) or 0.6
+        return float(max(abs(scale) for scale in self._manipulate.scales)) or 0.6
 
     @property
     def blocks(self) -> list[str]:
@@ -141,15 +143,30 @@ class Studio:
         return Answer(dict(zip(names, frames, strict=True)), self._line(began, steps, points))
 
     def manipulate(self, image: np.ndarray, scales: Mapping[str, float], steps: Steps) -> Answer:
-        """The image with its attributes moved, all at once, each by its scale."""
+        """The image with its attributes moved, all at once, each by its scale, as the config's `tasks.manipulate` says.
+
+        Raises UserError where the way goes across the boundary of a measure, which has none.
+        """
         began, encoded = time.perf_counter(), self._of(image, steps)
-        moved, normalised = encoded, self.model.auto_encoder.edits_normalised
-        for name, scale in scales.items():
-            if scale:
-                moved = edit.move(moved, self.heads[name].direction(normalised), scale)
-        from_moved = self.config.tasks.manipulate.endpoint == "moved"
-        xT = self.model.endpoint(moved.z if from_moved else encoded.z)
+        moved = self._moved(encoded, {name: scale for name, scale in scales.items() if scale})
+        xT = self.model.endpoint(moved.z if self._manipulate.endpoint == "moved" else encoded.z)
         return Answer({"changed": self._decode(moved, steps, xT)[0]}, self._line(began, steps), moved.z[0])
+
+    def _moved(self, encoded: Encoded, scales: Mapping[str, float]) -> Encoded:
+        task = self._manipulate
+        normalised = task.space == "normalised" if task.space else self.model.auto_encoder.edits_normalised
+        if task.move == "across" and scales:
+            if measured := [name for name in scales if self.heads[name].kind != "bce"]:
+                raise UserError(
+                    f"config.tasks.manipulate.move=across goes by boundaries, and '{measured[0]}' is measured, it has "
+                    "none: leave its slider at 0, or make a run's config move=along."
+                )
+            head, largest = signed(self.heads, dict.fromkeys(scales, 1)), max(scales.values(), key=abs)
+            shares = np.array([scale / largest for scale in scales.values()], np.float32)
+            return edit.step(encoded, head.to_boundary(encoded.z, normalised, shares), largest)
+        for name, scale in scales.items():
+            encoded = edit.move(encoded, self.heads[name].direction(normalised), scale)
+        return encoded
 
     def read(self, z: np.ndarray) -> dict[str, float]:
         """What each head says of a code [d]: of what an image has or lacks a probability, of measures the value."""

@@ -1,5 +1,6 @@
 """What the web page does with a run: every answer is what the model itself gives, or obeys a law of its edits."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -15,6 +16,7 @@ from diffrep_jax.readout.head import Head
 from diffrep_jax.runs import config as run_config
 from diffrep_jax.runs.layout import write_arrays
 from launch.studio import Steps, Studio
+from tests.task_runs import run_task
 
 STEPS = Steps(2, 0)
 
@@ -102,6 +104,55 @@ def test_attributes_add_up_and_zero_changes_nothing(studio, images):
     np.testing.assert_allclose(both.codes - still.codes, step, atol=1e-5)
     before, after = studio.read(still.codes), studio.read(both.codes)
     assert set(before) == {"slant", "ink", "7"} and 0 <= after["7"] <= 1
+
+
+@pytest.mark.parametrize("endpoint", ["unchanged", "moved"])
+@pytest.mark.parametrize("move", ["along", "across"])
+@pytest.mark.parametrize("space", ["raw", "normalised"])
+def test_attributes_are_changed_as_the_task_does_by_the_same_config(run, tmp_path, space, move, endpoint):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    config, path = run_config.load(folder), folder / "probe" / "classes_digits.npz"
+    stored = heads.read(path)
+    uneven = dataclasses.replace(stored, std=np.linspace(0.5, 2, len(stored.std)), bias=np.array([0.3], np.float32))
+    write_arrays(path, **uneven.arrays())
+    with config.unlocked():
+        config.tasks.manipulate.update(space=space, move=move, endpoint=endpoint, scales=(10.0,), num_images=1)
+        config.tasks.manipulate.update(head=str(path), attribute="7", invert_steps=0)
+    run_config.save(config, folder)
+    _, out = run_task("manipulate", folder, folder, sampling={"steps": 2})
+    studio = Studio(str(folder))
+    answer = studio.manipulate(studio.examples()[0], {"7": 10.0, "ink": 0.0}, STEPS)
+    expected = np.load(out / "arrays.npz")["images"][0, 0]
+    np.testing.assert_allclose(answer.pictures["changed"].astype(int), expected.astype(int), atol=2)
+
+
+def test_across_several_boundaries_each_logit_goes_its_own_share_of_the_way(run, images, tmp_path):
+    """At 1 the head doubts, at 2 it is as sure of the contrary; what is measured has no boundary."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    config = run_config.load(folder)
+    with config.unlocked():
+        config.tasks.manipulate.move = "across"
+    run_config.save(config, folder)
+    studio = Studio(str(folder))
+    write_arrays(folder / "probe" / "classes_digits.npz", **made_head(studio.model, ("7", "8"), "bce").arrays())
+    studio = Studio(str(folder))
+    z = [np.asarray(studio.manipulate(images[0], scales, STEPS).codes) for scales in ({}, {"7": 1.0, "8": 2.0})]
+    before, after = ([float(studio.heads[name].logits(x[None])[0, 0]) for name in "78"] for x in z)
+    np.testing.assert_allclose(after, [0, -before[1]], atol=1e-4)
+    with pytest.raises(UserError, match="'ink' is measured.* slider at 0"):
+        studio.manipulate(images[0], {"7": 1.0, "ink": 0.1}, STEPS)
+
+
+def test_a_manipulation_that_there_is_not_is_refused_when_the_run_is_opened(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    config = run_config.load(tmp_path / "run")
+    with config.unlocked():
+        config.tasks.manipulate.move = "over"
+    run_config.save(config, tmp_path / "run")
+    with pytest.raises(UserError, match="'over' in tasks.manipulate.move"):
+        Studio(str(tmp_path / "run"))
 
 
 def test_exchanging_all_blocks_exchanges_the_images(studio, images):

@@ -59,13 +59,14 @@ class Head:
         norms = np.linalg.norm(weights, axis=0)
         return (weights / np.where(norms > 0, norms, 1)).sum(1) * scale
 
-    def to_boundary(self, z: np.ndarray, normalised: bool) -> np.ndarray:
+    def to_boundary(self, z: np.ndarray, normalised: bool, shares: np.ndarray | float = 1) -> np.ndarray:
         """The smallest step of each code [n, d] behind which all logits are 0, [n, d], for `inference.edit.step`.
 
-        Smallest in the space of z as it is, or `normalised` in that of (z - mean) / std.
+        Smallest in the space of z as it is, or `normalised` in that of (z - mean) / std; `shares` [k]: how much of the
+        way to its boundary each attribute goes.
         """
         weights, scale = self._weights(normalised)
-        return -self.logits(z) @ np.linalg.pinv(weights) * scale
+        return -(shares * self.logits(z)) @ np.linalg.pinv(weights) * scale
 
     def _weights(self, normalised: bool) -> tuple[np.ndarray, np.ndarray]:
         """(Weights [d, k] in the space of the step, its unit in that of z [d])."""
