@@ -72,6 +72,19 @@ def test_interpolate_takes_image_files(tiny_model, tmp_path):
     np.testing.assert_array_equal(a["images"], b["images"])
 
 
+@pytest.mark.parametrize("field", ["first", "second"])
+def test_an_entry_that_cannot_be_read_is_named_with_its_field(field, tiny_model, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in "abc":
+        Image.new("L", (8, 8)).save(folder / f"{name}.png")
+    (folder / "b.png").write_bytes(b"no image")
+    ends = {"first": "0", "second": "2"} | {field: "1"}
+    with pytest.raises(UserError, match=f"tasks.interpolate.{field}=1: .*b.png"):
+        run_task("interpolate", tiny_model, tmp_path / "out", {"images": folder}, **ends)
+    assert not (tmp_path / "out").exists()
+
+
 def test_more_images_than_there_are_means_all_of_them(tiny_model, tmp_path, caplog):
     numbers, folder = run_task(
         "reconstruct", tiny_model, tmp_path, num_images=1000, batch_size=99, sampling={"sampler": "euler"}
@@ -91,8 +104,9 @@ def test_more_images_than_there_are_means_all_of_them(tiny_model, tmp_path, capl
         ("reconstruct", {"sampling": {"steps": 0}}, "steps 0"),
         ("reconstruct", {"batch_size": 0}, "tasks.reconstruct.batch_size is 0"),
         ("interpolate", {"points": 1}, "points 1"),
-        ("interpolate", {"first": "nowhere.png"}, "nowhere.png"),
-        ("interpolate", {"first": "297"}, "297"),
+        ("interpolate", {"first": "nowhere.png"}, "tasks.interpolate.first=nowhere.png: No image file nowhere.png"),
+        ("interpolate", {"second": "297"}, "tasks.interpolate.second=297: There is no image 297"),
+        ("counterfactual", {"second": ""}, "tasks.counterfactual.second=: '' names no image"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_written(task, settings, message, tiny_model, tmp_path):

@@ -187,11 +187,18 @@ class PhotoTask(ImageTask):
         if single := [(name, pathlib.Path(as_path(name)).read_bytes()) for name in files if not name.isdecimal()]:
             framing.warn(single, config.data.name)
 
-    def image(self, name: str, model: Model, config: Config) -> np.ndarray:
-        """A uint8 image [h, w, c], named by a path or by its number among the images."""
+    def image(self, field: str, model: Model, config: Config) -> np.ndarray:
+        """The uint8 image [h, w, c] that the task's field names, by a path or by its number among the images."""
+        name = getattr(self, field)
+        try:
+            return self._named(name, model, config)
+        except UserError as error:
+            raise UserError(f"{_place(self)}.{field}={name}: {error}") from None
+
+    def _named(self, name: str, model: Model, config: Config) -> np.ndarray:
         if not name.isdecimal():
             if not name:
-                raise UserError(f"{_place(self)}: '' names no image; give a file, or a number from 0 on.")
+                raise UserError("'' names no image; give a file, or a number from 0 on.")
             return load_image(pathlib.Path(as_path(name)), model.image_size, model.channels)
         dataset = self.open_images(config)
         if int(name) >= len(dataset):

@@ -60,7 +60,7 @@ class Counterfactual(base.PhotoTask):
 
     def _slices_and_ends(self, model: Model, run: Run) -> tuple[dict[str, slice], np.ndarray]:
         block_ends = edit.block_ends(model.auto_encoder.block_ends, self.blocks, "tasks.counterfactual.blocks")
-        ends = [self.image(name, model, run.config) for name in (self.first, self.second)]
+        ends = [self.image(field, model, run.config) for field in ("first", "second")]
         return self.slices(block_ends), np.stack(ends)
 
     def run(self, model: Model, run: Run) -> dict[str, float]:

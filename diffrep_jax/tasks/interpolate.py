@@ -49,7 +49,7 @@ class Interpolate(base.PhotoTask):
     def _ends(self, model: Model, run: Run) -> np.ndarray:
         if self.trajectory:
             model.check_mixes("tasks.interpolate.trajectory=True")
-        return np.stack([self.image(name, model, run.config) for name in (self.first, self.second)])
+        return np.stack([self.image(field, model, run.config) for field in ("first", "second")])
 
     def run(self, model: Model, run: Run) -> dict[str, float]:
         ends = self._ends(model, run)
