@@ -171,10 +171,10 @@ def test_tasks_take_photos_in_place_of_the_split(tiny_model, tmp_path, photos, c
     assert "1 of 4 photos are not square, such as b.png" in caplog.text and "only 4" not in caplog.text
     third = np.load(out / "arrays.npz")["images"][2]
     for task in ("interpolate", "counterfactual"):
-        chosen = base.build(task, {"first": "2"}, {"images": photos})
-        np.testing.assert_array_equal(chosen.image("2", tiny_model, tiny_config()), third)
+        chosen = base.build(task, {"first": "2", "second": "4"}, {"images": photos})
+        np.testing.assert_array_equal(chosen.image("first", tiny_model, tiny_config()), third)
         with pytest.raises(UserError, match="There is no image 4: '.*photos' has 4, from 0 on"):
-            chosen.image("4", tiny_model, tiny_config())
+            chosen.image("second", tiny_model, tiny_config())
     alone = base.build("reconstruct", {}, {"images": photos / "c.png"}).open_images(tiny_config())
     assert len(alone) == 1
     np.testing.assert_array_equal(alone[0]["image"], third)

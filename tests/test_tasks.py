@@ -106,7 +106,7 @@ def test_more_images_than_there_are_means_all_of_them(tiny_model, tmp_path, capl
         ("interpolate", {"points": 1}, "points 1"),
         ("interpolate", {"first": "nowhere.png"}, "tasks.interpolate.first=nowhere.png: No image file nowhere.png"),
         ("interpolate", {"second": "297"}, "tasks.interpolate.second=297: There is no image 297"),
-        ("counterfactual", {"second": ""}, "tasks.counterfactual.second=: '' names no image"),
+        ("counterfactual", {"second": ""}, "tasks.counterfactual.second: '' names no image"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_written(task, settings, message, tiny_model, tmp_path):

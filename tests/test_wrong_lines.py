@@ -127,6 +127,7 @@ LINES = [
     ([DBAE, "--images=/nowhere"], ["--images", "--task=train"]),
     (["--config="], ["--config", "empty"]),
     (["--config=configs/dbae_digits.py:bridge=vee"], ["'vee'", "Did you mean 've'"]),
+    ([DBAE, "--task=interpolate", "--images=/nowhere"], ["--images /nowhere does not exist", "name a photo"]),
     (["--config=configs/ddpm_digits.py:mode=base"], ["Unknown variant 'mode=base'"]),
     (["--config=configs"], ["No config file configs"]),
 ]

@@ -189,22 +189,19 @@ class PhotoTask(ImageTask):
 
     def image(self, field: str, model: Model, config: Config) -> np.ndarray:
         """The uint8 image [h, w, c] that the task's field names, by a path or by its number among the images."""
-        name = getattr(self, field)
+        name, place = getattr(self, field), f"{_place(self)}.{field}"
+        if not name:
+            raise UserError(f"{place}: '' names no image; give a file, or a number from 0 on.")
+        dataset = self.open_images(config) if name.isdecimal() else None
         try:
-            return self._named(name, model, config)
+            if dataset is None:
+                return load_image(pathlib.Path(as_path(name)), model.image_size, model.channels)
+            if int(name) >= len(dataset):
+                where = f"split '{self.split}'" if self.images is None else f"'{self.images}'"
+                raise UserError(f"There is no image {name}: {where} has {len(dataset)}, from 0 on.")
+            return dataset[int(name)]["image"]
         except UserError as error:
-            raise UserError(f"{_place(self)}.{field}={name}: {error}") from None
-
-    def _named(self, name: str, model: Model, config: Config) -> np.ndarray:
-        if not name.isdecimal():
-            if not name:
-                raise UserError("'' names no image; give a file, or a number from 0 on.")
-            return load_image(pathlib.Path(as_path(name)), model.image_size, model.channels)
-        dataset = self.open_images(config)
-        if int(name) >= len(dataset):
-            place = f"split '{self.split}'" if self.images is None else f"'{self.images}'"
-            raise UserError(f"There is no image {name}: {place} has {len(dataset)}, from 0 on.")
-        return dataset[int(name)]["image"]
+            raise UserError(f"{place}={name}: {error}") from None
 
 
 def _place(task: DecodingTask) -> str:
