@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -154,7 +155,7 @@ def test_a_ddpm_denoises_without_a_code():
     ddpm = opened(small_config("ddpm"))
     assert isinstance(ddpm.method, Unconditional)
     a, b, c = (float(value) for value in ddpm.method.process.coefficients(np.float64(400)))
-    eps_hat = ddpm.method.predict(ddpm.variables, X + 0.5, np.full(2, 400.0, np.float32))
+    eps_hat = ddpm.method.predict(ddpm.variables, jnp.asarray(X + 0.5), jnp.full(2, 400.0))
     assert a == 0
     for xT in (X, X + 1):
         np.testing.assert_allclose(ddpm.denoise(X + 0.5, 400, None, xT), (X + 0.5 - c * eps_hat) / b, atol=1e-4)
