@@ -154,6 +154,8 @@ def test_an_imported_prior_takes_the_scale_that_encode_has_found(runs, tmp_path,
     shutil.rmtree(tmp_path / "ae" / "encode")
     with pytest.raises(UserError, match="imported without the mean and std.*--task=encode.*split=train"):
         run_sample()
+    with pytest.raises(UserError, match="imported without the mean and std of its codes; --task=sample"):
+        open_run(ae).generate(2, prior=open_run(imported))
 
 
 def test_a_prior_of_another_networks_codes_is_refused(runs, tmp_path):

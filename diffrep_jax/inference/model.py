@@ -225,7 +225,11 @@ class Model:
                 raise UserError(
                     "An auto-encoder needs codes to start from: give the prior of its codes, a trained run."
                 )
-            self.check_prior(prior, "prior")
+            if not self.check_prior(prior, "prior").knows_its_data(prior.variables):
+                raise UserError(
+                    "prior was imported without the mean and std of its codes; --task=sample takes those of the folder "
+                    "encode, or import it from a file that has them."
+                )
             return self.decode_generated(prior.generate(n, numbers=numbers), how, numbers)
         if prior is not None:
             raise UserError(f"prior is of no use: a {type(self.method).__name__} starts from noise; leave it out.")
@@ -296,8 +300,8 @@ class Model:
         picture = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
         return self.encode(picture, encode="mean")[0]
 
-    def check_prior(self, prior: "Model", place: str) -> None:
-        """Raise UserError, naming `place`, where a model is no prior, or that of another auto-encoder."""
+    def check_prior(self, prior: "Model", place: str) -> Unconditional:
+        """The prior's method; UserError, naming `place`, where a model is no prior, or that of another auto-encoder."""
         if not isinstance(prior, Model):
             raise UserError(f"{place} is {shown(prior)}, no model; open the run with diffrep_jax.load.")
         method = self.prior_method(prior.method, place)
@@ -307,6 +311,7 @@ class Model:
                 f"{place} was trained on another auto-encoder's codes, or this one was trained since: encode again and "
                 "train a new prior on that."
             )
+        return method
 
     def prior_method(self, method: Method, place: str) -> Unconditional:
         """The method, which makes codes as this model takes them; UserError, naming `place`, where it does not."""

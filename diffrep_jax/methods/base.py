@@ -276,6 +276,10 @@ class Unconditional(DiscreteTraining):
         """What the variables keep of the data that they were trained on as a whole; nothing of images."""
         return {}
 
+    def knows_its_data(self, variables: PyTree) -> bool:
+        """Whether `statistics` are those of the data; an imported prior may have come without them."""
+        return True
+
     def denoiser(self, variables: PyTree) -> Denoiser:
         """The closure D(x_t, t) = (x_t - c eps_hat) / b, unclipped."""
 

@@ -97,6 +97,10 @@ class LatentPrior(Unconditional):
     def statistics(self, variables: PyTree) -> Mapping[str, Array]:
         return variables["batch_stats"]["codes"]
 
+    def knows_its_data(self, variables: PyTree) -> bool:
+        buffers = self.statistics(variables)
+        return bool(buffers["fingerprint"].any() or buffers["mean"].any() or (buffers["std"] != 1).any())
+
     def generate(
         self, variables: PyTree, xT: Image, stepper: Stepper, plan: PyTree, noise: Noise | None = None
     ) -> Code:

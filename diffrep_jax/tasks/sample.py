@@ -190,15 +190,11 @@ def open_prior(folder: pathlib.PurePath, model: Model, run: Run) -> Model:
     place = f"tasks.sample.prior={folder}"
     prior_config(folder, place)
     prior = open_run(folder)
-    model.check_prior(prior, place)
-    method = prior.method
-    assert isinstance(method, Unconditional)  # check_prior has refused others
-    known = {name: np.asarray(values) for name, values in method.statistics(prior.variables).items()}
-    if known["fingerprint"].any():
-        return prior
+    method = model.check_prior(prior, place)
     unsure = f"{place} does not say which auto-encoder its codes are of; taking them for those of {run.root}."
-    if known["mean"].any() or (known["std"] != 1).any():
-        log.warning(unsure)
+    if method.knows_its_data(prior.variables):
+        if not np.any(method.statistics(prior.variables)["fingerprint"]):
+            log.warning(unsure)
         return prior
     split = run_config.load(folder).data.split
     path = _codes.path_of(run.root / _codes.FOLDER, run.config.data.name, split)
