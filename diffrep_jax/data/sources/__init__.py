@@ -1,5 +1,6 @@
 """Where encoded images come from, one kind a file; `open_source` finds out what a path is."""
 
+import functools
 import logging
 import operator
 from collections.abc import Mapping, Sequence
@@ -102,8 +103,8 @@ def _open_folder(path: Path, names: Sequence[str]) -> Source:
     below = folder.contents(path)
     if below.images:
         if below.others or below.archives:
-            ignored = [*below.others, *map(str, below.archives)]
-            log.info("%d images in '%s'; ignored: %s.", len(below.images), path, folder.count_by_suffix(ignored))
+            others = folder.count_by_suffix([*below.others, *map(str, below.archives)])
+            _say_once(f"{len(below.images)} images in '{path}', beside {others}, not read as images.")
         return folder.FolderSource(path, below.images)
     zips = all(archive.suffix.lower() == ".zip" for archive in below.archives)
     for kind, candidates in (("LMDB", below.lmdbs), ("zip" if zips else "archive", below.archives)):
@@ -115,6 +116,12 @@ def _open_folder(path: Path, names: Sequence[str]) -> Source:
         f"There is {looked_for}no LMDB, zip, tar, npz, TFDS data set or image at all in '{path}', which holds "
         f"{others}: give a folder that has one with --data_dir or DIFFREP_DATA."
     )
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    """For the log: a command opens its data several times."""
+    log.info("%s", line)
 
 
 def _only(candidates: Sequence[Path], kind: str, folder: Path, names: Sequence[str]) -> Path | None:
