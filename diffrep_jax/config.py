@@ -7,6 +7,7 @@ import ast
 import difflib
 import importlib.util
 import pathlib
+import re
 import traceback
 import warnings
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from ml_collections import ConfigDict
 
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.fields import refuse_non_finite, shown
+
+WORDS = re.compile(r"[^\s,'\"()\[\]{}=]+(,[^\s,'\"()\[\]{}=]+)*,?")  # several texts without quotes
 
 
 def load_file(spec: str) -> ConfigDict:
@@ -115,8 +118,10 @@ def _read(text: str, old: Any, name: str) -> Any:
         value = text
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
         value = _as_float(value, f"config.{name}={shown(value)}")
-    if isinstance(old, tuple | list) and isinstance(value, tuple | list):
-        value = tuple(value)
+    if isinstance(old, tuple | list):
+        if isinstance(value, str) and WORDS.fullmatch(text) and all(isinstance(item, str) for item in old):
+            value = text.removesuffix(",").split(",")
+        value = tuple(value) if isinstance(value, list) else value
     same_kind = isinstance(value, tuple) if isinstance(old, tuple | list) else type(value) is type(old)
     if old is not None and not same_kind:
         single = isinstance(old, tuple | list) and isinstance(value, int | float | dict)

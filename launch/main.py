@@ -228,7 +228,10 @@ def run(argv: list[str]) -> None:
         print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("Interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
+        trains = (_flag(argv, "task") or "train") == "train"
+        print(
+            "Interrupted" + ("; the same command goes on from the last checkpoint." if trains else "."), file=sys.stderr
+        )
         sys.exit(130)
 
 

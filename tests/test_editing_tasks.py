@@ -291,7 +291,7 @@ def test_the_head_of_another_data_set_is_not_taken(model, probed, tmp_path):
     head = _heads.read(_heads.path_of(run, "classes", "digits"))
     for path in (workdir / "probe").glob("*.npz"):
         path.unlink()
-    _heads.save(run, "classes", dataclasses.replace(head, dataset="fashion"))
+    _heads.save(run, {"classes": dataclasses.replace(head, dataset="fashion")})
     _, folder = run_task("manipulate", model, workdir, **SEVEN)
     own = _heads.read(folder / "head.npz")
     assert (own.trained_by, own.dataset) == ("manipulate", "digits")

@@ -361,7 +361,7 @@ def test_the_command_answers_in_one_line(tiny_run, weights_dir, sets, capsys):
     field = "--config.tasks.evaluate"
     for arguments, message in [
         ([f"{field}.num_images=298"], "has 297; ask less"),
-        ([f"{field}.rows=heun"], "expected tuple"),
+        ([f"{field}.rows=heun"], "'heun' of tasks.evaluate.rows is neither a number of steps nor"),
         ([f"{field}.reconstructions={sets / 'made'}", f"{field}.num_images=10"], "made has 9 images"),
         ([f"--weights_dir={sets / 'nowhere'}"], "is no folder"),
         (["--task=train", f"--weights_dir={weights_dir}"], "is of no use to --task=train; add --task=evaluate"),

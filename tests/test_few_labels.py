@@ -91,6 +91,17 @@ def test_a_probe_that_is_refused_half_way_leaves_the_heads_of_the_one_before(tin
     assert {path: path.read_bytes() for path in (tmp_path / "probe").iterdir()} == files and len(files) == 4
 
 
+def test_a_probe_leaves_no_heads_of_labels_that_are_gone(tiny_model, tmp_path, monkeypatch):
+    names = lambda: {path.name for path in (tmp_path / "probe").glob("*.npz")}  # noqa: E731
+    labelled(tmp_path / "data", monkeypatch, 20, "hat,age", lambda i: f"{i % 2},{i}.5")
+    run("probe", tiny_model, tmp_path)
+    (tmp_path / "probe" / "measures_digits.npz").write_bytes(b"of another data set")
+    assert names() == {"attributes_folder.npz", "measures_folder.npz", "measures_digits.npz"}
+    labelled(tmp_path / "data", monkeypatch, 20, "hat", lambda i: f"{i % 2}")
+    run("probe", tiny_model, tmp_path)
+    assert names() == {"attributes_folder.npz", "measures_digits.npz"}
+
+
 def test_a_class_with_an_attributes_name_has_a_number_and_a_name_of_its_own(tiny_model, tmp_path, monkeypatch, caplog):
     """All test images are of the class `cat`, none has what the column `cat` says."""
     labelled(

@@ -1,7 +1,7 @@
 """Heads in files: those that `probe` leaves in a run's folder, one a part and data set, and the authors' own."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from etils import epath
@@ -23,9 +23,14 @@ def path_of(run: Run, part: str, dataset: str) -> epath.Path:
     return run.folder / FOLDER / f"{part}_{dataset}.npz"
 
 
-def save(run: Run, part: str, head: Head) -> None:
+def save(run: Run, heads: Mapping[str, Head]) -> None:
+    """All heads {part: head} of a data set, in the place of those that there were of it."""
     run.task_folder(FOLDER)
-    write_arrays(path_of(run, part, head.dataset), **head.arrays())
+    for part, head in heads.items():
+        write_arrays(path_of(run, part, head.dataset), **head.arrays())
+    for dataset in {head.dataset for head in heads.values()}:
+        for part in set(PARTS) - heads.keys():
+            path_of(run, part, dataset).unlink(missing_ok=True)
 
 
 def check_given(path: epath.Path) -> None:

@@ -106,8 +106,7 @@ class Probe:
             heads[part] = _head(names, kernel, bias, kind, train.name, codes["train"], whole.targets[part])
             report[part] = result
             numbers |= {f"{part}_{measure}": value for measure, value in result["mean"].items()}
-        for part, head in heads.items():  # all or none: one may be refused
-            _heads.save(run, part, head)
+        _heads.save(run, heads)  # all or none: one may be refused
         how = _codes.encoding(model) | {"held_out": held_out, "epochs": self.epochs, "lr": self.lr, "seed": self.seed}
         how["official_images"] = {"train": len(taught), "mirrored": official.mirrored is not None}
         for name in (NUMBERS, f"metrics_{train.name}.json"):  # the second one stays when others are probed

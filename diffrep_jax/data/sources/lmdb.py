@@ -51,7 +51,8 @@ class LmdbSource:
             self._keys = self._numbered() or self._listed()
         except (ValueError, OSError) as error:
             raise UserError(
-                f"'{data_file}' does not open as an LMDB ({error}): is it one, complete and readable?"
+                f"'{data_file}' is no image, zip, tar or npz by its name, and does not open as an LMDB ({error}): is "
+                "it one, complete and readable?"
             ) from error
 
     def _numbered(self) -> "_Numbered | None":
