@@ -229,9 +229,8 @@ def run(argv: list[str]) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         trains = (_flag(argv, "task") or "train") == "train"
-        print(
-            "Interrupted" + ("; the same command goes on from the last checkpoint." if trains else "."), file=sys.stderr
-        )
+        then = "; the same command goes on from the last checkpoint." if trains else "."
+        print(f"Interrupted{then}", file=sys.stderr)
         sys.exit(130)
 
 
