@@ -119,15 +119,22 @@ def _read(text: str, old: Any, name: str) -> Any:
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
         value = _as_float(value, f"config.{name}={shown(value)}")
     if isinstance(old, tuple | list):
-        if isinstance(value, str) and WORDS.fullmatch(text) and all(isinstance(item, str) for item in old):
-            value = text.removesuffix(",").split(",")
-        value = tuple(value) if isinstance(value, list) else value
+        value = _as_tuple(value, of_words=all(isinstance(item, str) for item in old))
     same_kind = isinstance(value, tuple) if isinstance(old, tuple | list) else type(value) is type(old)
     if old is not None and not same_kind:
-        single = isinstance(old, tuple | list) and isinstance(value, int | float | dict)
-        hint = f"; write {text}, for one" if single else ""
-        raise UserError(f"config.{name}={_cut(text)}: expected {type(old).__name__}, as in {shown(old)}{hint}.")
+        raise UserError(f"config.{name}={_cut(text)}: expected {type(old).__name__}, as in {shown(old)}.")
     refuse_non_finite(value, f"config.{name}={_cut(text)}")
+    return value
+
+
+def _as_tuple(value: Any, of_words: bool) -> Any:
+    """A list as a tuple, and what is one value, or `of_words` some without quotes; else as it is."""
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, int | float | dict) and not isinstance(value, bool):
+        return (value,)
+    if of_words and isinstance(value, str) and WORDS.fullmatch(value):
+        return tuple(value.removesuffix(",").split(","))
     return value
 
 

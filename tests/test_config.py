@@ -309,6 +309,8 @@ def test_a_config_without_variants_says_so(name):
         ("tasks.interpolate.gif", "false", False),
         ("method.unet.mult", "(1, 2, 4)", (1, 2, 4)),
         ("method.unet.mult", "1,2,4", (1, 2, 4)),
+        ("method.unet.mult", "3", (3,)),
+        ("tasks.evaluate.rows", "{'steps': 3}", ({"steps": 3},)),
         ("method.unet.attention", "()", ()),
         ("method.encoder.attention", "[4]", (4,)),
         ("tasks.interpolate.first", "17", "17"),
@@ -346,10 +348,9 @@ def test_the_image_size_and_channels_are_set_in_one_place(digits):
         ("train.total_steps", "", ["config.train.total_steps=", "int"]),
         ("data.flip", "1", ["config.data.flip=1", "bool"]),
         ("data.flip", "yes", ["config.data.flip=yes", "bool"]),
-        ("method.unet.mult", "3", ["config.method.unet.mult=3", "tuple"]),
         ("method.unet.mult", "(1, 2", ["config.method.unet.mult=(1, 2", "tuple"]),
-        ("tasks.evaluate.counts", "3", ["config.tasks.evaluate.counts=3", "tuple", "write 3, for one"]),
-        ("tasks.evaluate.rows", "{'steps': 3}", ["config.tasks.evaluate.rows", "write {'steps': 3}, for one"]),
+        ("method.unet.mult", "a,b", ["config.method.unet.mult=a,b", "tuple"]),
+        ("method.unet.mult", "True", ["config.method.unet.mult=True", "tuple"]),
     ],
 )
 def test_wrong_overrides_are_named_with_the_remedy(digits, field, text, parts):
