@@ -239,10 +239,10 @@ class Model:
     def denoise(self, x_t: np.ndarray, t: float | np.ndarray, z: np.ndarray | None, x_T: np.ndarray) -> np.ndarray:
         """D(x_t, t), unclipped; t a number or one for each image [n], in the process's [t_data, t_max].
 
-        z None: without a code, for PDAE and DiTi the frozen DDPM's.
+        z None: without a code, of a DDPM, and for PDAE and DiTi the frozen one's.
         """
-        if self.noise_coded is not self:
-            return self.noise_coded.denoise(x_t, t, z, x_T)
+        if z is None and self.noise_coded is not self:
+            return self.noise_coded.denoise(x_t, t, None, x_T)
         _ = self.auto_encoder
         xt = self._like_images("x_t", x_t, None)
         n = len(xt)

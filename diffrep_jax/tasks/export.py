@@ -68,6 +68,7 @@ class Export:
             raise UserError("config.tasks.export.autoencoder goes with a prior into DiffAE's file: add layout=diffae.")
 
     def run(self, model: Model, run: Run) -> dict[str, float]:
+        local(run.folder, "--task=export")
         if weights.is_export(run.folder):
             raise UserError(
                 f"{run.folder} is what --task=export has written: open it with diffrep_jax.load, or make a run of it "
@@ -78,7 +79,7 @@ class Export:
             step = checkpoints.existing_step()
         if not isinstance(config.optim.ema_decay, int | float):  # it becomes part of a path
             raise UserError(f"config.optim.ema_decay {config.optim.ema_decay!r} is no number; mend config.json.")
-        folder = local(run.task_folder("export"), "--task=export")
+        folder = pathlib.Path(run.task_folder("export"))
         stem = f"ema_{config.optim.ema_decay}_{step:07d}"
         tensors = own.narrowed(own.flatten(model.variables), DTYPES[self.dtype])
         files.write_safetensors(folder / f"{stem}.safetensors", tensors)
