@@ -159,9 +159,10 @@ class Studio:
             if measured := [name for name in scales if self.heads[name].kind != "bce"]:
                 raise UserError(
                     f"config.tasks.manipulate.move=across goes by boundaries, and '{measured[0]}' is measured, it has "
-                    "none: leave its slider at 0, or make a run's config move=along."
+                    "none: leave its slider at 0, or set move=along in the run's config.json."
                 )
-            head, largest = signed(self.heads, dict.fromkeys(scales, 1)), max(scales.values(), key=abs)
+            head = signed({name: self.heads[name] for name in scales}, dict.fromkeys(scales, 1))
+            largest = max(scales.values(), key=abs)
             shares = np.array([scale / largest for scale in scales.values()], np.float32)
             return edit.step(encoded, head.to_boundary(encoded.z, normalised, shares), largest)
         for name, scale in scales.items():

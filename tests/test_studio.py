@@ -125,6 +125,10 @@ def test_attributes_are_changed_as_the_task_does_by_the_same_config(run, tmp_pat
     answer = studio.manipulate(studio.examples()[0], {"7": 10.0, "ink": 0.0}, STEPS)
     expected = np.load(out / "arrays.npz")["images"][0, 0]
     np.testing.assert_allclose(answer.pictures["changed"].astype(int), expected.astype(int), atol=2)
+    head, z = heads.read(out / "head.npz"), studio.model.encode(studio.examples()[0][None])
+    normalised = space == "normalised"
+    way = head.to_boundary(z, normalised) if move == "across" else np.sqrt(8) * head.direction(normalised)
+    np.testing.assert_allclose(np.asarray(answer.codes), (z + 10 * way)[0], rtol=1e-4, atol=1e-4)
 
 
 def test_across_several_boundaries_each_logit_goes_its_own_share_of_the_way(run, images, tmp_path):
