@@ -72,6 +72,7 @@ CALLS: list[tuple[Callable[[Any], Any], str]] = [
     (lambda ae: ae.decode(Z, numbers=2**31), "numbers 2147483648 is no whole number"),
     (lambda ae: ae.decode(Z, numbers=[0.5, 1.5]), r"numbers \[0.5, 1.5\] are no whole numbers"),
     (lambda ae: ae.decode(Encoded(Z, X), stochastic_code=X), "stochastic_code is given, and encoded has one"),
+    (lambda ae: opened(small_config("ddpm")).decode(Encoded(Z[:, :0], X), stochastic_code=X), "encoded has one"),
     (lambda ae: ae.endpoint(Z, seed=1.5), "seed 1.5 is no whole number"),
     (lambda ae: ae.endpoint(Z, seed="x"), "seed 'x' is no whole number"),
     (lambda ae: ae.encode("me.jpg"), "images is 'me.jpg'; give an array"),
@@ -100,6 +101,8 @@ CALLS: list[tuple[Callable[[Any], Any], str]] = [
     (lambda ae: prior_of(Z[0]).denoise(X, 0.5, None, X), "LatentPrior run makes the codes"),
     (lambda ae: edit.move(Encoded(Z), np.ones(3), 0.3), r"direction has the shape \(3,\); this model takes \[8\]"),
     (lambda ae: edit.move(Encoded(Z), ONES, wrong("0.3")), "scale is '0.3'; give a number"),
+    (lambda ae: edit.move(Encoded(Z), ONES, True), "scale is True; give a number"),
+    (lambda ae: edit.move(Encoded(Z), ONES, wrong([0.3, 0.6])), r"scale is \[0.3, 0.6\]; give a number"),
     (lambda ae: edit.move(wrong(Z), ONES, 0.3), "ndarray is no encoded image; give what Model.encoded"),
     (lambda ae: HEAD.only("nope"), "Unknown attribute 'nope' in the head of digits. Known: ink, slant"),
     (lambda ae: HEAD.logits(Z[:, :3]), r"z has the shape \(2, 3\); this head reads \[n, 8\]"),
@@ -132,6 +135,16 @@ def test_numpys_whole_numbers_are_taken_as_pythons(ae):
     taken = Sampling(**numbers)
     assert taken == Sampling(steps=4, order=2, seed=7)
     assert all(type(value) in (int, float, str, bool) for value in dataclasses.asdict(taken).values())
+
+
+def test_jaxs_numbers_are_taken_as_numpys(ae):
+    """Halves and quarters, which bfloat16 has."""
+    halves = (PIXELS // 64).astype(np.float32) / 4 - 0.5
+    brain: Any = jnp.asarray(halves, jnp.bfloat16)
+    np.testing.assert_array_equal(ae.encode(brain), ae.encode(halves))
+    np.testing.assert_array_equal(ae.decode(Z, brain), ae.decode(Z, halves))
+    scale: Any = jnp.float32(0.5)
+    np.testing.assert_array_equal(edit.move(Encoded(Z), ONES, scale).z, edit.move(Encoded(Z), ONES, 0.5).z)
 
 
 def test_what_is_given_as_uint8_is_scaled_as_images_are(ae):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from diffrep_jax.errors import UserError, check_finite
@@ -60,10 +61,11 @@ def pixels(name: str, array: Any, shape: Sequence[int | None], bounded: bool = T
     if given.dtype == np.uint8:
         return given.astype(np.float32) / np.float32(127.5) - np.float32(1)
     taken = "give uint8, or floats" + " in [-1, 1]" * bounded
-    if not np.issubdtype(given.dtype, np.floating):
+    if not jnp.issubdtype(given.dtype, jnp.floating):  # JAX's bfloat16 too
         raise UserError(f"{name} has dtype {given.dtype}; {taken}.")
-    if bounded and not (given.min() >= -1.001 and given.max() <= 1.001):
-        raise UserError(f"{name} lies in [{given.min():g}, {given.max():g}]; {taken}.")
+    low, high = float(given.min()), float(given.max())
+    if bounded and not (low >= -1.001 and high <= 1.001):
+        raise UserError(f"{name} lies in [{low:g}, {high:g}]; {taken}.")
     return shaped(name, given, shape)
 
 

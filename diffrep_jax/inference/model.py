@@ -172,7 +172,7 @@ class Model:
         """
         how = self.recipe(how, changes)
         if isinstance(encoded, Encoded) and encoded.stochastic_code is not None and self.noise_coded is not self:
-            return self.noise_coded.decode(encoded, x_T, how, noise=noise, numbers=numbers)
+            return self.noise_coded.decode(encoded, x_T, how, stochastic_code, noise, numbers)
         method = self.auto_encoder
         code = mixture = None
         if isinstance(encoded, Encoded):
