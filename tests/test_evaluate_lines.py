@@ -155,6 +155,36 @@ def test_numbers_of_codes_stay_as_long_as_images_and_method_do(tiny_model, tmp_p
     assert codes(tiny_model, other) is None
 
 
+def test_numbers_of_codes_stay_where_their_images_are_not_at_hand(tiny_model, tmp_path, monkeypatch):
+    """What is asked for is measured and written; other images of the same kind of data set have no such split."""
+    for name, count in (("many", 10), ("one", 1)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            Image.new("L", (8, 8), 20 * i).save(tmp_path / name / f"{i}.png")
+    (tmp_path / "many" / "labels.csv").write_text("\n".join(["file,size", *(f"{i}.png,{i}" for i in range(10))]))
+    settings = {"dataset": "folder", "num_images": 1, "split": "all"}
+    monkeypatch.setenv("DIFFREP_DATA", str(tmp_path / "many"))
+    lines(tiny_model, tmp_path, disentanglement_images=-1, **settings)
+    measured = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())["disentanglement"]
+    monkeypatch.setenv("DIFFREP_DATA", str(tmp_path / "one"))
+    (line,) = lines(tiny_model, tmp_path, **settings)
+    report = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
+    assert line["images"] == 1 and report["disentanglement"] == measured
+
+
+def test_a_preview_that_is_given_up_half_way_leaves_no_file_that_says_it_is_made(tiny_model, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_disentangle, "measure", stop)
+    config = tiny_config()
+    with config.unlocked():
+        config.tasks.evaluate.update(counts=(1,), without=NETWORKS, batch_size=4, disentanglement_images=5)
+    with pytest.raises(KeyboardInterrupt):
+        base.build("evaluate", config.tasks.evaluate, {}).run(tiny_model, Run.at(tmp_path, config).preview(4))
+    assert not list(tmp_path.rglob("metrics.json"))
+
+
 def test_a_preview_asks_for_nothing_that_one_host_has_not(tiny_model, tmp_path, monkeypatch):
     """Neither for the weights as a whole, which may lie on several, nor for a file of an earlier start."""
     monkeypatch.setattr(weights, "digest", lambda variables: pytest.fail("the weights were read"))

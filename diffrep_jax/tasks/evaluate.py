@@ -340,7 +340,10 @@ class Evaluate(base.ImageTask):
         kept = earlier.report.get("disentanglement")
         if not kept or originals.split is None or kept.get("dataset") != originals.name:
             return kept
-        images = base.open_dataset(config, "train", self.data_dir, self.dataset)
+        try:
+            images = base.open_dataset(config, "train", self.data_dir, self.dataset)
+        except UserError:
+            return kept  # they are not here to be compared, and nothing else needs them
         if is_current(kept, _place(config, images, images.name, images.split)):
             return kept
         log.info("The numbers of codes are of other images or other settings of the method: left out.")
@@ -370,7 +373,9 @@ def _place(config: Config, images: Any, name: str, split: str | None) -> Line:
 
 
 def _keep(run: Run, earlier: Earlier, report: Line, lines: list[Line]) -> None:
-    """Write what is measured so far, with what others have written since."""
+    """Write what is measured so far, with what others have written since; a preview's file says that it is complete."""
+    if run.is_preview:
+        return
     earlier.read()
     run.write_numbers("evaluate", earlier.report | report | {"rows": earlier.with_others(lines)})
 
