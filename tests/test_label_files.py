@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffrep_jax.data import attribute_list, names, open_dataset
+from diffrep_jax.data import attribute_list, names, open_dataset, prepare
 from diffrep_jax.errors import UserError
 from tests.made_data import small_images, write_folder, write_lmdb, write_zip
 
@@ -305,3 +305,10 @@ def test_lists_that_contradict_themselves_are_refused(tmp_path, text, message):
     (tmp_path / "list.txt").write_text(text)
     with pytest.raises(UserError, match=message):
         attribute_list.read(tmp_path / "list.txt", 40)
+
+
+def test_line_ends_of_another_system_make_no_other_labels(tmp_path):
+    (tmp_path / "labels.csv").write_bytes(b"name,age\r\nimg0.png,0\r\n")
+    prepare._refuse_other_labels(tmp_path, ("labels.csv", "name,age\nimg0.png,0\n"))
+    with pytest.raises(UserError, match="has other labels than the data"):
+        prepare._refuse_other_labels(tmp_path, ("labels.csv", "name,age\nimg0.png,1\n"))

@@ -193,7 +193,7 @@ def _refuse_other_labels(folder: Path, labels: tuple[str, str] | None) -> None:
     """Raise UserError where the folder has the file of (file name, text) with another text."""
     if labels is None or not (file := folder / labels[0]).exists():
         return
-    if not file.is_file() or file.read_bytes() != labels[1].encode("utf-8"):
+    if not file.is_file() or file.read_bytes().splitlines() != labels[1].encode("utf-8").splitlines():
         raise UserError(
             f"'{file}' exists and has other labels than the data, or another order: move it away to have it written "
             "anew, or give another --workdir."
