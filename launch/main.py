@@ -124,7 +124,7 @@ def main(argv: list[str]) -> None:
             raise UserError(f"--{name} is of no use to --task=train; add --task={takers}.")
     if isinstance(flags.data_dir, pathlib.Path) and not os.path.exists(flags.data_dir):
         raise UserError(f"--data_dir {flags.data_dir} does not exist; name the folder or file of the data.")
-    if flags.images is not None and not os.path.exists(flags.images):
+    if flags.images is not None and hosts.is_first() and not os.path.exists(flags.images):  # who does the task
         raise UserError(f"--images {flags.images} does not exist; name a photo, or a folder or archive of them.")
     config, workdir = _config_and_workdir(flags)
     configs.override(config, overrides)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from diffrep_jax import config as configs
-from diffrep_jax import paths, sections
+from diffrep_jax import hosts, paths, sections
 from diffrep_jax.errors import UserError
 from diffrep_jax.methods.base import build
 from diffrep_jax.runs import config as run_config
@@ -238,3 +238,9 @@ def test_a_prior_in_the_place_of_its_auto_encoder_is_refused_as_one(task, tmp_pa
     assert code == 2 and error.count("\n") == 1, error
     assert "A LatentPrior run makes the codes" in error and "--config.tasks.sample.prior" in error, error
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_photos_are_looked_for_where_the_task_is_done_alone(tiny_run, monkeypatch):
+    """The other hosts of a run leave it to the first one, and may have no such folder."""
+    monkeypatch.setattr(hosts, "is_first", lambda: False)
+    main.main([f"--workdir={tiny_run}", "--task=reconstruct", "--images=/nowhere"])
