@@ -15,6 +15,8 @@ from diffrep_jax.runs import layout
 NAME = ".lock"
 ATTEMPTS = 10
 
+_by_file: set[epath.Path] = set()  # what this process holds where the system knows no locks
+
 
 @contextlib.contextmanager
 def held(folder: str | os.PathLike[str], force: bool = False) -> Iterator[None]:
@@ -42,16 +44,25 @@ def holding(path: epath.Path, doing: str, remedy: str) -> Iterator[None]:
         raise UserError(f"{doing} by {_who(path)}; wait for it, {remedy}.") from None
     if file is None:
         layout.write_json(path, _holder())
+        _by_file.add(path)
     else:
         os.ftruncate(file, 0)
         os.pwrite(file, json.dumps(_holder()).encode(), 0)
     try:
         yield
     finally:
+        _by_file.discard(path)
         if _is_ours(path, file):
             path.unlink(missing_ok=True)
         if file is not None:
             os.close(file)
+
+
+def let_go() -> None:
+    """For a process that ends at once: give back what would not end with it."""
+    for path in tuple(_by_file):
+        if _is_ours(path, None):
+            path.unlink(missing_ok=True)
 
 
 class _Held(Exception):
@@ -99,8 +110,9 @@ def _refuse_if_held(path: epath.Path) -> None:
     if not path.is_file():
         return
     holder = _read(path)
-    same_host = holder.get("host") == platform.node()
-    if not same_host or _is_alive(holder.get("process")):
+    same_host, process = holder.get("host") == platform.node(), holder.get("process")
+    # One of this very number is gone: a container that starts again gives the same.
+    if not same_host or (process != os.getpid() and _is_alive(process)):
         raise _Held
 
 

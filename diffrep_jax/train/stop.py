@@ -9,6 +9,7 @@ import atexit
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import Any
 from diffrep_jax import peers
 
 STDERR = 2
+PATIENCE = 5.0  # seconds for what a bucket is told at the end
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -36,6 +38,14 @@ def watch(kept: str) -> None:
 def _ignore() -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def _let_go() -> None:
+    """Give back the locks that do not end with the process, or try to."""
+    lock: Any = sys.modules.get("diffrep_jax.runs.lock")  # where it was not loaded, none is held
+    ending = threading.Thread(target=lambda: lock and lock.let_go(), daemon=True)
+    ending.start()
+    ending.join(PATIENCE)
 
 
 class StopSignal:
@@ -101,6 +111,7 @@ class StopSignal:
                 name = signal.Signals(number).name + (", the second signal" if self.received else "")
                 below = "\n" if os.isatty(STDERR) else ""  # the bar
                 os.write(STDERR, f"{below}Stopped by {name}; {self._kept}.\n".encode())
+                _let_go()
                 peers.leave(name, 128 + number)
                 os._exit(128 + number)
             self.received = number
