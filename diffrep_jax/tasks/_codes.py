@@ -229,14 +229,13 @@ def _part(folder: epath.Path, start: int) -> epath.Path:
 
 
 def _remove_parts(folder: epath.Path, identity: Identity) -> None:
-    """Those that nobody needs any more: an encoding of more images, that was stopped, goes on with what is its own."""
+    """All of them, unless an encoding of more images was stopped, which goes on with them."""
     count, of = identity.facts["count"], identity.facts["of"]
-    for start in range(0, of, PART):
+    for start in range(count - count % PART, of, PART):
         beyond = identity.of_part(range(start, max(start, count) + 1))
-        if count == of or _code_files.fresh(_part(folder, start), beyond)[0] is None:
-            _part(folder, start).unlink(missing_ok=True)
-    if not any(folder.glob("*.npz")):
-        folder.rmtree()
+        if count < of and _code_files.fresh(_part(folder, start), beyond)[0] is not None:
+            return
+    folder.rmtree()
 
 
 def _joined(parts: list[Arrays]) -> Arrays:
