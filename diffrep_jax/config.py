@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from diffrep_jax.errors import UserError, unknown
 from diffrep_jax.fields import refuse_non_finite, shown
 
-WORDS = re.compile(r"[^\s,'\"()\[\]{}=]+(,[^\s,'\"()\[\]{}=]+)*,?")  # several texts without quotes
+WORDS = re.compile(r"[^\s,'\"()\[\]{}=]+(, ?[^\s,'\"()\[\]{}=]+)*,?")  # several texts without quotes
 
 
 def load_file(spec: str) -> ConfigDict:
@@ -134,7 +134,7 @@ def _as_tuple(value: Any, of_words: bool) -> Any:
     if isinstance(value, int | float | dict) and not isinstance(value, bool):
         return (value,)
     if of_words and isinstance(value, str) and WORDS.fullmatch(value):
-        return tuple(value.removesuffix(",").split(","))
+        return tuple(word.strip() for word in value.removesuffix(",").split(","))
     return value
 
 

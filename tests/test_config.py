@@ -317,6 +317,7 @@ def test_a_config_without_variants_says_so(name):
         ("tasks.interpolate.first", "a=b.png", "a=b.png"),
         ("method.bridge", "ve", "ve"),
         ("tasks.evaluate.without", "lpips,fid", ("lpips", "fid")),
+        ("tasks.evaluate.without", "fid, lpips,", ("fid", "lpips")),
         ("tasks.evaluate.generated", "some/samples.npz", ("some/samples.npz",)),
         ("seed", "3", 3),
     ],

@@ -37,6 +37,7 @@ ALT = {
 QUALITY = ("mse", "psnr", "ssim", "lpips", "fid", "fid_interpolation")
 GENERATED = ("fid", "precision", "recall", "inception_score")
 FIRST = ("sampler", "steps", "evaluations", "mse", "psnr", "ssim", "ssim_official", "lpips", *GENERATED)  # in tables
+UNSHOWN = ("fingerprint",)  # for programs
 LOWER = ("mse", "lpips", "fid", "fid_interpolation")
 SHOWN = {"psnr": 10.0, "ssim": 0.2}  # of a curve, below the best value
 
@@ -67,7 +68,7 @@ def _earlier(run: Run, name: str, task: str, *overrides: str) -> Iterator[Block]
 
 def _numbers(caption: str, values: Mapping[str, Any]) -> Iterator[Block]:
     """The single values together; each dict, and each list of dicts as a table, by itself."""
-    single = {name: value for name, value in values.items() if _is_single(value)}
+    single = {name: value for name, value in values.items() if name not in UNSHOWN and _is_single(value)}
     if single:
         yield blocks.facts(caption, single)
     for name, value in values.items():
@@ -80,7 +81,10 @@ def _numbers(caption: str, values: Mapping[str, Any]) -> Iterator[Block]:
 def _rows(caption: str, rows: list[dict[str, Any]]) -> Block:
     """A table of dicts: a column for each single value that any of them has, those of FIRST before the others."""
     columns = dict.fromkeys(
-        key for row in rows for key, value in row.items() if value is not None and _is_single(value)
+        key
+        for row in rows
+        for key, value in row.items()
+        if key not in UNSHOWN and value is not None and _is_single(value)
     )
     order = [key for key in FIRST if key in columns] + [key for key in columns if key not in FIRST]
     return blocks.table(caption, order, [[row.get(key) for key in order] for row in rows])
