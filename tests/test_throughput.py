@@ -41,9 +41,11 @@ def test_every_kind_of_method_is_measured(config, what, monkeypatch):
     assert row["gflop_per_image"] > 0 and row["what"] == what
 
 
-@pytest.mark.parametrize("module", [ddpm_digits, latent_prior_digits])
-def test_encoding_by_a_method_without_codes_is_refused(module):
-    with pytest.raises(UserError, match="has no codes"):
+@pytest.mark.parametrize(
+    "module, why", [(ddpm_digits, "run has no codes"), (latent_prior_digits, "makes the codes of an auto-encoder")]
+)
+def test_encoding_by_a_method_without_codes_is_refused(module, why):
+    with pytest.raises(UserError, match=why):
         throughput.measure(tiny(module), "encode", batch_size=2, repeats=1)
 
 
