@@ -154,7 +154,7 @@ class Studio:
 
     def _moved(self, encoded: Encoded, scales: Mapping[str, float]) -> Encoded:
         task = self._manipulate
-        normalised = task.space == "normalised" if task.space else self.model.auto_encoder.edits_normalised
+        normalised = task.normalises(self.model.auto_encoder)
         if task.move == "across" and scales:
             if measured := [name for name in scales if self.heads[name].kind != "bce"]:
                 raise UserError(

@@ -31,6 +31,7 @@ from diffrep_jax.fields import NOT_EMPTY, PathText, Positive, check_numbers
 from diffrep_jax.inference import edit
 from diffrep_jax.inference.encoded import Encoded
 from diffrep_jax.inference.model import Model
+from diffrep_jax.methods.base import AutoEncoder
 from diffrep_jax.metrics import probe as metrics
 from diffrep_jax.readout.head import Head, signed
 from diffrep_jax.readout.linear import Fit, at_unit_scale, fit
@@ -104,7 +105,7 @@ class Manipulate(base.PhotoTask):
     def run(self, model: Model, run: Run) -> dict[str, float]:
         method = model.auto_encoder
         self.check(model, run)  # not after an hour of encoding
-        normalised = self.space == "normalised" if self.space else method.edits_normalised
+        normalised = self.normalises(method)
         images = self._images(run)  # first what may be refused
         head, numbers = self._given(model, run) if self.head else self._trained(model, normalised, run)
         starts = range(0, len(images), self.batch_size)
@@ -124,6 +125,10 @@ class Manipulate(base.PhotoTask):
         described |= {"images": len(images), "split": self.split}
         run.write_numbers("manipulate", numbers | how | described | self.description(model))
         return numbers
+
+    def normalises(self, method: AutoEncoder) -> bool:
+        """Whether the step is one in the space of normalised codes."""
+        return self.space == "normalised" if self.space else method.edits_normalised
 
     def _given(self, model: Model, run: Run) -> tuple[Head, dict[str, float]]:
         """(The head of the attribute in the file, no numbers: it is not judged.)"""
